@@ -1,0 +1,230 @@
+//! Events: what happened to a job, as written to the log. **Tags and field names are frozen once released.**
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::JobId,
+    limits::{ERROR_CHARS_MAX, THUMBNAIL_BYTES_MAX, TITLE_CHARS_MAX, cut},
+    submission::Submission,
+};
+
+/// One entry of a job's log: JSON, self-describing, at most [`crate::limits::EVENT_BYTES_MAX`].
+///
+/// A reader meets unknown fields and unknown tags without harm: it skips them and still advances its sequence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// When it happened, by the writer's clock; RFC 3339. Told to clients, never used to decide.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub body: EventBody,
+}
+
+/// What happened. `submitted` is on the job's submission subject, all others on its events subject.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum EventBody {
+    /// The job exists. The first event of every job, and the work item of the workers.
+    Submitted(Submission),
+    /// A worker has taken the job and begins the given attempt.
+    Started {
+        /// The worker's name, for operators.
+        worker: String,
+        /// From 1, rising by one with each attempt.
+        attempt: u32,
+    },
+    /// What the video is.
+    #[serde(rename_all = "camelCase")]
+    Info {
+        /// As much as the source says before the download.
+        video_info: VideoInfo,
+    },
+    /// The download has come this far.
+    Progress(Progress),
+    /// The download is complete, the upload begins.
+    Downloaded {
+        /// Bytes of the file.
+        file_size: u64,
+        /// Where the upload goes.
+        storage_provider: Provider,
+        /// What the file itself says of the video, when that is more than was known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        video_info: Option<VideoInfo>,
+    },
+    /// The first bytes are on their way to the object store.
+    Uploading {
+        /// Where they go.
+        storage_provider: Provider,
+    },
+    /// The object store has the whole file.
+    Uploaded(StoredFile),
+    /// The job is done and leaves nothing behind but its file.
+    Completed,
+    /// The job has ended without a file.
+    Failed(Failure),
+    /// The attempt has failed; the next one follows.
+    Retrying {
+        /// Why the attempt failed: a stable code, see [`Failure::code`].
+        code: String,
+        /// The same as a sentence for people.
+        message: String,
+        /// Not before this time.
+        until: Timestamp,
+    },
+    /// A person has ended the job.
+    Canceled,
+    /// A tag that this version does not know.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// What is known of a video. A field is absent when the source does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VideoInfo {
+    /// The source's own id of the video.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// At most 300 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Address of a picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thumbnail: Option<String>,
+    /// Whole seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<u64>,
+    /// Picture height of what is downloaded, like `1080p`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<String>,
+}
+
+impl VideoInfo {
+    /// Brings every text under its bound: sources are not to be trusted.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        Self {
+            id: self.id.map(|id| cut(&id, TITLE_CHARS_MAX)),
+            title: self.title.map(|title| cut(&title, TITLE_CHARS_MAX)),
+            thumbnail: self.thumbnail.filter(|url| {
+                url.len() <= THUMBNAIL_BYTES_MAX && (url.starts_with("http://") || url.starts_with("https://"))
+            }),
+            duration: self.duration,
+            quality: self.quality.map(|quality| cut(&quality, 16)),
+        }
+    }
+
+    /// Fills what is absent here from `other`.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        Self {
+            id: self.id.or_else(|| other.id.clone()),
+            title: self.title.or_else(|| other.title.clone()),
+            thumbnail: self.thumbnail.or_else(|| other.thumbnail.clone()),
+            duration: self.duration.or(other.duration),
+            quality: self.quality.or_else(|| other.quality.clone()),
+        }
+    }
+}
+
+/// How far a download has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Bytes that have arrived.
+    pub downloaded_bytes: u64,
+    /// Bytes of the whole, or the downloader's estimate of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// Speed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// Seconds until the download ends at this speed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
+}
+
+/// The kind of object store. Frozen: front ends know `gcs`, `azure` and `s3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// Google Cloud Storage.
+    Gcs,
+    /// Azure Blob Storage.
+    Azure,
+    /// Amazon S3 or a store that speaks its protocol.
+    S3,
+    /// A folder.
+    Local,
+}
+
+/// A file in the object store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredFile {
+    /// `jobs/<id>/<attempt>/<name>`, ASCII, unique to the attempt.
+    pub key: String,
+    /// Bytes.
+    pub file_size: u64,
+    /// SHA-256 of the bytes, lower-case hexadecimal.
+    pub sha256: String,
+    /// MIME type.
+    pub content_type: String,
+    /// The name under which a browser saves the file; any characters.
+    pub file_name: String,
+}
+
+/// Why a job has ended without a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Stable, snake_case; see [`crate::failure::FailureKind`].
+    pub code: String,
+    /// A sentence that a person can act on.
+    pub message: String,
+    /// Whether the same submission might succeed later.
+    pub retryable: bool,
+}
+
+impl Failure {
+    /// Brings the sentence under its bound.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        Self { message: cut(&self.message, ERROR_CHARS_MAX), ..self }
+    }
+}
+
+/// A message of the log that is no event: not JSON, a known tag with fields that do not fit, or too large.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an event: {0}")]
+pub struct Undecodable(pub String);
+
+impl Event {
+    /// Reads an event; an unknown tag gives [`EventBody::Unknown`].
+    ///
+    /// # Errors
+    /// What is wrong with the bytes. The caller counts it and goes on: see [`crate::fold::Entry`].
+    pub fn decode(payload: &[u8]) -> Result<Self, Undecodable> {
+        serde_json::from_slice(payload).map_err(|error| Undecodable(error.to_string()))
+    }
+
+    /// The event as it is written to the log.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("an event has string keys only")
+    }
+}
+
+impl EventBody {
+    /// The kind of subject that the event is written to.
+    #[must_use]
+    pub const fn kind(&self) -> crate::subjects::Kind {
+        match self {
+            Self::Submitted(_) => crate::subjects::Kind::Submitted,
+            _ => crate::subjects::Kind::Events,
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! From the log to the state. The projector, the edges, the workers and `verify` all use this one function.
+
+use crate::{
+    event::{Event, EventBody, Failure, Progress},
+    failure::FailureKind,
+    ids::JobId,
+    state::{JobState, Stage},
+    subjects::Kind,
+};
+
+/// One entry of a job's log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its sequence in the stream.
+    pub seq: u64,
+    /// Which of the job's subjects it is on.
+    pub kind: Kind,
+    /// `None` when it could not be decoded: it then changes nothing but the sequence, like an unknown tag.
+    pub event: Option<Event>,
+}
+
+/// Progress when a worker has started.
+pub const PROGRESS_STARTED: u8 = 5;
+/// Progress when the video's info is known.
+pub const PROGRESS_INFO: u8 = 10;
+/// Progress at the first byte of the download.
+pub const PROGRESS_DOWNLOAD_FIRST: u8 = 15;
+/// Progress at the last byte of the download.
+pub const PROGRESS_DOWNLOAD_LAST: u8 = 89;
+/// Progress when the download is complete.
+pub const PROGRESS_DOWNLOADED: u8 = 90;
+/// Progress when bytes go to the object store.
+pub const PROGRESS_UPLOADING: u8 = 92;
+/// Progress when the upload is complete.
+pub const PROGRESS_UPLOADED: u8 = 98;
+/// Progress when the job is complete.
+pub const PROGRESS_COMPLETED: u8 = 100;
+
+/// Applies one entry. Total: whatever the entry, there is a next state.
+///
+/// An entry at or before `state.seq` was applied already and changes nothing. An entry that does not fit (an event
+/// before the submission, after the end, or of an attempt that is over) changes nothing but the sequence.
+#[must_use]
+pub fn fold(state: Option<JobState>, id: &JobId, entry: &Entry) -> Option<JobState> {
+    let Some(mut state) = state else { return first(id, entry) };
+    if entry.seq <= state.seq {
+        return Some(state);
+    }
+    state.seq = entry.seq;
+    if entry.kind == Kind::Events {
+        state.events_seq = entry.seq;
+    }
+    if let Some(event) = &entry.event
+        && !state.is_end()
+        && apply(&mut state, event)
+    {
+        state.updated_at = event.at;
+    }
+    Some(state)
+}
+
+/// Applies entries in their order.
+#[must_use]
+pub fn fold_all<'a>(
+    state: Option<JobState>,
+    id: &JobId,
+    entries: impl IntoIterator<Item = &'a Entry>,
+) -> Option<JobState> {
+    entries.into_iter().fold(state, |state, entry| fold(state, id, entry))
+}
+
+fn first(id: &JobId, entry: &Entry) -> Option<JobState> {
+    let Some(Event { at, body: EventBody::Submitted(submission) }) = &entry.event else { return None };
+    Some(JobState {
+        job_id: id.clone(),
+        seq: entry.seq,
+        events_seq: 0,
+        submission: submission.clone(),
+        submitted_at: *at,
+        updated_at: *at,
+        stage: Stage::Queued,
+        attempt: 1,
+        worker: None,
+        progress: 0,
+        video_info: None,
+        download: None,
+        file_size: None,
+        storage_provider: None,
+        file: None,
+        failure: None,
+        retry_at: None,
+    })
+}
+
+/// Whether the event fitted.
+fn apply(state: &mut JobState, event: &Event) -> bool {
+    use Stage::{Canceled, Completed, Downloading, Failed, FetchingInfo, Finishing, Queued, Retrying, Uploading};
+    let running = matches!(state.stage, FetchingInfo | Downloading | Uploading | Finishing);
+    match &event.body {
+        EventBody::Started { worker, attempt } => {
+            let next =
+                *attempt > state.attempt || (*attempt == state.attempt && matches!(state.stage, Queued | Retrying));
+            if next {
+                begin_attempt(state, *attempt, FetchingInfo, PROGRESS_STARTED);
+                state.worker = Some(worker.clone());
+                state.failure = None;
+            }
+            next
+        }
+        EventBody::Info { video_info } if matches!(state.stage, FetchingInfo | Downloading) => {
+            state.video_info = Some(video_info.clone());
+            advance(state, Downloading, PROGRESS_INFO)
+        }
+        EventBody::Progress(progress) if matches!(state.stage, FetchingInfo | Downloading) => {
+            state.download = Some(*progress);
+            advance(state, Downloading, download_progress(progress))
+        }
+        EventBody::Downloaded { file_size, storage_provider, video_info } if running => {
+            state.file_size = Some(*file_size);
+            state.storage_provider = Some(*storage_provider);
+            state.download = Some(Progress {
+                downloaded_bytes: *file_size,
+                total_bytes: Some(*file_size),
+                bytes_per_second: None,
+                eta_seconds: None,
+            });
+            if video_info.is_some() {
+                state.video_info.clone_from(video_info);
+            }
+            advance(state, Uploading, PROGRESS_DOWNLOADED)
+        }
+        EventBody::Uploading { storage_provider } if running => {
+            state.storage_provider = Some(*storage_provider);
+            advance(state, Uploading, PROGRESS_UPLOADING)
+        }
+        EventBody::Uploaded(file) if running => {
+            state.file_size = Some(file.file_size);
+            state.file = Some(file.clone());
+            advance(state, Finishing, PROGRESS_UPLOADED)
+        }
+        EventBody::Completed if running && state.file.is_some() => advance(state, Completed, PROGRESS_COMPLETED),
+        EventBody::Failed(failure) => {
+            state.failure = Some(failure.clone());
+            state.retry_at = None;
+            state.stage = Failed;
+            true
+        }
+        EventBody::Retrying { code, message, until } if running => {
+            begin_attempt(state, state.attempt.saturating_add(1), Retrying, 0);
+            state.failure = Some(Failure { code: code.clone(), message: message.clone(), retryable: true });
+            state.retry_at = Some(*until);
+            true
+        }
+        EventBody::Canceled => {
+            state.failure = Some(FailureKind::Canceled.failure());
+            state.retry_at = None;
+            state.stage = Canceled;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// A new attempt knows nothing of the bytes of the one before; what the video is stays known.
+fn begin_attempt(state: &mut JobState, attempt: u32, stage: Stage, progress: u8) {
+    state.attempt = attempt;
+    state.stage = stage;
+    state.progress = progress;
+    state.worker = None;
+    state.download = None;
+    state.file_size = None;
+    state.storage_provider = None;
+    state.file = None;
+    state.retry_at = None;
+}
+
+/// Within an attempt neither stage nor progress goes back.
+fn advance(state: &mut JobState, stage: Stage, progress: u8) -> bool {
+    if state.progress <= progress {
+        state.stage = stage;
+    }
+    state.progress = state.progress.max(progress);
+    true
+}
+
+/// Maps a download's bytes on 15 to 89. Without a total the bar waits at 15 while the bytes are told.
+fn download_progress(progress: &Progress) -> u8 {
+    let span = u128::from(PROGRESS_DOWNLOAD_LAST - PROGRESS_DOWNLOAD_FIRST);
+    let done = match progress.total_bytes {
+        Some(total) if total > 0 => (u128::from(progress.downloaded_bytes) * span / u128::from(total)).min(span),
+        _ => 0,
+    };
+    PROGRESS_DOWNLOAD_FIRST + u8::try_from(done).expect("at most the span")
+}

@@ -1,0 +1,23 @@
+//! The pure core of Millrace: what a job is, which events it may go through, and what clients are told.
+//!
+//! Nothing here reads a clock, draws a random number or does I/O; time and entropy are arguments.
+//! The modules stand in the order in which a job meets them: an id, the subject it is written to, the
+//! events, the decision that makes an event, the fold that turns events into state, the wire message.
+
+pub mod decide;
+pub mod event;
+pub mod failure;
+pub mod fold;
+pub mod ids;
+pub mod limits;
+pub mod state;
+pub mod subjects;
+pub mod submission;
+pub mod wire;
+
+pub use decide::{Command, Refusal, decide};
+pub use event::{Event, EventBody, Provider, VideoInfo};
+pub use fold::{Entry, fold, fold_all};
+pub use ids::JobId;
+pub use state::{JobState, Stage, Status};
+pub use submission::{Quality, SourceUrl, Submission};

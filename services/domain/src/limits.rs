@@ -1,0 +1,92 @@
+//! Every bound of the system, in one file. Sizes are in bytes unless the name says otherwise.
+
+use std::time::Duration;
+
+/// Longest job id, in characters. Frozen: front ends rely on it.
+pub const JOB_ID_CHARS_MAX: usize = 64;
+/// Longest address that a submission may name; browsers and proxies cut longer ones.
+pub const URL_BYTES_MAX: usize = 4096;
+/// Largest body of an HTTP request.
+pub const HTTP_BODY_BYTES_MAX: usize = 16 * 1024;
+/// Longest `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Largest event: what the stream accepts as one message.
+pub const EVENT_BYTES_MAX: usize = 64 * 1024;
+/// Longest title, in characters; the rest is cut.
+pub const TITLE_CHARS_MAX: usize = 300;
+/// Longest thumbnail address; a longer one is left out.
+pub const THUMBNAIL_BYTES_MAX: usize = 2048;
+/// Longest error sentence, in characters; the rest is cut.
+pub const ERROR_CHARS_MAX: usize = 500;
+
+/// Largest frame that a WebSocket client may send.
+pub const WS_FRAME_BYTES_MAX: usize = 4 * 1024;
+/// How many messages a WebSocket client may send within [`WS_RATE_WINDOW`].
+pub const WS_MESSAGES_PER_WINDOW_MAX: u32 = 20;
+/// The window of the message rate.
+pub const WS_RATE_WINDOW: Duration = Duration::from_secs(10);
+/// How often the server pings a WebSocket client.
+pub const WS_PING_INTERVAL: Duration = Duration::from_secs(25);
+/// A WebSocket client that sends nothing, not even a pong, for so long is closed.
+pub const WS_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long a socket waits for a job that nobody has submitted.
+pub const UNKNOWN_JOB_WAIT: Duration = Duration::from_secs(60);
+/// How long a socket stays open after the job's final state was sent.
+pub const FINISHED_JOB_LINGER: Duration = Duration::from_secs(30);
+/// How long one write to a client may take before the client counts as gone.
+pub const CLIENT_WRITE_MAX: Duration = Duration::from_secs(30);
+
+/// Events that an edge holds back for one job while it loads the job's snapshot; on overflow it loads again.
+pub const FEED_PENDING_MAX: usize = 256;
+/// Jobs in one batched snapshot request. The server answers up to 1,024 subjects; a job has two.
+pub const SNAPSHOT_BATCH_MAX: usize = 512;
+/// Bytes of one batched snapshot answer; the client ignores the rest and asks again for what is missing.
+pub const SNAPSHOT_ATTEMPTS_MAX: u32 = 4;
+/// Events fetched by one batched read of a job's history.
+pub const HISTORY_BATCH_MAX: usize = 256;
+/// How long one request to NATS may take.
+pub const NATS_REQUEST_MAX: Duration = Duration::from_secs(5);
+/// For how long an append whose outcome is unknown is repeated. Longer than a leader election (6 to 8 s).
+pub const APPEND_RETRY_MAX: Duration = Duration::from_secs(20);
+/// How often a command is decided anew after somebody else's event came first.
+pub const DECIDE_ATTEMPTS_MAX: u32 = 8;
+
+/// Longest line that a worker reads from a tool; a longer one is cut.
+pub const TOOL_LINE_BYTES_MAX: usize = 256 * 1024;
+/// Lines of a tool's error output that are kept to explain a failure.
+pub const TOOL_STDERR_LINES_MAX: usize = 40;
+/// A process gets so long between SIGTERM and SIGKILL.
+pub const TOOL_TERMINATE_GRACE: Duration = Duration::from_millis(500);
+/// How often a running attempt looks whether its job was canceled or taken over.
+pub const ATTEMPT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Shortest time between two progress events of one attempt.
+pub const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(250);
+/// State changes of an attempt that wait for the log; an attempt has fewer than this.
+pub const ATTEMPT_OUTBOX_MAX: usize = 16;
+/// How often a job is delivered before it ends as failed: whatever kills its workers then stops.
+pub const DELIVERIES_MAX: i64 = 5;
+/// Bytes of one part of a multipart upload. Stores refuse parts under 5 MiB and more than 10,000 parts.
+pub const UPLOAD_PART_BYTES: usize = 8 * 1024 * 1024;
+/// Parts of one upload under way at once.
+pub const UPLOAD_PARTS_IN_FLIGHT_MAX: usize = 4;
+
+/// Messages that the projector folds at once.
+pub const PROJECTOR_WINDOW_MESSAGES_MAX: usize = 1024;
+/// How long the projector waits for more messages before it writes what it has.
+pub const PROJECTOR_WINDOW: Duration = Duration::from_millis(5);
+/// States that the projector keeps in memory between windows.
+pub const PROJECTOR_CACHE_JOBS_MAX: usize = 20_000;
+/// State writes under way at once.
+pub const PROJECTOR_WRITES_IN_FLIGHT_MAX: usize = 256;
+
+/// How long one connection to the admin port may take to send its request.
+pub const ADMIN_REQUEST_MAX: Duration = Duration::from_secs(5);
+
+/// Cuts `text` after `chars_max` characters, marking the cut by an ellipsis.
+#[must_use]
+pub fn cut(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect(),
+    }
+}

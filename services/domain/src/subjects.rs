@@ -1,0 +1,123 @@
+//! Names of what is persisted in or sent through NATS. **All frozen once released.**
+//!
+//! | name | layout | written by | read by |
+//! |---|---|---|---|
+//! | `jobs.submitted.<id>` | one `submitted` event | edge | workers (as work item), projector, edges |
+//! | `jobs.events.<id>` | all later events of the job | workers, edges (cancel) | projector, edges |
+//! | `live.<shard>.<submitted\|events>.<id>` | the same messages, republished at most once | nats-server | edges |
+//! | KV `JOB_STATE`, key `<id>` | [`crate::JobState`] as JSON | projector | edges, operators |
+//! | KV `JOB_KEYS`, key hash of an `Idempotency-Key` | the job that the key stands for | edge | edge |
+
+use crate::ids::JobId;
+
+/// The stream that holds the log.
+pub const STREAM: &str = "JOBS";
+/// Every subject of the log.
+pub const ALL: &str = "jobs.*.*";
+/// The work queue: one submission per job.
+pub const SUBMITTED_ALL: &str = "jobs.submitted.*";
+/// All republished messages, whatever their shard.
+pub const LIVE_ALL: &str = "live.*.*.*";
+/// The bucket of current states.
+pub const STATE_BUCKET: &str = "JOB_STATE";
+/// The bucket of idempotency keys.
+pub const KEY_BUCKET: &str = "JOB_KEYS";
+/// The workers' durable consumer.
+pub const WORKERS_CONSUMER: &str = "workers";
+/// The projector's durable consumer.
+pub const PROJECTOR_CONSUMER: &str = "projector";
+/// The priority group in which one projector is pinned and the others stand by.
+pub const PROJECTOR_GROUP: &str = "projector";
+
+/// Which of a job's two subjects a message is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `jobs.submitted.<id>`
+    Submitted,
+    /// `jobs.events.<id>`
+    Events,
+}
+
+impl Kind {
+    const fn token(self) -> &'static str {
+        match self {
+            Self::Submitted => "submitted",
+            Self::Events => "events",
+        }
+    }
+
+    fn from_token(token: &str) -> Option<Self> {
+        match token {
+            "submitted" => Some(Self::Submitted),
+            "events" => Some(Self::Events),
+            _ => None,
+        }
+    }
+}
+
+/// The subject of one job in the log.
+#[must_use]
+pub fn subject(kind: Kind, id: &JobId) -> String {
+    format!("jobs.{}.{id}", kind.token())
+}
+
+/// The `Nats-Msg-Id` of the message that is to follow sequence `expected` on its subject: `<id>/<expected>/<nonce>`.
+///
+/// The nonce is random and tells two writers apart that want to write the same successor: when the outcome of an
+/// append is unknown, the writer whose nonce is in the log knows that it was its own.
+#[must_use]
+pub fn message_id(id: &JobId, expected: u64, nonce: &str) -> String {
+    format!("{id}/{expected}/{nonce}")
+}
+
+/// Both subjects of one job, as one filter.
+#[must_use]
+pub fn job_filter(id: &JobId) -> String {
+    format!("jobs.*.{id}")
+}
+
+/// The key's subject in the stream beneath the state bucket.
+#[must_use]
+pub fn state_subject(id: &JobId) -> String {
+    format!("$KV.{STATE_BUCKET}.{id}")
+}
+
+/// Reads a subject of the log; `None` for anything that is not `jobs.<kind>.<id>`.
+#[must_use]
+pub fn parse(subject: &str) -> Option<(Kind, JobId)> {
+    let (kind, id) = subject.strip_prefix("jobs.")?.split_once('.')?;
+    Some((Kind::from_token(kind)?, id.parse().ok()?))
+}
+
+/// Reads the kind and the job's id, not yet checked, from a republished subject `live.<shard>.<kind>.<id>`.
+///
+/// Allocates nothing: an edge calls it for every event in the system, also for jobs that nobody watches.
+#[must_use]
+pub fn parse_live(subject: &str) -> Option<(Kind, &str)> {
+    let (_shard, rest) = subject.strip_prefix("live.")?.split_once('.')?;
+    let (kind, id) = rest.split_once('.')?;
+    Some((Kind::from_token(kind)?, id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_reads_back_as_what_it_was_made_from() {
+        let id: JobId = "job_1-A".parse().unwrap();
+        for kind in [Kind::Submitted, Kind::Events] {
+            assert_eq!(parse(&subject(kind, &id)), Some((kind, id.clone())));
+            let live = format!("live.63.{}", subject(kind, &id).strip_prefix("jobs.").unwrap());
+            assert_eq!(parse_live(&live), Some((kind, id.as_str())));
+        }
+    }
+
+    #[test]
+    fn a_foreign_subject_is_not_taken_for_a_job() {
+        for foreign in ["jobs.events", "jobs.other.a", "jobs.events.a.b", "live.1.events", "$KV.JOB_STATE.a", ""] {
+            assert_eq!(parse(foreign), None, "{foreign}");
+            assert_eq!(parse_live(foreign), None, "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! What tests, benches and the developer command share: the outside programs, real servers to run against, and our own
+//! binaries run as processes.
+//!
+//! Nothing here knows what a job is; the crate depends on no other crate of the workspace, so that every one of them may use it in
+//! its tests.
+//!
+//! A test usually starts with [`nats::NatsServer::start`], [`media::MediaServer::start`] and [`processes::Service::spawn`]. Each
+//! of them cleans up after itself when dropped, also when the test panics.
+
+mod child;
+mod command;
+pub mod media;
+pub mod nats;
+pub mod processes;
+mod reaper;
+#[cfg(feature = "s3")]
+pub mod s3;
+mod serving;
+pub mod tools;
+pub mod ws;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the checkout that this crate was compiled in.
+pub fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap_or_else(|_| PathBuf::from("."))
+}

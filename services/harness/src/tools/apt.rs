@@ -1,0 +1,32 @@
+//! Debian packages, where we may install them.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::bail;
+
+use super::path::on_path;
+use crate::command::run;
+
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// Installs `packages` with apt-get if this runs as root; otherwise fails with the one command to type.
+pub(super) fn install(packages: &[&str], why: &str, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    let names = packages.join(" ");
+    let Some(apt) = on_path("apt-get").next() else {
+        bail!("{why}: install {names} with this system's package manager, and try again");
+    };
+    if !rustix::process::geteuid().is_root() {
+        bail!("{why}: run `sudo apt-get install {names}`, and try again");
+    }
+    say(&format!("{why}: running `apt-get install {names}`, which may take some minutes"));
+    let what = format!("install {names}");
+    let apt = || {
+        let mut command = Command::new(&apt);
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "DPkg::Lock::Timeout=300"]);
+        command
+    };
+    run(apt().arg("update"), &what, LIMIT)?;
+    run(apt().args(["install", "-y", "--no-install-recommends"]).args(packages), &what, LIMIT)?;
+    Ok(())
+}
