@@ -101,7 +101,7 @@ fn claim(state: &JobState, worker: String, now: Timestamp) -> Vec<EventBody> {
                 message: FailureKind::WorkerLost.sentence().into(),
                 until: now,
             },
-            EventBody::Started { worker, attempt: state.attempt + 1 },
+            EventBody::Started { worker, attempt: state.attempt.saturating_add(1) },
         ],
     }
 }
@@ -112,9 +112,9 @@ fn report(state: &JobState, attempt: u32, body: EventBody) -> Result<EventBody, 
         return Err(Refusal::Fenced { current: state.attempt });
     }
     let fits = match &body {
-        EventBody::Info { .. } | EventBody::Progress(_) | EventBody::Downloaded { .. } => {
-            matches!(state.stage, FetchingInfo | Downloading)
-        }
+        EventBody::Info { .. } => matches!(state.stage, FetchingInfo | Downloading),
+        // Clients are promised the video's info from 10 % on.
+        EventBody::Progress(_) | EventBody::Downloaded { .. } => state.stage == Downloading,
         EventBody::Uploading { .. } | EventBody::Uploaded(_) => state.stage == Uploading,
         EventBody::Completed => state.stage == Finishing,
         EventBody::Failed(_) | EventBody::Retrying { .. } => true,

@@ -1,16 +1,17 @@
 //! Events: what happened to a job, as written to the log. **Tags and field names are frozen once released.**
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::JobId,
     limits::{ERROR_CHARS_MAX, THUMBNAIL_BYTES_MAX, TITLE_CHARS_MAX, cut},
     submission::Submission,
 };
 
-/// One entry of a job's log: JSON, self-describing, at most [`crate::limits::EVENT_BYTES_MAX`].
+/// One entry of a job's log: JSON, self-describing, at most 65,536 bytes.
 ///
 /// A reader meets unknown fields and unknown tags without harm: it skips them and still advances its sequence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +34,7 @@ pub enum EventBody {
         /// The worker's name, for operators.
         worker: String,
         /// From 1, rising by one with each attempt.
+        #[schemars(range(min = 1))]
         attempt: u32,
     },
     /// What the video is.
@@ -66,7 +68,7 @@ pub enum EventBody {
     Failed(Failure),
     /// The attempt has failed; the next one follows.
     Retrying {
-        /// Why the attempt failed: a stable code, see [`Failure::code`].
+        /// Why the attempt failed: a stable code, as in `failed`.
         code: String,
         /// The same as a sentence for people.
         message: String,
@@ -170,6 +172,7 @@ pub struct StoredFile {
     /// Bytes.
     pub file_size: u64,
     /// SHA-256 of the bytes, lower-case hexadecimal.
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     pub sha256: String,
     /// MIME type.
     pub content_type: String,
@@ -181,7 +184,7 @@ pub struct StoredFile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
-    /// Stable, snake_case; see [`crate::failure::FailureKind`].
+    /// Stable, snake_case. New ones may come.
     pub code: String,
     /// A sentence that a person can act on.
     pub message: String,
@@ -208,7 +211,15 @@ impl Event {
     /// # Errors
     /// What is wrong with the bytes. The caller counts it and goes on: see [`crate::fold::Entry`].
     pub fn decode(payload: &[u8]) -> Result<Self, Undecodable> {
-        serde_json::from_slice(payload).map_err(|error| Undecodable(error.to_string()))
+        /// serde reads a number as the index of a variant: `{"type":7}` would complete a job.
+        #[derive(Deserialize)]
+        struct Tag<'a> {
+            #[serde(borrow, rename = "type")]
+            _is_text: Cow<'a, str>,
+        }
+        serde_json::from_slice::<Tag<'_>>(payload)
+            .and_then(|_| serde_json::from_slice(payload))
+            .map_err(|error| Undecodable(error.to_string()))
     }
 
     /// The event as it is written to the log.

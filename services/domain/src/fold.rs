@@ -39,7 +39,8 @@ pub const PROGRESS_COMPLETED: u8 = 100;
 /// Applies one entry. Total: whatever the entry, there is a next state.
 ///
 /// An entry at or before `state.seq` was applied already and changes nothing. An entry that does not fit (an event
-/// before the submission, after the end, or of an attempt that is over) changes nothing but the sequence.
+/// before the submission, after the end, of an attempt that is over, or on the job's other subject) changes nothing
+/// but the sequence.
 #[must_use]
 pub fn fold(state: Option<JobState>, id: &JobId, entry: &Entry) -> Option<JobState> {
     let Some(mut state) = state else { return first(id, entry) };
@@ -51,6 +52,7 @@ pub fn fold(state: Option<JobState>, id: &JobId, entry: &Entry) -> Option<JobSta
         state.events_seq = entry.seq;
     }
     if let Some(event) = &entry.event
+        && event.body.kind() == entry.kind
         && !state.is_end()
         && apply(&mut state, event)
     {
@@ -70,7 +72,10 @@ pub fn fold_all<'a>(
 }
 
 fn first(id: &JobId, entry: &Entry) -> Option<JobState> {
-    let Some(Event { at, body: EventBody::Submitted(submission) }) = &entry.event else { return None };
+    let (Kind::Submitted, Some(Event { at, body: EventBody::Submitted(submission) })) = (entry.kind, &entry.event)
+    else {
+        return None;
+    };
     Some(JobState {
         job_id: id.clone(),
         seq: entry.seq,
@@ -145,8 +150,8 @@ fn apply(state: &mut JobState, event: &Event) -> bool {
             state.stage = Failed;
             true
         }
-        EventBody::Retrying { code, message, until } if running => {
-            begin_attempt(state, state.attempt.saturating_add(1), Retrying, 0);
+        EventBody::Retrying { code, message, until } if running && state.attempt < u32::MAX => {
+            begin_attempt(state, state.attempt + 1, Retrying, 0);
             state.failure = Some(Failure { code: code.clone(), message: message.clone(), retryable: true });
             state.retry_at = Some(*until);
             true

@@ -13,7 +13,8 @@ use crate::limits::JOB_ID_CHARS_MAX;
 /// Where no authentication is set up, knowing the id is the right to watch the job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct JobId(#[schemars(regex(pattern = r"^[A-Za-z0-9_-]{1,64}$"))] Box<str>);
+#[schemars(extend("pattern" = "^[A-Za-z0-9_-]{1,64}$"))]
+pub struct JobId(Box<str>);
 
 /// Why a text is no job id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

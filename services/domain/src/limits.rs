@@ -57,6 +57,16 @@ pub const TOOL_LINE_BYTES_MAX: usize = 256 * 1024;
 pub const TOOL_STDERR_LINES_MAX: usize = 40;
 /// A process gets so long between SIGTERM and SIGKILL.
 pub const TOOL_TERMINATE_GRACE: Duration = Duration::from_millis(500);
+/// How long a killed process may take to vanish before it is left to the system, with a line in the log.
+pub const TOOL_VANISH_MAX: Duration = Duration::from_secs(2);
+/// How long the downloader waits for a silent server, each time that it tries.
+pub const TOOL_SOCKET_SILENCE_MAX: Duration = Duration::from_secs(20);
+/// How often the downloader tries again by itself: for a file, and for each fragment of a stream.
+pub const TOOL_RETRIES_MAX: u32 = 3;
+/// How long looking into a downloaded file may take.
+pub const TOOL_PROBE_MAX: Duration = Duration::from_secs(30);
+/// How long a tool may take to tell its version; a cold disk is slow.
+pub const TOOL_VERSION_MAX: Duration = Duration::from_secs(20);
 /// How often a running attempt looks whether its job was canceled or taken over.
 pub const ATTEMPT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Shortest time between two progress events of one attempt.

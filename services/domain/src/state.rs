@@ -86,11 +86,13 @@ pub struct JobState {
     /// Where it stands.
     pub stage: Stage,
     /// From 1. A job that waits for a retry already counts the attempt that it waits for.
+    #[schemars(range(min = 1))]
     pub attempt: u32,
     /// Who is at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
     /// 0 to 100; never falls within an attempt.
+    #[schemars(range(max = 100))]
     pub progress: u8,
     /// What the video is.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -21,10 +21,8 @@ pub struct Submission {
 /// An `http` or `https` address with a host and without a password, at most 4,096 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct SourceUrl(
-    #[schemars(length(min = 1, max = 4096), regex(pattern = r"^[Hh][Tt][Tt][Pp][Ss]?://"))]
-    String,
-);
+#[schemars(extend("pattern" = "^[Hh][Tt][Tt][Pp][Ss]?://", "maxLength" = URL_BYTES_MAX))]
+pub struct SourceUrl(String);
 
 /// Why an address cannot be taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,7 +93,8 @@ impl fmt::Display for SourceUrl {
 /// The greatest wanted picture height, written like `1080p`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct Quality(#[schemars(with = "String", regex(pattern = r"^[0-9]{2,4}p$"))] u16);
+#[schemars(extend("pattern" = "^[1-9][0-9]{1,3}p$"))]
+pub struct Quality(u16);
 
 /// Why a text names no quality.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -43,7 +43,13 @@ impl Tools {
     pub fn ensure(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<Tools> {
         let mut finder = Finder::new(root, say)?;
         let (ffmpeg, ffprobe) = finder.ffmpeg()?;
-        Ok(Tools { nats_server: finder.nats_server()?, yt_dlp: finder.yt_dlp()?, ffmpeg, ffprobe, python: finder.python()?.executable })
+        Ok(Tools {
+            nats_server: finder.nats_server()?,
+            yt_dlp: finder.yt_dlp()?,
+            ffmpeg,
+            ffprobe,
+            python: finder.python()?.executable,
+        })
     }
 
     /// [`Tools::ensure`], with what tests need on top: `python` can import `websockets`.
@@ -71,7 +77,7 @@ pub fn python_for_tests(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Resul
 }
 
 /// A Python found on the PATH: the real interpreter, not a shim.
-pub(self) struct Python {
+struct Python {
     executable: PathBuf,
     has_pip: bool,
 }
@@ -84,9 +90,12 @@ struct Finder<'a> {
 
 impl<'a> Finder<'a> {
     fn new(root: &Path, say: &'a mut dyn FnMut(&str)) -> anyhow::Result<Self> {
-        let root = root.canonicalize().with_context(|| format!("{} is not a folder; give the root of the checkout", root.display()))?;
+        let root = root
+            .canonicalize()
+            .with_context(|| format!("{} is not a folder; give the root of the checkout", root.display()))?;
         let folder = root.join(".tools");
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}; make the checkout writable", folder.display()))?;
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make {}; make the checkout writable", folder.display()))?;
         Ok(Self { probes: Probes::load(folder.join("found.json")), folder, say })
     }
 
@@ -101,7 +110,8 @@ impl<'a> Finder<'a> {
     fn on_path_or_pinned(&mut self, name: &str, version_min: &[u32]) -> anyhow::Result<PathBuf> {
         for path in path::on_path(name) {
             let answer = self.probes.ask(&path, &["--version"]);
-            if answer.is_some_and(|text| path::version(&text).is_some_and(|version| version.as_slice() >= version_min)) {
+            if answer.is_some_and(|text| path::version(&text).is_some_and(|version| version.as_slice() >= version_min))
+            {
                 return Ok(path);
             }
         }
@@ -166,7 +176,9 @@ impl<'a> Finder<'a> {
         apt::install(&["python3", "python3-pip"], "Python 3.11 or newer with pip is needed", self.say)?;
         match self.find_python() {
             Some(python) if python.has_pip => Ok(python),
-            _ => bail!("no Python 3.11 or newer with pip is on the PATH, and this system's packages have none; install one"),
+            _ => bail!(
+                "no Python 3.11 or newer with pip is on the PATH, and this system's packages have none; install one"
+            ),
         }
     }
 
@@ -179,6 +191,8 @@ impl<'a> Finder<'a> {
         if find().is_none() {
             apt::install(&["ffmpeg"], "ffmpeg and ffprobe are needed", self.say)?;
         }
-        find().context("ffmpeg or ffprobe is still not on the PATH after installing the package; add its folder to the PATH")
+        find().context(
+            "ffmpeg or ffprobe is still not on the PATH after installing the package; add its folder to the PATH",
+        )
     }
 }

@@ -16,7 +16,11 @@ const PROBE_LIMIT: Duration = Duration::from_secs(20);
 pub(super) fn on_path(name: &str) -> impl Iterator<Item = PathBuf> + use<> {
     let name = name.to_owned();
     let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-    folders.into_iter().filter(|folder| folder.is_absolute()).map(move |folder| folder.join(&name)).filter(|path| is_executable(path))
+    folders
+        .into_iter()
+        .filter(|folder| folder.is_absolute())
+        .map(move |folder| folder.join(&name))
+        .filter(|path| is_executable(path))
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -25,9 +29,9 @@ fn is_executable(path: &Path) -> bool {
 
 /// The first dotted number in `text`, as in `nats-server: v2.15.1`.
 pub(super) fn version(text: &str) -> Option<Vec<u32>> {
-    text.split(|c: char| !c.is_ascii_digit() && c != '.').find(|word| word.contains('.') && !word.starts_with('.')).and_then(|word| {
-        word.trim_end_matches('.').split('.').map(|part| part.parse().ok()).collect()
-    })
+    text.split(|c: char| !c.is_ascii_digit() && c != '.')
+        .find(|word| word.contains('.') && !word.starts_with('.'))
+        .and_then(|word| word.trim_end_matches('.').split('.').map(|part| part.parse().ok()).collect())
 }
 
 /// What programs answered, kept in a file, so that no program is asked twice while it does not change.
@@ -47,7 +51,8 @@ struct Answer {
 impl Probes {
     /// Reads the answers kept in `file`. An unreadable file counts as empty: everything is asked again.
     pub(super) fn load(file: PathBuf) -> Self {
-        let answers = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let answers =
+            std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Self { file, answers }
     }
 
@@ -75,7 +80,9 @@ impl Probes {
     /// Best effort: without the file, the next start is slower, not wrong.
     fn save(&self) {
         let Ok(bytes) = serde_json::to_vec_pretty(&self.answers) else { return };
-        let Some(file) = self.file.parent().and_then(|folder| tempfile::NamedTempFile::new_in(folder).ok()) else { return };
+        let Some(file) = self.file.parent().and_then(|folder| tempfile::NamedTempFile::new_in(folder).ok()) else {
+            return;
+        };
         if std::fs::write(file.path(), bytes).is_ok() {
             let _ = file.persist(&self.file);
         }
@@ -99,7 +106,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("program");
         let write = |version: &str| {
-            std::fs::write(&program, format!("#!/bin/sh\necho asked >> {}\necho {version}\n", folder.path().join("log").display())).unwrap();
+            std::fs::write(
+                &program,
+                format!("#!/bin/sh\necho asked >> {}\necho {version}\n", folder.path().join("log").display()),
+            )
+            .unwrap();
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         };
         let asked = || std::fs::read_to_string(folder.path().join("log")).unwrap().lines().count();

@@ -28,26 +28,45 @@ pub(super) fn folder_name(name: &str, requirements: &str, python: &Path) -> Stri
 
 /// The package names in a requirements file.
 pub(super) fn names(requirements: &str) -> Vec<&str> {
-    requirements.lines().filter(|line| !line.starts_with('#')).filter_map(|line| Some(line.split_once("==")?.0)).collect()
+    requirements
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| Some(line.split_once("==")?.0))
+        .collect()
 }
 
 /// Makes `target` with the packages and `bin/`, all or nothing: it is made beside, and renamed when complete.
 ///
 /// `with_pip` runs pip; `python` is what the installed programs run on. `bin/python` can import what was installed.
-pub(super) fn install(folder: &Path, target: &Path, requirements: &str, with_pip: &Path, python: &Path) -> anyhow::Result<()> {
-    let temporary = tempfile::Builder::new().prefix("tmp-").tempdir_in(folder).context("cannot make a folder to install into")?;
+pub(super) fn install(
+    folder: &Path,
+    target: &Path,
+    requirements: &str,
+    with_pip: &Path,
+    python: &Path,
+) -> anyhow::Result<()> {
+    let temporary =
+        tempfile::Builder::new().prefix("tmp-").tempdir_in(folder).context("cannot make a folder to install into")?;
     let list = temporary.path().join("requirements.txt");
     std::fs::write(&list, requirements)?;
     let made = temporary.path().join("made");
     run(
         Command::new(with_pip)
-            .args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-warn-script-location"])
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-input",
+                "--disable-pip-version-check",
+                "--no-warn-script-location",
+            ])
             .args(["--require-hashes", "--only-binary", ":all:", "--no-deps", "--root-user-action", "ignore"])
             .arg("--target")
             .arg(&made)
             .arg("--requirement")
             .arg(&list),
-        &format!("install {}", names(requirements).join(" and ")),
+        &format!("install {} from PyPI", names(requirements).join(" and ")),
         LIMIT,
     )?;
     let bin = made.join("bin");

@@ -1,0 +1,112 @@
+//! The stream in memory: what JetStream does with an append, for one job.
+
+use millrace_domain::{
+    Command, Entry, Event, EventBody, JobState, Refusal, Stage, Submission, decide,
+    event::{Progress, StoredFile},
+    fold, fold_all,
+};
+
+use crate::generate::{Step, job, time_of};
+
+/// Another writer was first.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Conflict;
+
+/// One job's part of the stream.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    pub entries: Vec<Entry>,
+}
+
+impl Log {
+    /// Stores `event` if `expected` is the last sequence of its subject. Sequences have gaps: there are other jobs.
+    pub fn append(&mut self, expected: u64, event: &Event) -> Result<Entry, Conflict> {
+        let kind = event.body.kind();
+        let last = self.entries.iter().rev().find(|entry| entry.kind == kind).map_or(0, |entry| entry.seq);
+        if last != expected {
+            return Err(Conflict);
+        }
+        let seq = self.entries.last().map_or(0, |entry| entry.seq) + 1 + u64::from(self.entries.len() % 3 == 0);
+        let stored = Event::decode(&event.encode()).expect("what is written can be read");
+        self.entries.push(Entry { seq, kind, event: Some(stored) });
+        Ok(self.entries.last().unwrap().clone())
+    }
+
+    /// The state after the first `count` entries: what a replica says that has no more yet.
+    pub fn state(&self, count: usize) -> Option<JobState> {
+        fold_all(None, &job(), &self.entries[..count.min(self.entries.len())])
+    }
+
+    /// The state now.
+    pub fn newest(&self) -> Option<JobState> {
+        self.state(self.entries.len())
+    }
+
+    /// Carries out a command with nobody else about.
+    pub fn execute(&mut self, command: Command) -> Result<JobState, Refusal> {
+        let mut state = self.newest();
+        let now = time_of(self.entries.len());
+        for body in decide(state.as_ref(), command, now)? {
+            let expected = state.as_ref().map_or(0, |state| state.events_seq);
+            let event = Event { at: time_of(self.entries.len()), body };
+            let entry = self.append(expected, &event).expect("nobody else writes");
+            state = fold(state, &job(), &entry);
+        }
+        Ok(state.expect("a command that is carried out leaves a job"))
+    }
+
+    /// The log of a job that was submitted and then went through `steps`; what was refused left no trace.
+    pub fn of(submission: Submission, steps: &[Step]) -> Self {
+        let mut log = Self::default();
+        log.execute(Command::Submit(submission)).expect("the first submission is taken");
+        for step in steps {
+            let state = log.newest().unwrap();
+            let _ = log.execute(command(step, &state));
+        }
+        log
+    }
+}
+
+/// The command that a step stands for in a state.
+pub fn command(step: &Step, state: &JobState) -> Command {
+    match step {
+        Step::Next => next(state),
+        Step::Claim => Command::Claim { worker: "w".into() },
+        Step::Report { behind, body } => {
+            Command::Report { attempt: state.attempt.wrapping_sub(*behind), body: (**body).clone() }
+        }
+        Step::Cancel => Command::Cancel,
+        Step::GiveUp(kind) => Command::GiveUp(*kind),
+    }
+}
+
+fn next(state: &JobState) -> Command {
+    let provider = millrace_domain::Provider::S3;
+    let body = match state.stage {
+        Stage::Queued | Stage::Retrying => return Command::Claim { worker: "diligent".into() },
+        Stage::FetchingInfo => EventBody::Info { video_info: millrace_domain::VideoInfo::default() },
+        Stage::Downloading if state.progress < 60 => EventBody::Progress(Progress {
+            downloaded_bytes: u64::from(state.progress) + 20,
+            total_bytes: Some(100),
+            ..Progress::default()
+        }),
+        Stage::Downloading => {
+            EventBody::Downloaded { file_size: 100, storage_provider: provider, video_info: state.video_info.clone() }
+        }
+        Stage::Uploading if state.progress < 92 => EventBody::Uploading { storage_provider: provider },
+        Stage::Uploading => EventBody::Uploaded(StoredFile {
+            key: "jobs/job_1-A/1/video.mp4".into(),
+            file_size: 100,
+            sha256: "0".repeat(64),
+            content_type: "video/mp4".into(),
+            file_name: "Näme.mp4".into(),
+        }),
+        Stage::Finishing | Stage::Completed | Stage::Failed | Stage::Canceled => EventBody::Completed,
+    };
+    Command::Report { attempt: state.attempt, body }
+}
+
+/// Whether the event ends a job.
+pub fn is_end(body: &EventBody) -> bool {
+    matches!(body, EventBody::Completed | EventBody::Failed(_) | EventBody::Canceled)
+}

@@ -1,0 +1,12 @@
+//! Real media and a real website that serves it, well and badly.
+//!
+//! [`MediaFiles::make`] lets ffmpeg make the files, once; [`MediaServer::start`] serves them over HTTP on the paths in [`PATHS`].
+
+mod files;
+mod pages;
+mod response;
+mod server;
+mod throttle;
+
+pub use files::{MediaFiles, MediaSpec};
+pub use server::{MediaServer, PATHS};

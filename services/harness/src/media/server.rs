@@ -1,0 +1,227 @@
+//! The website: which path gives what.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::files::MediaFiles;
+use super::pages;
+use super::response::{Entity, Fault, respond};
+use super::throttle::End;
+use crate::serving::Serving;
+
+/// What the site has, for people: paths, some with a query, and a few words on each. The index page `/` shows them.
+///
+/// `?rate=BYTES_PER_SECOND` slows a response down; a page and a playlist pass it on to what they point to. Each response has
+/// the rate for itself.
+pub const PATHS: [(&str, &str); 13] = [
+    ("/video.mp4", "a video file"),
+    ("/video.mp4?rate=1000000", "the same at 1 MB/s: watch the progress, or cancel it"),
+    ("/page.html", "a page with a title and a video in it"),
+    ("/page.html?rate=2000000", "the same, at 2 MB/s"),
+    ("/hls/master.m3u8", "a stream in several sizes"),
+    ("/hls/master.m3u8?rate=200000", "the same, at 200 kB/s"),
+    ("/article.html", "a page without a video: fails, as unsupported"),
+    ("/missing.mp4", "fails with 404"),
+    ("/forbidden.mp4", "fails with 403"),
+    ("/unavailable.mp4", "fails with 503"),
+    ("/dies.mp4", "breaks off in the middle, every time"),
+    ("/stall.mp4", "begins, and then hangs"),
+    ("/thumb.jpg", "a picture"),
+];
+
+/// A website with media, on a thread of its own. Dropped, it closes every connection at once.
+pub struct MediaServer {
+    // The server's own state is shared: dropping `serving` ends its other users.
+    site: Arc<Site>,
+    serving: Serving,
+}
+
+struct Site {
+    /// By path, for what is sent as it is.
+    entities: BTreeMap<String, Entity>,
+    video_sha256: String,
+    seen: Mutex<BTreeMap<String, Seen>>,
+}
+
+/// What was asked of one path.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    requests: u64,
+    ranges: Vec<String>,
+}
+
+/// How many `Range` headers are remembered for each path.
+const RANGES_KEPT_MAX: usize = 100;
+
+#[derive(Deserialize)]
+struct Params {
+    rate: Option<u64>,
+}
+
+impl MediaServer {
+    /// Serves `files`, which are read into memory, at `address`; port 0 means any free one.
+    pub fn start(files: &MediaFiles, address: SocketAddr) -> anyhow::Result<Self> {
+        let site = Arc::new(Site::load(files)?);
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&site));
+        let serving = Serving::start("sample site", address, async move |listener| {
+            // It ends only when dropped: `serve` itself returns no error.
+            let _ = axum::serve(listener, router).await;
+        })?;
+        Ok(Self { site, serving })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.serving.address()
+    }
+
+    /// The URL of a path, such as `/video.mp4?rate=1000000`.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    /// The SHA-256 of `/video.mp4`, in lowercase hex.
+    pub fn video_sha256(&self) -> &str {
+        &self.site.video_sha256
+    }
+
+    /// The size of `/video.mp4` in bytes.
+    pub fn video_size(&self) -> u64 {
+        self.site.entities.get("/video.mp4").map_or(0, |entity| entity.bytes.len() as u64)
+    }
+
+    /// How many requests came for this path (without its query), of any method.
+    pub fn requests(&self, path: &str) -> u64 {
+        self.site.seen.lock().unwrap_or_else(PoisonError::into_inner).get(path).map_or(0, |seen| seen.requests)
+    }
+
+    /// The `Range` headers of the first 100 requests for this path that had one.
+    pub fn ranges(&self, path: &str) -> Vec<String> {
+        self.site
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(path)
+            .map(|seen| seen.ranges.clone())
+            .unwrap_or_default()
+    }
+}
+
+impl Site {
+    fn load(files: &MediaFiles) -> anyhow::Result<Self> {
+        let video = entity(&files.video())?;
+        let mut entities = BTreeMap::new();
+        for path in ["/video.mp4", "/dies.mp4", "/stall.mp4"] {
+            entities.insert(path.to_owned(), video.clone());
+        }
+        entities.insert("/thumb.jpg".to_owned(), entity(&files.thumb())?);
+        load_folder(&files.hls(), "/hls", &mut entities)?;
+        Ok(Self { entities, video_sha256: video.etag.trim_matches('"').to_owned(), seen: Mutex::default() })
+    }
+
+    fn note(&self, path: &str, headers: &HeaderMap) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.entities.contains_key(path) || PATHS.iter().any(|(known, _)| *known == path) || path == "/";
+        let entry = seen.entry(if known { path } else { "other" }.to_owned()).or_default();
+        entry.requests += 1;
+        if let Some(range) = headers.get(header::RANGE).and_then(|value| value.to_str().ok())
+            && entry.ranges.len() < RANGES_KEPT_MAX
+        {
+            entry.ranges.push(range.to_owned());
+        }
+    }
+}
+
+fn load_folder(folder: &Path, prefix: &str, entities: &mut BTreeMap<String, Entity>) -> anyhow::Result<()> {
+    for entry in folder.read_dir().with_context(|| format!("cannot read {}; make the media again", folder.display()))? {
+        let entry = entry?;
+        let path = format!("{prefix}/{}", entry.file_name().to_string_lossy());
+        if entry.file_type()?.is_dir() {
+            load_folder(&entry.path(), &path, entities)?;
+        } else {
+            entities.insert(path, entity(&entry.path())?);
+        }
+    }
+    Ok(())
+}
+
+fn entity(path: &Path) -> anyhow::Result<Entity> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}; make the media again", path.display()))?;
+    let content_type = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("mp4") => "video/mp4",
+        Some("m3u8") => "application/vnd.apple.mpegurl",
+        Some("ts") => "video/mp2t",
+        Some("jpg") => "image/jpeg",
+        _ => "application/octet-stream",
+    };
+    let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&bytes)));
+    Ok(Entity { bytes: bytes.into(), content_type, etag })
+}
+
+async fn answer(
+    State(site): State<Arc<Site>>,
+    method: Method,
+    uri: Uri,
+    Query(params): Query<Params>,
+    headers: HeaderMap,
+) -> Response {
+    let path = uri.path();
+    site.note(path, &headers);
+    if method != Method::GET && method != Method::HEAD {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
+    let query = params.rate.map(|rate| format!("?rate={rate}")).unwrap_or_default();
+    let page = |html: String| ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response();
+    match path {
+        "/" => page(pages::index(&origin(&headers), &PATHS)),
+        "/page.html" => page(pages::video_page(&query)),
+        "/article.html" => page(pages::article()),
+        "/forbidden.mp4" => StatusCode::FORBIDDEN.into_response(),
+        "/unavailable.mp4" => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        _ => match site.entities.get(path) {
+            Some(playlist) if path.ends_with(".m3u8") => {
+                let text = pass_on(&playlist.bytes, &query);
+                respond(&Entity { bytes: text, ..playlist.clone() }, &method, &headers, None, None)
+            }
+            Some(entity) => respond(entity, &method, &headers, params.rate, fault(path, entity.bytes.len())),
+            None => StatusCode::NOT_FOUND.into_response(),
+        },
+    }
+}
+
+/// What is wrong with a path that looks like the video.
+fn fault(path: &str, len: usize) -> Option<Fault> {
+    match path {
+        "/dies.mp4" => Some(Fault { at: len / 2, end: End::Drop }),
+        "/stall.mp4" => Some(Fault { at: len / 4, end: End::Hang }),
+        _ => None,
+    }
+}
+
+/// The playlist with `query` at the end of each address in it.
+fn pass_on(playlist: &Bytes, query: &str) -> Bytes {
+    let text = String::from_utf8_lossy(playlist);
+    let lines = text.lines().map(|line| match line {
+        address if !address.is_empty() && !address.starts_with('#') => format!("{address}{query}\n"),
+        other => format!("{other}\n"),
+    });
+    lines.collect::<String>().into()
+}
+
+fn origin(headers: &HeaderMap) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let plain = host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c));
+    if plain && !host.is_empty() { format!("http://{host}") } else { String::new() }
+}

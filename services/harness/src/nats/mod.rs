@@ -1,0 +1,5 @@
+//! Real nats-servers for tests: one alone, with JetStream, on a port of its own.
+
+mod server;
+
+pub use server::{NatsOptions, NatsServer};

@@ -1,0 +1,43 @@
+//! Ends the processes that we started if we are killed ourselves and no `Drop` runs, as on Ctrl-C.
+//!
+//! One small shell per process of ours. It learns of each process group through a pipe; when the pipe closes, since we
+//! are gone, it kills the groups that are left.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+const SCRIPT: &str = r#"
+all=
+while read -r what group; do
+  case $what in
+    add) all="$all $group" ;;
+    remove) rest=; for one in $all; do [ "$one" = "$group" ] || rest="$rest $one"; done; all=$rest ;;
+  esac
+done
+for one in $all; do kill -KILL "-$one"; done
+"#;
+
+/// From now on, the process group ends with us.
+pub(crate) fn add(group: u32) {
+    tell(format!("add {group}\n"));
+}
+
+/// The process group has ended; its number may be used again.
+pub(crate) fn remove(group: u32) {
+    tell(format!("remove {group}\n"));
+}
+
+/// Best effort: without the shell, only a killed test run leaves processes behind.
+fn tell(line: String) {
+    static PIPE: OnceLock<Option<Mutex<ChildStdin>>> = OnceLock::new();
+    let start = || {
+        let mut command = Command::new("sh");
+        command.args(["-c", SCRIPT]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        command.spawn().ok().and_then(|mut child| child.stdin.take()).map(Mutex::new)
+    };
+    if let Some(pipe) = PIPE.get_or_init(start) {
+        let _ = pipe.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
+    }
+}

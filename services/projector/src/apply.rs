@@ -1,0 +1,137 @@
+//! Folds a window of entries and writes the newest state of each job, by compare-and-set.
+
+use std::{collections::HashMap, time::Duration};
+
+use futures::{StreamExt, stream};
+use tokio::time::sleep;
+
+use millrace_domain::{
+    Entry, JobId, fold_all,
+    limits::{PROJECTOR_CACHE_JOBS_MAX, PROJECTOR_WRITES_IN_FLIGHT_MAX},
+    subjects::Kind,
+};
+use millrace_runtime::{
+    direct::ReadError,
+    log::Log,
+    publish::PublishError,
+    snapshots::{Projected, Snapshots},
+};
+
+use crate::metrics::Metrics;
+
+/// Folds and writes.
+pub struct Apply {
+    log: Log,
+    snapshots: Snapshots,
+    metrics: Metrics,
+    /// States of jobs that have not ended, as this process last wrote them. A stale one is noticed at its write.
+    cache: HashMap<JobId, Projected>,
+}
+
+impl Apply {
+    /// With nothing in memory.
+    pub fn new(log: Log, snapshots: Snapshots, metrics: Metrics) -> Self {
+        Self { log, snapshots, metrics, cache: HashMap::new() }
+    }
+
+    /// Applies a window. Returns when every state is written, however long that takes: nothing is acknowledged before.
+    pub async fn window(&mut self, entries: &[(JobId, Entry)]) {
+        let mut jobs: HashMap<JobId, Vec<Entry>> = HashMap::new();
+        for (id, entry) in entries {
+            jobs.entry(id.clone()).or_default().push(entry.clone());
+        }
+        let mut pause = Duration::from_millis(10);
+        while !jobs.is_empty() {
+            match self.round(&mut jobs).await {
+                Ok(()) => {}
+                Err(error) => tracing::warn!(error, jobs = jobs.len(), "states could not be written; trying again"),
+            }
+            if !jobs.is_empty() {
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(2));
+            }
+        }
+        self.metrics.applied.inc_by(entries.len() as u64);
+    }
+
+    /// Tries to write every job once; those that are done leave `jobs`.
+    async fn round(&mut self, jobs: &mut HashMap<JobId, Vec<Entry>>) -> Result<(), String> {
+        let unknown: Vec<_> = jobs.keys().filter(|id| !self.cache.contains_key(id)).cloned().collect();
+        let mut known = self.snapshots.projected(&unknown).await.map_err(|error| error.to_string())?;
+        for id in jobs.keys() {
+            if let Some(cached) = self.cache.remove(id) {
+                known.insert(id.clone(), cached);
+            }
+        }
+        let mut problem = None;
+        let mut writes = Vec::with_capacity(jobs.len());
+        for (id, entries) in jobs.iter() {
+            writes.push(self.write(id.clone(), known.remove(id), entries.clone()));
+        }
+        let written: Vec<_> = stream::iter(writes).buffer_unordered(PROJECTOR_WRITES_IN_FLIGHT_MAX).collect().await;
+        for (id, outcome) in written {
+            match outcome {
+                Ok(projected) => {
+                    jobs.remove(&id);
+                    if let Some(projected) = projected.filter(|projected| !projected.state.is_end()) {
+                        self.cache.insert(id, projected);
+                    }
+                }
+                Err(Problem::Conflict) => self.metrics.conflicts.inc(),
+                Err(Problem::Other(error)) => problem = Some(error),
+            }
+        }
+        if self.cache.len() > PROJECTOR_CACHE_JOBS_MAX {
+            self.cache.clear();
+        }
+        problem.map_or(Ok(()), Err)
+    }
+
+    /// Folds `entries` on what the bucket holds and writes the result, unless it has them already.
+    ///
+    /// The consumer hands out entries in order and nothing is acknowledged before it is written, so the bucket holds
+    /// everything before the window, if not from this projector then from another. Compare-and-set makes sure that it
+    /// was the newest revision that was folded on: an older state never replaces a newer one.
+    async fn write(
+        &self,
+        id: JobId,
+        projected: Option<Projected>,
+        entries: Vec<Entry>,
+    ) -> (JobId, Result<Option<Projected>, Problem>) {
+        let (state, revision) = match projected {
+            Some(Projected { state, revision }) => (Some(state), revision),
+            None => (None, 0),
+        };
+        let before = state.as_ref().map(|state| state.seq);
+        let state = match (&state, entries.first()) {
+            // The bucket was deleted under us: the log has the whole history.
+            (None, Some(first)) if first.kind == Kind::Events => match self.log.history(&id, 0).await {
+                Ok(history) => fold_all(None, &id, &history),
+                Err(ReadError(error)) => return (id, Err(Problem::Other(error))),
+            },
+            _ => fold_all(state, &id, &entries),
+        };
+        let Some(state) = state else {
+            tracing::warn!(job = %id, "events of a job that was never submitted are passed over");
+            return (id, Ok(None));
+        };
+        if before == Some(state.seq) {
+            return (id, Ok(Some(Projected { state, revision })));
+        }
+        let outcome = match self.snapshots.put(&state, revision).await {
+            Ok(revision) => {
+                self.metrics.written.inc();
+                Ok(Some(Projected { state, revision }))
+            }
+            Err(PublishError::WrongLastSequence) => Err(Problem::Conflict),
+            Err(error) => Err(Problem::Other(error.to_string())),
+        };
+        (id, outcome)
+    }
+}
+
+enum Problem {
+    /// Another projector has written the key, or what was read was stale, or our own write's reply was lost.
+    Conflict,
+    Other(String),
+}

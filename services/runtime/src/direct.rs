@@ -1,0 +1,145 @@
+//! Batched reads of a stream by direct get, which async-nats does not offer.
+//!
+//! Any replica answers, so what is read may be stale; nothing read is ever wrong otherwise.
+
+use std::time::Duration;
+
+use async_nats::{Client, StatusCode, jetstream::message::StreamMessage};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde::Serialize;
+
+use millrace_domain::limits::NATS_REQUEST_MAX;
+
+use crate::publish::MESSAGE_ID;
+
+/// A message as a stream holds it.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its subject.
+    pub subject: String,
+    /// Its sequence.
+    pub seq: u64,
+    /// The writer's `Nats-Msg-Id`.
+    pub message_id: Option<String>,
+    /// Whether it marks a deleted key.
+    pub deleted: bool,
+    /// Its bytes.
+    pub payload: Bytes,
+}
+
+/// Why a read failed. Always worth another try.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log cannot be read: {0}")]
+pub struct ReadError(pub String);
+
+#[derive(Serialize)]
+struct Request<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_by_subj: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    multi_last: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<usize>,
+}
+
+struct Batch {
+    messages: Vec<Stored>,
+    /// How many more would have matched.
+    pending: u64,
+}
+
+/// The last message of each subject, in the order of their sequences; subjects without messages are left out.
+///
+/// # Errors
+/// When the stream does not answer in time.
+pub async fn last_per_subject(client: &Client, stream: &str, subjects: &[String]) -> Result<Vec<Stored>, ReadError> {
+    // The server may end an answer early when it grows large; halves of the list then fit.
+    let mut work = vec![subjects];
+    let mut found = Vec::with_capacity(subjects.len());
+    while let Some(part) = work.pop() {
+        if part.is_empty() {
+            continue;
+        }
+        let request = Request { seq: None, next_by_subj: None, multi_last: part, batch: None };
+        let batch = fetch(client, stream, &request).await?;
+        if batch.pending > 0 && part.len() > 1 {
+            let (front, back) = part.split_at(part.len() / 2);
+            work.extend([back, front]);
+        } else {
+            found.extend(batch.messages);
+        }
+    }
+    found.sort_by_key(|message| message.seq);
+    Ok(found)
+}
+
+/// Messages on `filter` from sequence `from` on, at most `batch_max`; and whether there are more.
+///
+/// # Errors
+/// When the stream does not answer in time.
+pub async fn next(
+    client: &Client,
+    stream: &str,
+    filter: &str,
+    from: u64,
+    batch_max: usize,
+) -> Result<(Vec<Stored>, bool), ReadError> {
+    let request = Request { seq: Some(from), next_by_subj: Some(filter), multi_last: &[], batch: Some(batch_max) };
+    let batch = fetch(client, stream, &request).await?;
+    Ok((batch.messages, batch.pending > 0))
+}
+
+async fn fetch(client: &Client, stream: &str, request: &Request<'_>) -> Result<Batch, ReadError> {
+    let failed = |error: String| ReadError(error);
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| failed(error.to_string()))?;
+    let payload = serde_json::to_vec(request).expect("a request has string keys only");
+    client
+        .publish_with_reply(format!("$JS.API.DIRECT.GET.{stream}"), inbox, payload.into())
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let mut messages = Vec::new();
+    let deadline = tokio::time::Instant::now() + NATS_REQUEST_MAX.max(Duration::from_secs(1));
+    loop {
+        let message = tokio::time::timeout_at(deadline, answers.next())
+            .await
+            .map_err(|_| failed(format!("stream {stream} did not answer in time")))?
+            .ok_or_else(|| failed("the connection was closed".into()))?;
+        let number = |name: &str| -> u64 {
+            message.headers.as_ref().and_then(|headers| headers.get(name)?.as_str().parse().ok()).unwrap_or(0)
+        };
+        match message.status {
+            Some(status) if status.as_u16() == 204 => {
+                return Ok(Batch { messages, pending: number("Nats-Num-Pending") });
+            }
+            Some(StatusCode::NOT_FOUND) => return Ok(Batch { messages, pending: 0 }),
+            Some(StatusCode::NO_RESPONDERS) => return Err(failed(format!("stream {stream} is not there"))),
+            // Too many results: the caller asks for less.
+            Some(status) if status.as_u16() == 413 => return Ok(Batch { messages: Vec::new(), pending: 1 }),
+            Some(status) if status != StatusCode::OK => {
+                let description = message.description.as_deref().unwrap_or("no reason given");
+                return Err(failed(format!("stream {stream} answers {status}: {description}")));
+            }
+            _ => {
+                let stored = StreamMessage::try_from(message).map_err(|error| failed(error.to_string()))?;
+                messages.push(stored.into());
+            }
+        }
+    }
+}
+
+impl From<StreamMessage> for Stored {
+    fn from(message: StreamMessage) -> Self {
+        let header = |name: &str| message.headers.get(name).map(|value| value.as_str().to_owned());
+        Self {
+            subject: message.subject.to_string(),
+            seq: message.sequence,
+            message_id: header(MESSAGE_ID),
+            deleted: header("KV-Operation").is_some(),
+            payload: message.payload,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Carrying out commands: decide, append, fold; and if somebody else was first, read and decide again.
+
+use millrace_domain::{
+    Command, Event, JobId, JobState, Refusal, decide, fold,
+    limits::DECIDE_ATTEMPTS_MAX,
+};
+
+use crate::{
+    direct::ReadError,
+    log::{Append, AppendError, Log},
+    now,
+    snapshots::Snapshots,
+};
+
+/// Jobs as something that commands are given to.
+#[derive(Clone)]
+pub struct Jobs {
+    /// The log.
+    pub log: Log,
+    /// The current states.
+    pub snapshots: Snapshots,
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecuteError {
+    /// It does not apply to the job.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The outcome is unknown, or nothing was done; the same command may be given again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The log takes no such event.
+    #[error("{0}")]
+    Rejected(String),
+}
+
+impl From<ReadError> for ExecuteError {
+    fn from(error: ReadError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl Jobs {
+    /// Carries out `command`; returns the state after it.
+    ///
+    /// `known` is what the caller holds of the job, however old: the expected sequence makes a stale one harmless.
+    ///
+    /// # Errors
+    /// See [`ExecuteError`].
+    pub async fn execute(
+        &self,
+        id: &JobId,
+        known: Option<JobState>,
+        command: &Command,
+    ) -> Result<JobState, ExecuteError> {
+        let mut state = known;
+        'deciding: for _ in 0..DECIDE_ATTEMPTS_MAX {
+            for body in decide(state.as_ref(), command.clone(), now())? {
+                let expected = state.as_ref().map_or(0, |state| state.events_seq);
+                let append = Append::new(id, expected, &Event { at: now(), body });
+                match self.log.append(&append).await {
+                    Ok(seq) => state = fold(state, id, &append.entry(seq)),
+                    Err(AppendError::Conflict { .. }) => {
+                        state = self.snapshots.get_from_leader(id).await?;
+                        continue 'deciding;
+                    }
+                    Err(AppendError::Unavailable(why)) => return Err(ExecuteError::Unavailable(why)),
+                    Err(AppendError::Refused(why)) => return Err(ExecuteError::Rejected(why)),
+                }
+            }
+            return state.ok_or(ExecuteError::Refused(Refusal::Unknown));
+        }
+        Err(ExecuteError::Unavailable(format!("others were first {DECIDE_ATTEMPTS_MAX} times in a row")))
+    }
+}

@@ -1,0 +1,254 @@
+//! The log: append with fence and recovery, read a job's history, ask for last sequences.
+
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap, jetstream};
+use bytes::Bytes;
+use prometheus::{IntCounter, Registry};
+use tokio::time::{Instant, sleep};
+
+use millrace_domain::{
+    Entry, Event, JobId,
+    limits::{APPEND_RETRY_MAX, EVENT_BYTES_MAX, HISTORY_BATCH_MAX, NATS_REQUEST_MAX},
+    subjects::{self, Kind},
+};
+
+use crate::{
+    direct::{self, ReadError, Stored},
+    publish::{self, PublishError},
+};
+
+/// The stream of all jobs.
+#[derive(Clone)]
+pub struct Log {
+    client: Client,
+    stream: jetstream::stream::Stream<()>,
+    metrics: Metrics,
+}
+
+#[derive(Clone)]
+struct Metrics {
+    appended: IntCounter,
+    conflicts: IntCounter,
+    repeated: IntCounter,
+    undecodable: IntCounter,
+}
+
+/// One event on its way to the log. It keeps its message id, so sending it again cannot store it twice.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// The job.
+    pub id: JobId,
+    kind: Kind,
+    subject: String,
+    expected: u64,
+    message_id: String,
+    payload: Bytes,
+}
+
+/// Why an event is not, or not surely, in the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Another writer's event follows the expected sequence: read, fold and decide again, or stop.
+    #[error("another writer was first, at sequence {seq}")]
+    Conflict {
+        /// The sequence of the other event; a state to decide on must have seen it.
+        seq: u64,
+    },
+    /// The outcome is unknown: stored or not. The same [`Append`] may be sent again at any time.
+    #[error("the log is not available: {0}")]
+    Unavailable(String),
+    /// Not stored: too large, no room, no permission.
+    #[error("the log refuses the event: {0}")]
+    Refused(String),
+}
+
+impl Append {
+    /// Prepares `event` to follow sequence `expected` on its subject of job `id`.
+    #[must_use]
+    pub fn new(id: &JobId, expected: u64, event: &Event) -> Self {
+        let nonce = format!("{:016x}", rand::random::<u64>());
+        let kind = event.body.kind();
+        Self {
+            id: id.clone(),
+            kind,
+            subject: subjects::subject(kind, id),
+            expected,
+            message_id: subjects::message_id(id, expected, &nonce),
+            payload: event.encode().into(),
+        }
+    }
+
+    /// The entry that the log holds once the append has succeeded at `seq`.
+    #[must_use]
+    pub fn entry(&self, seq: u64) -> Entry {
+        Entry { seq, kind: self.kind, event: Event::decode(&self.payload).ok() }
+    }
+}
+
+impl Log {
+    /// The log on a connection.
+    ///
+    /// # Errors
+    /// When the metrics are registered already, or no JetStream answers.
+    pub async fn open(client: &Client, registry: &Registry) -> anyhow::Result<Self> {
+        let counter = |name: &str, help: &str| -> anyhow::Result<IntCounter> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let metrics = Metrics {
+            appended: counter("millrace_log_appended_total", "Events that this process has stored in the log")?,
+            conflicts: counter("millrace_log_conflicts_total", "Appends that another writer's event forestalled")?,
+            repeated: counter("millrace_log_repeated_total", "Appends sent again because their outcome was unknown")?,
+            undecodable: counter("millrace_log_undecodable_total", "Messages of the log that could not be decoded")?,
+        };
+        let stream = jetstream::new(client.clone()).get_stream_no_info(subjects::STREAM).await?;
+        Ok(Self { client: client.clone(), stream, metrics })
+    }
+
+    /// Appends; returns the event's sequence.
+    ///
+    /// Safe against a lost reply and a repeat: the message id and the expected sequence let the log hold it at most
+    /// once, and a refusal for a wrong sequence is only believed after reading who really came next.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; `Unavailable` only after [`APPEND_RETRY_MAX`].
+    pub async fn append(&self, append: &Append) -> Result<u64, AppendError> {
+        if append.payload.len() > EVENT_BYTES_MAX {
+            return Err(AppendError::Refused(format!("the event is larger than {EVENT_BYTES_MAX} bytes")));
+        }
+        let deadline = Instant::now() + APPEND_RETRY_MAX;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let unavailable = match self.send(append).await {
+                Ok(seq) => {
+                    self.metrics.appended.inc();
+                    return Ok(seq);
+                }
+                Err(PublishError::Refused { code, description }) => {
+                    return Err(AppendError::Refused(format!("{description} ({code})")));
+                }
+                Err(PublishError::WrongLastSequence) => match self.successor(append).await {
+                    Ok(Some(next)) if next.message_id.as_deref() == Some(&append.message_id) => {
+                        self.metrics.appended.inc();
+                        return Ok(next.seq);
+                    }
+                    Ok(Some(next)) => {
+                        self.metrics.conflicts.inc();
+                        return Err(AppendError::Conflict { seq: next.seq });
+                    }
+                    // What we expected is not there (yet): a new leader may still be catching up.
+                    Ok(None) => "the expected sequence is ahead of the log".to_owned(),
+                    Err(ReadError(why)) => why,
+                },
+                Err(PublishError::Unavailable(why)) => why,
+            };
+            if Instant::now() + pause > deadline {
+                return Err(AppendError::Unavailable(unavailable));
+            }
+            self.metrics.repeated.inc();
+            tracing::debug!(job = %append.id, why = unavailable, "an append is repeated");
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    async fn send(&self, append: &Append) -> Result<u64, PublishError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(publish::MESSAGE_ID, append.message_id.as_str());
+        headers.insert(publish::EXPECTED_LAST_SUBJECT_SEQUENCE, append.expected.to_string().as_str());
+        publish::publish(&self.client, &append.subject, headers, append.payload.clone(), NATS_REQUEST_MAX).await
+    }
+
+    /// The message that really follows the expected sequence, asked of the leader.
+    ///
+    /// The first one after it, not the subject's last: ours may be stored and have been followed by others already.
+    async fn successor(&self, append: &Append) -> Result<Option<Stored>, ReadError> {
+        self.leader_next(&append.subject, append.expected + 1).await
+    }
+
+    async fn leader_next(&self, filter: &str, from: u64) -> Result<Option<Stored>, ReadError> {
+        use jetstream::stream::RawMessageErrorKind;
+        match self.stream.get_first_raw_message_by_subject(filter, from).await {
+            Ok(message) => Ok(Some(message.into())),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(ReadError(error.to_string())),
+        }
+    }
+
+    /// One page of a job's history after sequence `after`, oldest first; and whether more follows. Any replica may
+    /// answer, so the newest may be missing.
+    ///
+    /// # Errors
+    /// When the stream does not answer in time.
+    pub async fn page(&self, id: &JobId, after: u64) -> Result<(Vec<Entry>, bool), ReadError> {
+        let filter = subjects::job_filter(id);
+        let (stored, more) =
+            direct::next(&self.client, subjects::STREAM, &filter, after + 1, HISTORY_BATCH_MAX).await?;
+        Ok((stored.iter().filter_map(|stored| self.entry(stored)).collect(), more))
+    }
+
+    /// All of a job's history after sequence `after`. See [`Log::page`].
+    ///
+    /// # Errors
+    /// When the stream does not answer in time.
+    pub async fn history(&self, id: &JobId, mut after: u64) -> Result<Vec<Entry>, ReadError> {
+        let mut entries = Vec::new();
+        loop {
+            let (page, more) = self.page(id, after).await?;
+            let Some(last) = page.last() else { return Ok(entries) };
+            after = last.seq;
+            entries.extend(page);
+            if !more {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// Like [`Log::history`], asked of the leader one by one: complete, and slower.
+    ///
+    /// # Errors
+    /// When the leader does not answer in time.
+    pub async fn history_of_leader(&self, id: &JobId, mut after: u64) -> Result<Vec<Entry>, ReadError> {
+        let filter = subjects::job_filter(id);
+        let mut entries = Vec::new();
+        while let Some(stored) = self.leader_next(&filter, after + 1).await? {
+            after = stored.seq;
+            entries.extend(self.entry(&stored));
+        }
+        Ok(entries)
+    }
+
+    /// The last message of both subjects of each job, in the order of their sequences.
+    ///
+    /// # Errors
+    /// When the stream does not answer in time.
+    pub async fn last(&self, ids: &[JobId]) -> Result<Vec<(JobId, Entry)>, ReadError> {
+        let filters: Vec<_> = ids.iter().map(subjects::job_filter).collect();
+        let stored = direct::last_per_subject(&self.client, subjects::STREAM, &filters).await?;
+        Ok(stored.iter().filter_map(|stored| Some((subjects::parse(&stored.subject)?.1, self.entry(stored)?))).collect())
+    }
+
+    /// Reads a message of the log; `None` when its subject is none of a job's.
+    #[must_use]
+    pub fn entry(&self, stored: &Stored) -> Option<Entry> {
+        let (kind, id) = subjects::parse(&stored.subject)?;
+        Some(self.decode(&id, stored.seq, kind, &stored.payload))
+    }
+
+    /// Makes an entry of a payload. One that cannot be decoded is counted and becomes an entry without an event: it
+    /// stays in the log, where its sequence tells to find it.
+    #[must_use]
+    pub fn decode(&self, id: &JobId, seq: u64, kind: Kind, payload: &[u8]) -> Entry {
+        let event = match Event::decode(payload) {
+            Ok(event) => Some(event),
+            Err(error) => {
+                self.metrics.undecodable.inc();
+                tracing::error!(job = %id, seq, %error, "a message of the log cannot be decoded; it is passed over");
+                None
+            }
+        };
+        Entry { seq, kind, event }
+    }
+}

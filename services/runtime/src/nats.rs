@@ -1,0 +1,174 @@
+//! The connection to NATS.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, bail};
+use async_nats::{Client, ConnectOptions, Event};
+use tokio::sync::broadcast;
+
+use crate::{
+    admin::Check,
+    config::{Reader, Setting},
+};
+use millrace_domain::limits::NATS_REQUEST_MAX;
+
+/// `--nats-url`
+pub const NATS_URL: Setting =
+    Setting::new("nats-url", "URL[,URL…]", "nats://127.0.0.1:4222", "The NATS servers; tls:// for TLS.");
+/// `--nats-credentials`
+pub const NATS_CREDENTIALS: Setting =
+    Setting::optional("nats-credentials", "FILE", "A NATS credentials file; without it no authentication is used.");
+
+/// The oldest server with everything that is used here.
+const SERVER_VERSION_MIN: (u32, u32) = (2, 12);
+
+/// How to reach NATS.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// At least one server.
+    pub urls: Vec<async_nats::ServerAddr>,
+    /// The credentials file.
+    pub credentials: Option<PathBuf>,
+}
+
+/// Reads the configuration.
+pub fn read(reader: &mut Reader<'_>) -> Option<Config> {
+    let urls = reader.parsed(&NATS_URL, parse_urls);
+    let credentials = reader.optional(&NATS_CREDENTIALS);
+    Some(Config { urls: urls?, credentials: credentials? })
+}
+
+/// Reads a comma-separated list of servers.
+///
+/// # Errors
+/// When one of them is no server address.
+pub fn parse_urls(text: &str) -> Result<Vec<async_nats::ServerAddr>, String> {
+    text.split(',')
+        .map(|url| url.trim().parse().map_err(|error: std::io::Error| format!("{error}; write nats://host:4222")))
+        .collect()
+}
+
+/// What happens to the connection and cannot be seen from its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disturbance {
+    /// Connected again: messages in between are lost to plain subscriptions.
+    Reconnected,
+    /// A subscription's buffer was full and messages were dropped.
+    SlowConsumer,
+}
+
+/// A connection.
+#[derive(Clone)]
+pub struct Nats {
+    /// The client; clones share the connection.
+    pub client: Client,
+    disturbances: broadcast::Sender<Disturbance>,
+}
+
+impl Nats {
+    /// Connects, waiting for the server as long as it takes: an orchestrator may start us first. `check` tells of the
+    /// connection from then on.
+    ///
+    /// # Errors
+    /// When the credentials cannot be read or the server is too old; not when the server cannot be reached.
+    pub async fn connect(config: &Config, name: &str, check: Check) -> anyhow::Result<Self> {
+        let (disturbances, _) = broadcast::channel(64);
+        let mut first = true;
+        let client = loop {
+            match options(config, name, &check, &disturbances)?.connect(&config.urls[..]).await {
+                Ok(client) => break client,
+                Err(error) => {
+                    check.fail(format!("cannot connect: {error}"));
+                    if std::mem::take(&mut first) {
+                        tracing::warn!(urls = ?config.urls, %error, "NATS cannot be reached; trying until it can");
+                    }
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+        };
+        let version = client.server_info().version;
+        if !new_enough(&version) {
+            let (major, minor) = SERVER_VERSION_MIN;
+            bail!("nats-server {version} is too old: {major}.{minor} or newer is needed");
+        }
+        tracing::info!(version, "connected to NATS");
+        check.pass();
+        Ok(Self { client, disturbances })
+    }
+
+    /// Reconnects and slow consumers, from now on.
+    #[must_use]
+    pub fn disturbances(&self) -> broadcast::Receiver<Disturbance> {
+        self.disturbances.subscribe()
+    }
+}
+
+fn options(
+    config: &Config,
+    name: &str,
+    check: &Check,
+    disturbances: &broadcast::Sender<Disturbance>,
+) -> anyhow::Result<ConnectOptions> {
+    let mut options = ConnectOptions::new()
+        .name(name)
+        .request_timeout(Some(NATS_REQUEST_MAX))
+        .connection_timeout(NATS_REQUEST_MAX)
+        .ping_interval(Duration::from_secs(10))
+        // Full jitter: a fleet that lost its server does not come back at once.
+        .reconnect_delay_callback(|attempts| {
+            let ceiling = 50u64 << attempts.min(7);
+            Duration::from_millis(rand::random_range(0..=ceiling))
+        });
+    if let Some(path) = &config.credentials {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the NATS credentials {}", path.display()))?;
+        options = options
+            .credentials(&text)
+            .with_context(|| format!("{} is no NATS credentials file", path.display()))?;
+    }
+    let (check, disturbances) = (check.clone(), disturbances.clone());
+    let connected_before = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    Ok(options.event_callback(move |event| {
+        let (check, disturbances, connected_before) = (check.clone(), disturbances.clone(), connected_before.clone());
+        async move {
+            match event {
+                Event::Connected => {
+                    check.pass();
+                    if connected_before.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                        tracing::info!("connected to NATS again");
+                        // Nobody listens: nothing to tell.
+                        let _ = disturbances.send(Disturbance::Reconnected);
+                    }
+                }
+                Event::Disconnected => {
+                    check.fail("disconnected");
+                    tracing::warn!("disconnected from NATS");
+                }
+                Event::SlowConsumer(subscription) => {
+                    tracing::warn!(subscription, "messages were dropped: a subscription's buffer is full");
+                    let _ = disturbances.send(Disturbance::SlowConsumer);
+                }
+                other => tracing::warn!(event = %other, "NATS"),
+            }
+        }
+    }))
+}
+
+fn new_enough(version: &str) -> bool {
+    let mut parts = version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    match (parts.next(), parts.next()) {
+        (Some(major), Some(minor)) => (major, minor) >= SERVER_VERSION_MIN,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_lacks_what_is_used_is_refused() {
+        assert!(new_enough("2.12.0") && new_enough("2.15.1-beta") && new_enough("3.0.0"));
+        assert!(!new_enough("2.11.9") && !new_enough("1.99.0") && !new_enough(""));
+    }
+}

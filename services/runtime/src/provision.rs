@@ -1,0 +1,307 @@
+//! The stream, the buckets and the consumers: from the files in `nats/`, which an operator's `nats` CLI reads too.
+//!
+//! Provisioning is idempotent: it creates what is missing, updates what may be updated and refuses what would lose
+//! data. Services do not provision; they check, and do not start against something that differs in what matters.
+
+use anyhow::{Context, bail};
+use async_nats::jetstream;
+use serde_json::{Map, Value, json};
+
+/// One definition.
+struct Definition {
+    file: &'static str,
+    text: &'static str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Stream,
+    /// Of the stream `JOBS`.
+    Consumer,
+}
+
+macro_rules! definition {
+    ($kind:ident, $file:literal) => {
+        Definition { file: $file, text: include_str!(concat!("../../../nats/", $file)), kind: Kind::$kind }
+    };
+}
+
+/// In the order in which they are made.
+const DEFINITIONS: &[Definition] = &[
+    definition!(Stream, "stream-JOBS.json"),
+    definition!(Stream, "stream-KV_JOB_STATE.json"),
+    definition!(Stream, "stream-KV_JOB_KEYS.json"),
+    definition!(Consumer, "consumer-workers.json"),
+    definition!(Consumer, "consumer-projector.json"),
+];
+
+/// What an operator may choose without breaking a service: not compared when a service starts.
+const TUNABLE: &[&str] = &[
+    "description", "num_replicas", "max_age", "max_bytes", "max_msgs", "max_msg_size", "duplicate_window",
+    "ack_wait", "max_ack_pending", "max_waiting", "priority_timeout", "metadata",
+];
+
+/// Limits whose lowering makes the server delete messages; -1 and 0 mean none.
+const LIMITS: &[&str] = &["max_age", "max_bytes", "max_msgs", "max_msgs_per_subject"];
+
+/// What cannot be changed under existing data without losing some of it or its meaning.
+const IMMUTABLE: &[&str] = &["retention", "storage", "discard", "deliver_policy", "ack_policy", "filter_subject"];
+
+/// What provisioning does about one definition.
+#[derive(Debug, PartialEq)]
+enum Plan {
+    Keep,
+    Create(Value),
+    Update(Value),
+    Refuse(Vec<String>),
+}
+
+/// What was done about one definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// It was there.
+    Kept,
+    /// It was missing.
+    Created,
+    /// It differed.
+    Updated,
+}
+
+/// Creates and updates everything; `replicas` sets how many servers keep each stream, without it what is there stays.
+///
+/// # Errors
+/// What cannot be updated without losing data, and what the server refuses.
+pub async fn apply(context: &jetstream::Context, replicas: Option<u8>) -> anyhow::Result<Vec<(&'static str, Done)>> {
+    let mut done = Vec::new();
+    for definition in DEFINITIONS {
+        let mut wanted = definition.parse();
+        if definition.kind == Kind::Stream {
+            match replicas {
+                Some(replicas) => wanted["num_replicas"] = json!(replicas),
+                None => drop(wanted.as_object_mut().and_then(|wanted| wanted.remove("num_replicas"))),
+            }
+        }
+        let actual = definition.get(context).await?;
+        done.push((definition.file, match plan(&wanted, actual.as_ref()) {
+            Plan::Keep => Done::Kept,
+            Plan::Create(config) => definition.set(context, config, "create").await.map(|()| Done::Created)?,
+            Plan::Update(config) => definition.set(context, config, "update").await.map(|()| Done::Updated)?,
+            Plan::Refuse(reasons) => bail!(
+                "nats/{} is not applied, since it would lose data or its meaning: {}. Change the file, or move the data \
+                 by hand",
+                definition.file,
+                reasons.join("; ")
+            ),
+        }));
+    }
+    Ok(done)
+}
+
+/// Checks that everything is there as the services need it.
+///
+/// # Errors
+/// What is missing or differs, and what to do.
+pub async fn check(context: &jetstream::Context) -> anyhow::Result<()> {
+    let mut problems = Vec::new();
+    for definition in DEFINITIONS {
+        match definition.get(context).await? {
+            None => problems.push(format!("{} is missing", definition.name())),
+            Some(actual) => problems.extend(
+                differences(&definition.parse(), &actual)
+                    .filter(|key| !TUNABLE.contains(key))
+                    .map(|key| describe(&definition.name(), key, &definition.parse(), &actual)),
+            ),
+        }
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "NATS is not set up as needed: {}. Apply the files in nats/: `cargo dev provision`, or `nats stream add|edit \
+         NAME --config FILE` and `nats consumer add JOBS NAME --config FILE`",
+        problems.join("; ")
+    )
+}
+
+impl Definition {
+    fn parse(&self) -> Value {
+        serde_json::from_str(self.text).expect("the files in nats/ are JSON: a test reads them")
+    }
+
+    fn name(&self) -> String {
+        let config = self.parse();
+        match self.kind {
+            Kind::Stream => format!("stream {}", config["name"].as_str().unwrap_or_default()),
+            Kind::Consumer => format!("consumer {}", config["name"].as_str().unwrap_or_default()),
+        }
+    }
+
+    fn subject(&self, verb: &str) -> String {
+        let config = self.parse();
+        let name = config["name"].as_str().unwrap_or_default().to_owned();
+        match self.kind {
+            Kind::Stream => format!("STREAM.{verb}.{name}"),
+            Kind::Consumer if verb == "INFO" => format!("CONSUMER.INFO.{}.{name}", millrace_domain::subjects::STREAM),
+            Kind::Consumer => format!("CONSUMER.DURABLE.CREATE.{}.{name}", millrace_domain::subjects::STREAM),
+        }
+    }
+
+    async fn get(&self, context: &jetstream::Context) -> anyhow::Result<Option<Value>> {
+        match request(context, self.subject("INFO"), &Value::Null).await? {
+            Ok(mut info) => Ok(Some(info["config"].take())),
+            Err(error) if error["code"] == 404 => Ok(None),
+            Err(error) => bail!("cannot read {}: {}", self.name(), error["description"]),
+        }
+    }
+
+    async fn set(&self, context: &jetstream::Context, config: Value, action: &str) -> anyhow::Result<()> {
+        let body = match self.kind {
+            Kind::Stream => config,
+            Kind::Consumer => {
+                json!({"stream_name": millrace_domain::subjects::STREAM, "config": config, "action": action})
+            }
+        };
+        match request(context, self.subject(&action.to_ascii_uppercase()), &body).await? {
+            Ok(_) => Ok(()),
+            Err(error) => bail!("cannot {action} {} as nats/{} says: {}", self.name(), self.file, error["description"]),
+        }
+    }
+}
+
+async fn request(context: &jetstream::Context, subject: String, body: &Value) -> anyhow::Result<Result<Value, Value>> {
+    let mut answer: Value = context
+        .request(subject, body)
+        .await
+        .context("JetStream does not answer: is it enabled on the server (nats-server --jetstream)?")?;
+    Ok(match answer.get_mut("error") {
+        Some(error) => Err(error.take()),
+        None => Ok(answer),
+    })
+}
+
+/// Keys of `wanted` whose values `actual` does not have.
+fn differences<'a>(wanted: &'a Value, actual: &'a Value) -> impl Iterator<Item = &'a str> {
+    wanted
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(key, value)| !same(value, actual.get(key.as_str()).unwrap_or(&Value::Null)))
+        .map(|(key, _)| key.as_str())
+}
+
+/// The server leaves out what is empty and adds fields of its own.
+fn same(wanted: &Value, actual: &Value) -> bool {
+    match (wanted, actual) {
+        (Value::Object(wanted), Value::Object(actual)) => {
+            wanted.iter().all(|(key, value)| same(value, actual.get(key).unwrap_or(&Value::Null)))
+        }
+        (Value::Bool(false) | Value::Null, Value::Null) => true,
+        (wanted, Value::Null) => wanted == &json!(0) || wanted == &json!(""),
+        _ => wanted == actual,
+    }
+}
+
+fn describe(name: &str, key: &str, wanted: &Value, actual: &Value) -> String {
+    format!("{name} has {key} {} where {} is needed", actual.get(key).unwrap_or(&Value::Null), wanted[key])
+}
+
+fn plan(wanted: &Value, actual: Option<&Value>) -> Plan {
+    let Some(actual) = actual else { return Plan::Create(wanted.clone()) };
+    let changed: Vec<_> = differences(wanted, actual).collect();
+    if changed.is_empty() {
+        return Plan::Keep;
+    }
+    let reasons: Vec<_> = changed
+        .iter()
+        .filter(|key| loses(key, wanted.get(**key), actual.get(**key)))
+        .map(|key| describe("what is there", key, wanted, actual))
+        .collect();
+    if !reasons.is_empty() {
+        return Plan::Refuse(reasons);
+    }
+    // What the file does not speak of stays as the operator has set it.
+    let mut config: Map<String, Value> = actual.as_object().cloned().unwrap_or_default();
+    for key in changed {
+        config.insert(key.to_owned(), wanted[key].clone());
+    }
+    Plan::Update(Value::Object(config))
+}
+
+/// Whether the change of one key would lose data or its meaning.
+fn loses(key: &str, wanted: Option<&Value>, actual: Option<&Value>) -> bool {
+    if IMMUTABLE.contains(&key) {
+        return true;
+    }
+    if LIMITS.contains(&key) {
+        let limit = |value: Option<&Value>| match value.and_then(Value::as_i64) {
+            Some(limit) if limit > 0 => limit,
+            _ => i64::MAX,
+        };
+        return limit(wanted) < limit(actual);
+    }
+    if key == "subjects" {
+        let of = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+        let wanted = of(wanted);
+        return of(actual).iter().any(|subject| !wanted.contains(subject));
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream() -> Value {
+        DEFINITIONS[0].parse()
+    }
+
+    #[test]
+    fn every_definition_is_json_with_a_name_that_the_code_uses() {
+        use millrace_domain::subjects::{KEY_BUCKET, PROJECTOR_CONSUMER, PROJECTOR_GROUP, STATE_BUCKET, STREAM, WORKERS_CONSUMER};
+        let names: Vec<_> = DEFINITIONS.iter().map(|d| d.parse()["name"].as_str().unwrap().to_owned()).collect();
+        let buckets = [format!("KV_{STATE_BUCKET}"), format!("KV_{KEY_BUCKET}")];
+        assert_eq!(names, [STREAM, &buckets[0], &buckets[1], WORKERS_CONSUMER, PROJECTOR_CONSUMER]);
+        assert_eq!(stream()["subjects"], json!([millrace_domain::subjects::ALL]));
+        assert_eq!(DEFINITIONS[3].parse()["filter_subject"], millrace_domain::subjects::SUBMITTED_ALL);
+        assert_eq!(DEFINITIONS[4].parse()["priority_groups"], json!([PROJECTOR_GROUP]));
+    }
+
+    #[test]
+    fn what_is_there_already_is_kept_whatever_the_server_adds() {
+        let mut actual = stream();
+        actual["metadata"] = json!({"_nats.level": "1"});
+        actual["sealed"] = json!(false);
+        assert_eq!(plan(&stream(), Some(&actual)), Plan::Keep);
+        assert_eq!(plan(&stream(), None), Plan::Create(stream()));
+    }
+
+    #[test]
+    fn an_update_keeps_what_the_file_does_not_speak_of() {
+        let mut actual = stream();
+        actual["duplicate_window"] = json!(1_000_000_000);
+        actual["placement"] = json!({"tags": ["ssd"]});
+        let Plan::Update(config) = plan(&stream(), Some(&actual)) else { panic!("no update") };
+        assert_eq!(config["duplicate_window"], stream()["duplicate_window"]);
+        assert_eq!(config["placement"], json!({"tags": ["ssd"]}));
+    }
+
+    #[test]
+    fn what_would_lose_data_is_refused() {
+        for (key, value) in [
+            ("storage", json!("memory")),
+            ("retention", json!("workqueue")),
+            ("max_age", json!(1)),
+            ("max_bytes", json!(1000)),
+            ("max_msgs_per_subject", json!(1)),
+            ("subjects", json!(["jobs.events.*"])),
+        ] {
+            let mut wanted = stream();
+            wanted[key] = value;
+            assert!(matches!(plan(&wanted, Some(&stream())), Plan::Refuse(_)), "{key}");
+        }
+        let mut wanted = stream();
+        wanted["subjects"] = json!(["jobs.*.*", "jobs.audit"]);
+        assert!(matches!(plan(&wanted, Some(&stream())), Plan::Update(_)), "more subjects lose nothing");
+    }
+}

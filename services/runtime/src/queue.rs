@@ -1,0 +1,117 @@
+//! The work queue: submissions that wait for a worker.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use async_nats::jetstream::{self, AckKind, consumer::PullConsumer};
+use futures::StreamExt;
+
+use millrace_domain::{
+    Entry, JobId,
+    subjects::{self, STREAM, WORKERS_CONSUMER},
+};
+
+use crate::log::Log;
+
+/// How long one pull waits on the server; then it is renewed.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+
+/// The workers' end of the queue.
+#[derive(Clone)]
+pub struct Queue {
+    consumer: PullConsumer,
+    log: Log,
+    lease: Duration,
+}
+
+/// A job handed to this worker. It is acknowledged at most once; dropped without, it comes again, here or elsewhere,
+/// when its lease is over.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The job.
+    pub id: JobId,
+    /// Its submission as the log holds it.
+    pub entry: Entry,
+    /// How often it was delivered, from 1.
+    pub delivered: i64,
+    message: jetstream::Message,
+}
+
+impl Queue {
+    /// Opens the queue.
+    ///
+    /// # Errors
+    /// When the consumer is not there.
+    pub async fn open(context: &jetstream::Context, log: Log) -> anyhow::Result<Self> {
+        let consumer: PullConsumer = context
+            .get_consumer_from_stream(WORKERS_CONSUMER, STREAM)
+            .await
+            .with_context(|| format!("cannot open the consumer {WORKERS_CONSUMER}"))?;
+        let lease = consumer.cached_info().config.ack_wait;
+        Ok(Self { consumer, log, lease })
+    }
+
+    /// How long a delivery is ours without a sign of life.
+    #[must_use]
+    pub const fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Waits for a job. `None` when there was none for a while, so that the caller can look around.
+    ///
+    /// One delivery at a time, so that none waits in a buffer here while its lease runs out.
+    ///
+    /// # Errors
+    /// When the queue cannot be reached; try again after a pause.
+    pub async fn next(&self) -> anyhow::Result<Option<Delivery>> {
+        let mut batch = self
+            .consumer
+            .batch()
+            .max_messages(1)
+            .expires(PULL_EXPIRES)
+            .heartbeat(PULL_EXPIRES / 6)
+            .messages()
+            .await
+            .context("cannot pull from the queue")?;
+        let Some(message) = batch.next().await else { return Ok(None) };
+        let message = message.map_err(|error| anyhow::anyhow!(error)).context("cannot pull from the queue")?;
+        let (seq, delivered) = {
+            let info = message.info().map_err(|error| anyhow::anyhow!(error))?;
+            (info.stream_sequence, info.delivered)
+        };
+        let Some((kind, id)) = subjects::parse(&message.subject) else {
+            // Cannot be: the consumer's filter and the ids' alphabet. Told to the server so that it does not come again.
+            let _ = message.ack_with(AckKind::Term).await;
+            anyhow::bail!("the subject {} is none of a job's", message.subject);
+        };
+        let entry = self.log.decode(&id, seq, kind, &message.payload);
+        Ok(Some(Delivery { id, entry, delivered, message }))
+    }
+}
+
+impl Delivery {
+    /// Renews the lease.
+    ///
+    /// # Errors
+    /// When the connection is gone; the lease may still hold.
+    pub async fn extend(&self) -> anyhow::Result<()> {
+        self.message.ack_with(AckKind::Progress).await.map_err(|error| anyhow::anyhow!(error))
+    }
+
+    /// The job needs no worker any more. Only the holder of its current attempt, or whoever has seen its end, may say
+    /// so: the acknowledgement of a fenced worker would clear the new holder's delivery.
+    ///
+    /// Returns when the server has it; a lost one is harmless, since the next worker finds the job ended.
+    pub async fn ack(self) {
+        if let Err(error) = self.message.double_ack().await {
+            tracing::warn!(job = %self.id, %error, "an acknowledgement was lost; the job will be looked at once more");
+        }
+    }
+
+    /// Gives the job back, to be delivered again after `delay`.
+    pub async fn give_back(self, delay: Duration) {
+        if let Err(error) = self.message.ack_with(AckKind::Nak(Some(delay))).await {
+            tracing::warn!(job = %self.id, %error, "a job could not be given back; it comes again when its lease is over");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What every service does around its own work: configuration, logs, admin port, NATS, tasks, exit code.
+
+use std::{future::Future, net::SocketAddr, process::ExitCode, time::Duration};
+
+use prometheus::Registry;
+
+use crate::{
+    admin::{self, Health},
+    config::{self, Reader, Setting},
+    nats::{self, Nats},
+    tasks::Tasks,
+    telemetry,
+};
+
+/// `--admin-listen`
+pub const ADMIN_LISTEN: Setting = Setting::optional(
+    "admin-listen",
+    "ADDRESS",
+    "Where /livez, /readyz and /metrics are served; not for clients. Default: 127.0.0.1 and the service's own port.",
+);
+
+/// A service: its name and what it needs to be run.
+pub struct Service<C> {
+    /// The name of the binary.
+    pub name: &'static str,
+    /// One sentence for `--help`.
+    pub about: &'static str,
+    /// The port of the admin address unless configured.
+    pub admin_port: u16,
+    /// The service's own settings.
+    pub settings: &'static [&'static Setting],
+    /// Reads them.
+    pub read: fn(&mut Reader<'_>) -> Option<C>,
+    /// How long tasks may take to stop.
+    pub shutdown_max: fn(&C) -> Duration,
+}
+
+/// What a service is given.
+pub struct Shell {
+    /// The connection.
+    pub nats: Nats,
+    /// Readiness.
+    pub health: Health,
+    /// Metrics.
+    pub registry: Registry,
+    /// Tasks and shutdown.
+    pub tasks: Tasks,
+}
+
+struct Common {
+    telemetry: telemetry::Config,
+    nats: nats::Config,
+    admin_listen: Option<SocketAddr>,
+}
+
+/// Settings of every service.
+pub const COMMON_SETTINGS: &[&Setting] =
+    &[&nats::NATS_URL, &nats::NATS_CREDENTIALS, &ADMIN_LISTEN, &telemetry::LOG, &telemetry::LOG_FORMAT];
+
+/// Runs a service to its end. `start` spawns its tasks and returns.
+pub fn main<C, F>(service: &Service<C>, start: impl FnOnce(C, Shell) -> F) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let settings: Vec<_> = service.settings.iter().chain(COMMON_SETTINGS).copied().collect();
+    let loaded = config::load(service.name, service.about, &settings, |reader| {
+        let own = (service.read)(reader);
+        let (telemetry, nats) = (telemetry::read(reader), nats::read(reader));
+        let admin_listen = reader.optional(&ADMIN_LISTEN);
+        Some((own?, Common { telemetry: telemetry?, nats: nats?, admin_listen: admin_listen? }))
+    });
+    let (own, common) = match loaded {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    telemetry::install(&common.telemetry);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{}: cannot start: {error}", service.name);
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(service, own, common, start)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{} stops: {error:#}", service.name);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run<C, F>(
+    service: &Service<C>,
+    own: C,
+    common: Common,
+    start: impl FnOnce(C, Shell) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let (tasks, ended) = Tasks::new();
+    let health = Health::default();
+    let registry = Registry::new();
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    let shutdown_max = (service.shutdown_max)(&own);
+
+    let address = common.admin_listen.unwrap_or_else(|| ([127, 0, 0, 1], service.admin_port).into());
+    let listener = admin::bind(ADMIN_LISTEN.flag, address).await?;
+    let stopping = health.check("shutdown");
+    stopping.pass();
+    // The admin port answers until the process ends, so that readiness is seen to fail while it drains.
+    tokio::spawn(admin::serve(listener, health.clone(), registry.clone(), Default::default()));
+    let shutdown = tasks.shutdown();
+    tasks.spawn_short(async move {
+        shutdown.cancelled().await;
+        stopping.fail("the process is stopping");
+    });
+
+    let check = health.check("nats");
+    let starting = async {
+        let nats = Nats::connect(&common.nats, service.name, check).await?;
+        start(own, Shell { nats, health, registry, tasks: tasks.clone() }).await
+    };
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        started = starting => started?,
+        _ = terminate.recv() => return Ok(()),
+        _ = tokio::signal::ctrl_c() => return Ok(()),
+    }
+    tasks.run(ended, shutdown_max).await
+}

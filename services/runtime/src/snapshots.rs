@@ -1,0 +1,145 @@
+//! Current states: from the bucket that the projector writes, brought up to date from the log.
+
+use std::collections::HashMap;
+
+use async_nats::{Client, HeaderMap};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use millrace_domain::{
+    Entry, JobId, JobState, fold, fold_all,
+    limits::{NATS_REQUEST_MAX, SNAPSHOT_BATCH_MAX},
+    subjects::{self, Kind, STATE_BUCKET},
+};
+
+use crate::{
+    direct::{self, ReadError},
+    log::Log,
+    publish::{self, PublishError},
+};
+
+/// Tails of the log that are read at once.
+const TAILS_IN_FLIGHT_MAX: usize = 16;
+
+/// Reads and writes current states.
+#[derive(Clone)]
+pub struct Snapshots {
+    client: Client,
+    log: Log,
+}
+
+/// A state as the bucket holds it.
+#[derive(Clone, Debug)]
+pub struct Projected {
+    /// The state.
+    pub state: JobState,
+    /// The key's revision, for compare-and-set.
+    pub revision: u64,
+}
+
+impl Snapshots {
+    /// States in the bucket beside `log`.
+    #[must_use]
+    pub fn new(client: &Client, log: Log) -> Self {
+        Self { client: client.clone(), log }
+    }
+
+    /// The current states of the given jobs, as new as the log is where it answers. Jobs that the log does not know
+    /// are left out.
+    ///
+    /// Two requests for every [`SNAPSHOT_BATCH_MAX`] jobs, and one for each job that the projector has not caught up
+    /// with. May miss what a stale replica has not seen yet; it is never ahead of the log.
+    ///
+    /// # Errors
+    /// When the stream or the bucket does not answer in time.
+    pub async fn load(&self, ids: &[JobId]) -> Result<HashMap<JobId, JobState>, ReadError> {
+        let mut states = HashMap::with_capacity(ids.len());
+        for batch in ids.chunks(SNAPSHOT_BATCH_MAX) {
+            let (projected, last) = futures::try_join!(self.projected(batch), self.log.last(batch))?;
+            let mut entries: HashMap<JobId, Vec<Entry>> = HashMap::new();
+            for (id, entry) in last {
+                entries.entry(id).or_default().push(entry);
+            }
+            let mut projected: HashMap<_, _> = projected.into_iter().map(|(id, p)| (id, p.state)).collect();
+            // What the bucket has of a job that the log no longer knows is not used: the log is the truth.
+            let jobs = entries.into_iter().map(|(id, last)| {
+                let state = projected.remove(&id);
+                self.catch_up(id, state, last)
+            });
+            let loaded = stream::iter(jobs).buffer_unordered(TAILS_IN_FLIGHT_MAX);
+            states.extend(loaded.try_filter_map(async |loaded| Ok(loaded)).try_collect::<Vec<_>>().await?);
+        }
+        Ok(states)
+    }
+
+    /// The current state of one job. See [`Snapshots::load`].
+    ///
+    /// # Errors
+    /// When the stream or the bucket does not answer in time.
+    pub async fn get(&self, id: &JobId) -> Result<Option<JobState>, ReadError> {
+        Ok(self.load(std::slice::from_ref(id)).await?.remove(id))
+    }
+
+    /// The state of one job with everything that the log's leader has: for deciding after a conflict, and for
+    /// clients who have seen more than a replica.
+    ///
+    /// # Errors
+    /// When the stream or the bucket does not answer in time.
+    pub async fn get_from_leader(&self, id: &JobId) -> Result<Option<JobState>, ReadError> {
+        let state = self.get(id).await?;
+        let after = state.as_ref().map_or(0, |state| state.seq);
+        let tail = self.log.history_of_leader(id, after).await?;
+        Ok(fold_all(state, id, &tail))
+    }
+
+    /// `last` holds the last entry of each of the job's subjects that has one.
+    async fn catch_up(
+        &self,
+        id: JobId,
+        state: Option<JobState>,
+        last: Vec<Entry>,
+    ) -> Result<Option<(JobId, JobState)>, ReadError> {
+        let newest = last.iter().map(|entry| entry.seq).max().unwrap_or(0);
+        let complete = match &state {
+            Some(state) => state.seq >= newest,
+            None => last.iter().all(|entry| entry.kind == Kind::Submitted),
+        };
+        let state = if complete {
+            last.iter().fold(state, |state, entry| fold(state, &id, entry))
+        } else {
+            let after = state.as_ref().map_or(0, |state| state.seq);
+            fold_all(state, &id, &self.log.history(&id, after).await?)
+        };
+        Ok(state.map(|state| (id, state)))
+    }
+
+    /// What the bucket holds of the given jobs, as old as the projector left it. A value that cannot be decoded, left
+    /// by another version, counts as absent: the log has everything.
+    ///
+    /// # Errors
+    /// When the bucket does not answer in time.
+    pub async fn projected(&self, ids: &[JobId]) -> Result<HashMap<JobId, Projected>, ReadError> {
+        let keys: Vec<_> = ids.iter().map(subjects::state_subject).collect();
+        let stream = format!("KV_{STATE_BUCKET}");
+        let stored = direct::last_per_subject(&self.client, &stream, &keys).await?;
+        let decode = |stored: direct::Stored| match serde_json::from_slice::<JobState>(&stored.payload) {
+            Ok(state) => Some((state.job_id.clone(), Projected { state, revision: stored.seq })),
+            Err(error) => {
+                tracing::error!(key = stored.subject, %error, "a state in the bucket cannot be decoded");
+                None
+            }
+        };
+        Ok(stored.into_iter().filter(|stored| !stored.deleted).filter_map(decode).collect())
+    }
+
+    /// Writes a state if the key is still at `revision` (0: absent); returns the new revision.
+    ///
+    /// # Errors
+    /// `WrongLastSequence` when somebody else has written it.
+    pub async fn put(&self, state: &JobState, revision: u64) -> Result<u64, PublishError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(publish::EXPECTED_LAST_SUBJECT_SEQUENCE, revision.to_string().as_str());
+        let payload = serde_json::to_vec(state).expect("a state has string keys only");
+        let subject = subjects::state_subject(&state.job_id);
+        publish::publish(&self.client, &subject, headers, payload.into(), NATS_REQUEST_MAX).await
+    }
+}

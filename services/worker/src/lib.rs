@@ -1,0 +1,3 @@
+//! The worker: takes jobs, downloads and stores.
+
+pub mod media;

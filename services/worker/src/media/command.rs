@@ -1,0 +1,141 @@
+//! The downloader's command line and environment.
+
+use std::path::{Path, PathBuf};
+
+use millrace_domain::{
+    limits::{PROGRESS_INTERVAL_MIN, TOOL_RETRIES_MAX, TOOL_SOCKET_SILENCE_MAX},
+    submission::Quality,
+};
+use tokio::process::Command;
+
+use super::{Request, Tools};
+
+/// What is the same for every job. Each flag exists in the pinned version; see `every_flag_is_known` in the tests.
+const FLAGS: &[&str] = &[
+    // Nothing from the machine: no configuration, plug-ins, cache, cookies or scripts.
+    "--ignore-config",
+    "--no-plugin-dirs",
+    "--no-cache-dir",
+    "--no-cookies-from-browser",
+    "--no-netrc",
+    "--no-exec",
+    "--no-remote-components",
+    "--no-js-runtimes",
+    // One video, whatever the address names. A page with several counts as a list, which `--no-playlist` does not prevent.
+    "--no-playlist",
+    "--playlist-items",
+    "1",
+    // Decided before the download. A filtered video is no error for the downloader: it exits with 0 and no file.
+    "--match-filters",
+    "!is_live",
+    // A stream with a hole in it is no success.
+    "--abort-on-unavailable-fragments",
+    "--restrict-filenames",
+    "--no-mtime",
+    "--no-color",
+    "--newline",
+    "--quiet",
+    "--no-warnings",
+    "--no-simulate",
+    "--progress",
+    // Read by `protocol`. Null fields are left out of the objects.
+    "--progress-template",
+    "download:P %(progress.{status,downloaded_bytes,total_bytes,total_bytes_estimate,fragment_index,fragment_count,speed})j",
+    "--print",
+    "pre_process:L %(.{live_status})j",
+    "--print",
+    "video:I %(.{id,title,thumbnail,duration,height,width})j",
+    "--print",
+    "video:F %(requested_formats.:.{filesize,filesize_approx,tbr})j",
+    "--print",
+    "after_move:D %(.{filepath})j",
+    // Relative to the working directory: a path in here would be a template, in which `%` and `$` mean something.
+    "--output",
+    "media.%(ext)s",
+];
+
+/// The downloader, ready to run in the request's folder.
+pub(super) fn yt_dlp(tools: &Tools, request: &Request<'_>) -> Command {
+    let mut command = tool(&tools.yt_dlp, tools, request.folder);
+    command.args(FLAGS);
+    command.arg("--progress-delta").arg(PROGRESS_INTERVAL_MIN.as_secs_f64().to_string());
+    command.arg("--socket-timeout").arg(TOOL_SOCKET_SILENCE_MAX.as_secs().to_string());
+    for retries in ["--retries", "--fragment-retries", "--extractor-retries", "--file-access-retries"] {
+        command.arg(retries).arg(TOOL_RETRIES_MAX.to_string());
+    }
+    for kind in ["http", "fragment", "extractor"] {
+        command.arg("--retry-sleep").arg(format!("{kind}:exp=0.5:4"));
+    }
+    command.arg("--format-sort").arg(format_sort(request.quality));
+    command.arg("--ffmpeg-location").arg(&tools.ffmpeg);
+    if let Some(proxy) = request.proxy {
+        command.arg("--proxy").arg(proxy);
+    }
+    command.arg("--").arg(request.url.as_str());
+    command
+}
+
+/// Which of a video's formats is the best one.
+///
+/// `res` is the smaller side of the picture, so that an upright video counts as what people call it. `res:480` prefers the greatest
+/// up to 480, and takes the smallest above it only where there is none; a format of unknown size is still taken. What would be better
+/// in a way that people see or hear comes before the container, and a container that every browser plays before the rest.
+fn format_sort(quality: Option<Quality>) -> String {
+    const REST: &str = "fps,hdr:12,ext:mp4:m4a";
+    match quality {
+        Some(quality) => format!("res:{},lang,quality,{REST}", quality.height()),
+        None => format!("lang,quality,res,{REST}"),
+    }
+}
+
+/// A tool that sees nothing of our environment, and the folder as its home and working directory.
+pub(super) fn tool(program: &Path, tools: &Tools, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().current_dir(folder);
+    // The tools' own folders: a script may be started by an interpreter beside it.
+    let beside = [&tools.ffmpeg, &tools.yt_dlp].map(|tool| tool.parent().map(Path::to_path_buf).unwrap_or_default());
+    let system = ["/usr/local/bin", "/usr/bin", "/bin"].map(PathBuf::from);
+    // A folder with a colon in its name cannot be in a PATH.
+    if let Ok(path) = std::env::join_paths(beside.iter().chain(&system)).or_else(|_| std::env::join_paths(&system)) {
+        command.env("PATH", path);
+    }
+    command.env("HOME", folder).env("TMPDIR", folder).env("LANG", "C.UTF-8").env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(url: &str, quality: Option<&str>, proxy: Option<&str>) -> Vec<String> {
+        let [yt_dlp, ffmpeg, ffprobe] = ["/opt/yt-dlp", "/opt/ff/ffmpeg", "/opt/ff/ffprobe"].map(PathBuf::from);
+        let tools = Tools { yt_dlp, ffmpeg, ffprobe };
+        let url = url.parse().unwrap();
+        let quality = quality.map(|quality| quality.parse().unwrap());
+        let command = super::yt_dlp(&tools, &Request { url: &url, quality, folder: Path::new("/tmp/a%b"), proxy });
+        command.as_std().get_args().map(|argument| argument.to_str().unwrap().to_owned()).collect()
+    }
+
+    fn value<'a>(arguments: &'a [String], flag: &str) -> Option<&'a str> {
+        let at = arguments.iter().position(|argument| argument == flag)?;
+        Some(&arguments[at + 1])
+    }
+
+    #[test]
+    fn the_address_comes_last_and_cannot_be_a_flag() {
+        let arguments = arguments("http://e.org/--exec", None, None);
+        assert_eq!(arguments[arguments.len() - 2..], ["--", "http://e.org/--exec"]);
+        assert!(!arguments.iter().any(|argument| argument.contains("/tmp/a%b")));
+        assert_eq!(value(&arguments, "--proxy"), None);
+    }
+
+    #[test]
+    fn a_wished_quality_decides_before_all_else() {
+        let with = arguments("http://e.org/", Some("480p"), Some("http://127.0.0.1:9"));
+        assert!(value(&with, "--format-sort").unwrap().starts_with("res:480,"));
+        assert_eq!(value(&with, "--proxy"), Some("http://127.0.0.1:9"));
+        assert!(
+            value(&arguments("http://e.org/", None, None), "--format-sort").unwrap().starts_with("lang,quality,res,")
+        );
+    }
+}

@@ -1,0 +1,215 @@
+//! What the downloader says on its output: a letter, a space and JSON. The templates are in `command`.
+
+use millrace_domain::event::VideoInfo;
+use serde_json::Value;
+
+/// One line of the downloader.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Line {
+    /// Whether the video is a live stream. Comes first, and is all that comes for one.
+    Live(bool),
+    /// What the video is.
+    Info(VideoInfo),
+    /// Bytes of each file that is going to be downloaded, as far as known, in their order; empty where it is just one.
+    Files(Vec<FileSize>),
+    /// How far the current file has come.
+    Progress(FileProgress),
+    /// The path of the whole file, when all is done.
+    Done(String),
+}
+
+/// What is known of a file's size before its download.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct FileSize {
+    pub(super) bytes: Option<u64>,
+    /// Bits per second, on average.
+    pub(super) bit_rate: Option<u64>,
+}
+
+/// How far one file has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct FileProgress {
+    pub(super) finished: bool,
+    pub(super) downloaded_bytes: u64,
+    /// As the server says.
+    pub(super) total_bytes: Option<u64>,
+    /// As the downloader guesses from the fragments so far.
+    pub(super) estimated_bytes: Option<u64>,
+    /// Fragments that are complete.
+    pub(super) fragments: Option<u64>,
+    pub(super) fragments_total: Option<u64>,
+    pub(super) bytes_per_second: Option<u64>,
+}
+
+/// Reads a line; `None` for any that is none of ours.
+pub(super) fn parse(line: &str) -> Option<Line> {
+    let (tag, json) = line.split_once(' ')?;
+    if !matches!(tag, "L" | "I" | "F" | "P" | "D") {
+        return None;
+    }
+    let value: Value = serde_json::from_str(json).ok()?;
+    Some(match tag {
+        "L" => Line::Live(matches!(text(value.as_object()?.get("live_status")?)?.as_str(), "is_live" | "is_upcoming")),
+        "I" => Line::Info(info(&value)?),
+        "F" => Line::Files(value.as_array()?.iter().map(file_size).collect()),
+        "P" => Line::Progress(progress(&value)?),
+        _ => Line::Done(text(value.get("filepath")?)?),
+    })
+}
+
+/// What people call a picture's size: its smaller side, as in `1080p`, whether it is upright or not.
+pub(super) fn quality(width: Option<u64>, height: Option<u64>) -> Option<String> {
+    let height = height.filter(|height| *height > 0)?;
+    let lines = width.filter(|width| *width > 0).map_or(height, |width| width.min(height));
+    Some(format!("{lines}p"))
+}
+
+fn info(value: &Value) -> Option<VideoInfo> {
+    let fields = value.as_object()?;
+    let text = |name: &str| fields.get(name).and_then(text).filter(|text| !text.is_empty());
+    let info = VideoInfo {
+        id: text("id"),
+        title: text("title"),
+        thumbnail: text("thumbnail"),
+        duration: number(value, "duration"),
+        quality: quality(number(value, "width"), number(value, "height")),
+    };
+    Some(info.bounded())
+}
+
+fn file_size(value: &Value) -> FileSize {
+    FileSize {
+        bytes: number(value, "filesize").or_else(|| number(value, "filesize_approx")),
+        bit_rate: number(value, "tbr").map(|kilobits| kilobits.saturating_mul(1000)),
+    }
+}
+
+fn progress(value: &Value) -> Option<FileProgress> {
+    let finished = match value.get("status")?.as_str()? {
+        "downloading" => false,
+        "finished" => true,
+        _ => return None,
+    };
+    Some(FileProgress {
+        finished,
+        downloaded_bytes: number(value, "downloaded_bytes")?,
+        total_bytes: number(value, "total_bytes"),
+        estimated_bytes: number(value, "total_bytes_estimate"),
+        fragments: number(value, "fragment_index"),
+        fragments_total: number(value, "fragment_count"),
+        bytes_per_second: number(value, "speed"),
+    })
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A number that may have a fraction; one that makes no sense as a count is left out.
+fn number(value: &Value, name: &str) -> Option<u64> {
+    whole(value.get(name)?.as_f64()?)
+}
+
+/// The nearest count, `None` where it makes no sense as one.
+pub(super) fn whole(number: f64) -> Option<u64> {
+    // Up to 2^53 every count has its own double.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+    (0.0..=9_007_199_254_740_992.0).contains(&number).then(|| number.round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_a_direct_download_are_understood() {
+        assert_eq!(
+            parse(r#"I {"id": "video", "title": "video", "ext": "mp4", "extractor_key": "Generic"}"#),
+            Some(Line::Info(VideoInfo {
+                id: Some("video".into()),
+                title: Some("video".into()),
+                ..VideoInfo::default()
+            }))
+        );
+        assert_eq!(parse("F []"), Some(Line::Files(vec![])));
+        assert_eq!(
+            parse(
+                r#"P {"status": "downloading", "downloaded_bytes": 2096128, "total_bytes": 5253854, "speed": 2934907.7962822756, "eta": 1}"#
+            ),
+            Some(Line::Progress(FileProgress {
+                downloaded_bytes: 2_096_128,
+                total_bytes: Some(5_253_854),
+                bytes_per_second: Some(2_934_908),
+                ..FileProgress::default()
+            }))
+        );
+        assert_eq!(parse(r#"D {"filepath": "media.mp4", "ext": "mp4"}"#), Some(Line::Done("media.mp4".into())));
+    }
+
+    #[test]
+    fn the_lines_of_a_stream_are_understood() {
+        let Some(Line::Info(info)) = parse(
+            r#"I {"id": "master", "title": "master", "thumbnail": "https://e.org/t.jpg", "duration": 19.6, "height": 480, "width": 854}"#,
+        ) else {
+            panic!()
+        };
+        assert_eq!((info.duration, info.quality.as_deref()), (Some(20), Some("480p")));
+        assert_eq!(
+            parse(r#"F [{"format_id": "3000", "tbr": 3000.0}, {"filesize_approx": 219208}]"#),
+            Some(Line::Files(vec![
+                FileSize { bytes: None, bit_rate: Some(3_000_000) },
+                FileSize { bytes: Some(219_208), bit_rate: None },
+            ]))
+        );
+        assert_eq!(
+            parse(
+                r#"P {"status": "downloading", "downloaded_bytes": 1628916, "total_bytes_estimate": 8201813.333333334, "fragment_index": 2, "fragment_count": 10, "speed": 0}"#
+            ),
+            Some(Line::Progress(FileProgress {
+                downloaded_bytes: 1_628_916,
+                estimated_bytes: Some(8_201_813),
+                fragments: Some(2),
+                fragments_total: Some(10),
+                bytes_per_second: Some(0),
+                ..FileProgress::default()
+            }))
+        );
+        assert_eq!(parse(r#"L {"live_status": "is_live"}"#), Some(Line::Live(true)));
+        assert_eq!(parse(r#"L {"live_status": "was_live"}"#), Some(Line::Live(false)));
+    }
+
+    #[test]
+    fn an_upright_video_has_the_quality_that_people_call_it() {
+        assert_eq!(quality(Some(1080), Some(1920)).as_deref(), Some("1080p"));
+        assert_eq!(quality(None, Some(720)).as_deref(), Some("720p"));
+        assert_eq!(quality(Some(720), None), None);
+        assert_eq!(quality(Some(0), Some(0)), None);
+    }
+
+    #[test]
+    fn anything_else_is_no_line_of_ours() {
+        for line in [
+            "",
+            "P",
+            "I ",
+            "I {",
+            "I []",
+            "I null",
+            "L {}",
+            "F NA",
+            "P {}",
+            r#"P {"status": "error", "downloaded_bytes": 1}"#,
+            r#"P {"status": "downloading", "downloaded_bytes": -1}"#,
+            r#"P {"status": "downloading", "downloaded_bytes": 1e300}"#,
+            r#"D {"filepath": null}"#,
+            r#"X {"filepath": "media.mp4"}"#,
+            "Deleting original file media.f137.mp4",
+        ] {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The outside programs that a download runs.
+
+use std::path::{Path, PathBuf};
+
+use millrace_domain::limits::TOOL_VERSION_MAX;
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    command,
+    process::{self, RunError},
+};
+
+/// The oldest yt-dlp that is accepted: what this code was tried with. Sites change, and old versions stop working.
+pub const YT_DLP_VERSION_MIN: [u32; 3] = [2026, 10, 26];
+
+/// Paths of the programs, absolute. ffprobe is also looked for beside ffmpeg, by yt-dlp.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tools {
+    /// yt-dlp, [`YT_DLP_VERSION_MIN`] or newer.
+    pub yt_dlp: PathBuf,
+    /// ffmpeg.
+    pub ffmpeg: PathBuf,
+    /// ffprobe.
+    pub ffprobe: PathBuf,
+}
+
+/// What the programs call their versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// Like `2026.10.26`.
+    pub yt_dlp: String,
+    /// Like `5.1.9-0+deb12u1`.
+    pub ffmpeg: String,
+    /// Like ffmpeg's.
+    pub ffprobe: String,
+}
+
+/// Why a program cannot be used, as a sentence for whoever runs the worker.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ToolError {
+    /// It cannot be started.
+    #[error("{name} cannot be run at {path}: {reason}; install it, or give the path of the right file", path = path.display())]
+    Missing {
+        /// The program.
+        name: &'static str,
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// It starts and does not tell a version.
+    #[error("{path} is no working {name}: {reason}", path = path.display())]
+    Broken {
+        /// The program.
+        name: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// What it says instead.
+        reason: String,
+    },
+    /// It is older than what this code was tried with.
+    #[error("yt-dlp at {path} is version {found}, but {wanted} or newer is needed; update it", path = path.display())]
+    TooOld {
+        /// Where it is.
+        path: PathBuf,
+        /// The version that it tells.
+        found: String,
+        /// The oldest good one.
+        wanted: String,
+    },
+}
+
+impl Tools {
+    /// Asks each program for its version. Worth doing once, before the first job.
+    ///
+    /// # Errors
+    /// The first program that is missing, does not work or is too old.
+    pub async fn check(&self) -> Result<Versions, ToolError> {
+        let yt_dlp = self.ask("yt-dlp", &self.yt_dlp, "--version").await?;
+        let numbers = yt_dlp.split('.').map(|part| part.parse().ok()).collect::<Option<Vec<u32>>>();
+        let Some(numbers) = numbers else {
+            return Err(ToolError::Broken {
+                name: "yt-dlp",
+                path: self.yt_dlp.clone(),
+                reason: format!("it says {yt_dlp:?}"),
+            });
+        };
+        if numbers.as_slice() < YT_DLP_VERSION_MIN.as_slice() {
+            let [year, month, day] = YT_DLP_VERSION_MIN;
+            let wanted = format!("{year}.{month:02}.{day:02}");
+            return Err(ToolError::TooOld { path: self.yt_dlp.clone(), found: yt_dlp, wanted });
+        }
+        Ok(Versions {
+            yt_dlp,
+            ffmpeg: self.version_of("ffmpeg", &self.ffmpeg).await?,
+            ffprobe: self.version_of("ffprobe", &self.ffprobe).await?,
+        })
+    }
+
+    /// `ffmpeg version 5.1.9-0+deb12u1 Copyright …`
+    async fn version_of(&self, name: &'static str, path: &Path) -> Result<String, ToolError> {
+        let told = self.ask(name, path, "-version").await?;
+        match told
+            .strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix(" version "))
+            .and_then(|rest| rest.split(' ').next())
+        {
+            Some(version) => Ok(version.to_owned()),
+            None => Err(ToolError::Broken { name, path: path.to_owned(), reason: format!("it says {told:?}") }),
+        }
+    }
+
+    /// The first line that the program answers.
+    async fn ask(&self, name: &'static str, path: &Path, flag: &str) -> Result<String, ToolError> {
+        let folder = std::env::temp_dir();
+        let mut command: Command = command::tool(path, self, &folder);
+        command.arg(flag);
+        if name == "yt-dlp" {
+            command.args(["--ignore-config", "--no-plugin-dirs"]);
+        }
+        let broken = |reason: String| ToolError::Broken { name, path: path.to_owned(), reason };
+        let mut first = None;
+        let never = CancellationToken::new();
+        let run = process::run(command, |line| drop(first.get_or_insert_with(|| line.trim().to_owned())), &never);
+        let ended = match tokio::time::timeout(TOOL_VERSION_MAX, run).await {
+            Err(_) => return Err(broken(format!("no answer within {} s", TOOL_VERSION_MAX.as_secs()))),
+            Ok(Err(RunError::Io(error))) => {
+                return Err(ToolError::Missing { name, path: path.to_owned(), reason: error.to_string() });
+            }
+            Ok(Err(RunError::Canceled)) => unreachable!("nobody else has the token"),
+            Ok(Ok(ended)) => ended,
+        };
+        match first {
+            Some(first) if ended.status.success() => Ok(first),
+            _ => Err(broken(ended.stderr.last().cloned().unwrap_or_else(|| format!("it ended with {}", ended.status)))),
+        }
+    }
+}
