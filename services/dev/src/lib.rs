@@ -1,1 +1,74 @@
-//! Millrace developer command.
+//! The one entry for people and CI: `cargo dev up`, `test`, `verify`, `provision`, `schemas`, `bench`.
+//!
+//! Each subcommand is a module with `Args` and `run`. What fails says in one sentence what to do, and ends with an exit code
+//! other than 0.
+
+pub mod bench;
+mod connect;
+mod provision;
+pub mod schemas;
+mod schemas_command;
+mod table;
+mod terminal;
+mod test;
+mod up;
+pub mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo dev up                         Run everything here; the page is at http://localhost:3001
+  cargo dev up --port 3101 --nats-port 4322 --sample-port 8199 --admin-port 9201 --data /tmp/second
+                                       The same once more, beside it
+  cargo dev test                       Everything that CI checks
+  cargo dev test canceled              Only the tests with `canceled` in their name
+  cargo dev verify                     Is the state of each job what its log says?
+  cargo dev bench e2e                  How long it all takes on this machine
+
+`cargo dev COMMAND --help` tells more.";
+
+/// Runs, tests, checks and measures Millrace.
+///
+/// Needs Rust, Python 3 with pip and, as everything here, a checkout. Other tools are found on the PATH or installed into
+/// `.tools/` in the checkout.
+#[derive(Debug, Parser)]
+#[command(name = "cargo dev", bin_name = "cargo dev", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Args),
+    Test(test::Args),
+    Verify(verify::Args),
+    Provision(provision::Args),
+    Schemas(schemas_command::Args),
+    Bench(bench::Args),
+}
+
+/// Runs the program with the arguments of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Up(args) => up::run(args),
+        Command::Test(args) => test::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Provision(args) => provision::run(&args),
+        Command::Schemas(args) => schemas_command::run(&args),
+        Command::Bench(args) => bench::run(args),
+    };
+    outcome.unwrap_or_else(|error| {
+        terminal::error(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// The runtime of a subcommand.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program behind `cargo dev`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    millrace_dev::main()
+}

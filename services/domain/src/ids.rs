@@ -60,6 +60,13 @@ impl From<JobId> for String {
     }
 }
 
+/// So that a table by job id can be asked with the text of a subject, without allocating.
+impl std::borrow::Borrow<str> for JobId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

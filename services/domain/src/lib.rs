@@ -7,6 +7,7 @@
 pub mod decide;
 pub mod event;
 pub mod failure;
+pub mod files;
 pub mod fold;
 pub mod ids;
 pub mod limits;

@@ -16,6 +16,8 @@ pub const EVENT_BYTES_MAX: usize = 64 * 1024;
 pub const TITLE_CHARS_MAX: usize = 300;
 /// Longest thumbnail address; a longer one is left out.
 pub const THUMBNAIL_BYTES_MAX: usize = 2048;
+/// Longest stem of a stored file's name, in characters; the rest is cut.
+pub const FILE_STEM_CHARS_MAX: usize = 120;
 /// Longest error sentence, in characters; the rest is cut.
 pub const ERROR_CHARS_MAX: usize = 500;
 
@@ -36,12 +38,25 @@ pub const FINISHED_JOB_LINGER: Duration = Duration::from_secs(30);
 /// How long one write to a client may take before the client counts as gone.
 pub const CLIENT_WRITE_MAX: Duration = Duration::from_secs(30);
 
+/// Frames that wait for one client; when more are due, only the newest stays.
+pub const CLIENT_FRAMES_PENDING_MAX: usize = 16;
+/// How long an edge gathers first watches for one batched snapshot request.
+pub const SNAPSHOT_BATCH_WINDOW: Duration = Duration::from_micros(300);
+/// Batched snapshot requests of an edge under way at once.
+pub const SNAPSHOT_BATCHES_IN_FLIGHT_MAX: usize = 4;
+/// How often an edge asks the log for the last sequence of watched jobs that are quiet.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(3);
+/// Pause before a failed snapshot load is tried again.
+pub const SNAPSHOT_RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// For how long a signed address of a stored file is valid.
+pub const SIGNED_URL_VALID: Duration = Duration::from_secs(15 * 60);
+/// How long a client is asked to wait when the log is not available, in seconds.
+pub const RETRY_AFTER_SECONDS: u64 = 5;
+
 /// Events that an edge holds back for one job while it loads the job's snapshot; on overflow it loads again.
 pub const FEED_PENDING_MAX: usize = 256;
 /// Jobs in one batched snapshot request. The server answers up to 1,024 subjects; a job has two.
 pub const SNAPSHOT_BATCH_MAX: usize = 512;
-/// Bytes of one batched snapshot answer; the client ignores the rest and asks again for what is missing.
-pub const SNAPSHOT_ATTEMPTS_MAX: u32 = 4;
 /// Events fetched by one batched read of a job's history.
 pub const HISTORY_BATCH_MAX: usize = 256;
 /// How long one request to NATS may take.

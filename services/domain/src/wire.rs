@@ -156,6 +156,7 @@ pub struct Problem {
     /// The HTTP status in words.
     pub title: String,
     /// The HTTP status.
+    #[schemars(range(min = 400, max = 599))]
     pub status: u16,
     /// What was wrong and what to do.
     pub detail: String,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
+use crate::processes::Sink;
 use crate::reaper;
 
 const LINES_KEPT_MAX: usize = 400;
@@ -34,8 +35,8 @@ pub(crate) enum Stdout {
 }
 
 impl Child {
-    /// Starts `command`. Its lines are also echoed, marked with `name`, if `echo` says so.
-    pub(crate) fn spawn(mut command: Command, name: &str, echo: bool, stdout: Stdout) -> anyhow::Result<Self> {
+    /// Starts `command`. The lines that go to its log are given to `sink` too.
+    pub(crate) fn spawn(mut command: Command, name: &str, sink: Option<Sink>, stdout: Stdout) -> anyhow::Result<Self> {
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut inner = command
             .spawn()
@@ -44,10 +45,10 @@ impl Child {
         reaper::add(inner.id());
         let log = Arc::new(Log { lines: Mutex::default(), readers: AtomicUsize::new(0) });
         let to_log = || {
-            let (log, prefix) = (Arc::clone(&log), echo.then(|| format!("[{name}] ")));
+            let (log, sink) = (Arc::clone(&log), sink.clone());
             move |line: String| {
-                if let Some(prefix) = &prefix {
-                    eprintln!("{prefix}{line}");
+                if let Some(sink) = &sink {
+                    sink.line(&line);
                 }
                 log.push(line);
                 true

@@ -1,9 +1,11 @@
 //! Our own binaries, run as processes: what a test can only see from outside.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,8 +20,32 @@ const DROP_GRACE: Duration = Duration::from_secs(3);
 /// The environment variable that makes the output of every process show up in the output of the test.
 pub const LOGS_VARIABLE: &str = "MILLRACE_TEST_LOGS";
 
-pub(crate) fn echo_wanted() -> bool {
-    std::env::var_os(LOGS_VARIABLE).is_some_and(|value| !value.is_empty() && value != "0")
+/// Shows lines marked with `name` if [`LOGS_VARIABLE`] asks for that.
+pub(crate) fn echo(name: &str) -> Option<Sink> {
+    let wanted = std::env::var_os(LOGS_VARIABLE).is_some_and(|value| !value.is_empty() && value != "0");
+    let prefix = format!("[{name}] ");
+    wanted.then(|| Sink::new(move |line| eprintln!("{prefix}{line}")))
+}
+
+/// Is given each line that a process writes, on threads of its own.
+#[derive(Clone)]
+pub struct Sink(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Sink {
+    /// Calls `sink` for each line.
+    pub fn new(sink: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(sink))
+    }
+
+    pub(crate) fn line(&self, line: &str) {
+        (self.0)(line);
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sink")
+    }
 }
 
 /// How to run a [`Service`].
@@ -31,8 +57,8 @@ pub struct ServiceOptions {
     pub env: BTreeMap<String, String>,
     /// The working folder; this process's own if `None`.
     pub dir: Option<PathBuf>,
-    /// Shows its output as it comes. [`LOGS_VARIABLE`] does so for all.
-    pub echo: bool,
+    /// Where its output goes as it comes; if `None`, [`LOGS_VARIABLE`] may show it.
+    pub sink: Option<Sink>,
 }
 
 /// One of our binaries, running in a process group of its own.
@@ -62,7 +88,7 @@ impl Service {
         if let Some(dir) = &options.dir {
             command.current_dir(dir);
         }
-        let child = Child::spawn(command, name, options.echo || echo_wanted(), Stdout::Log)?;
+        let child = Child::spawn(command, name, options.sink.or_else(|| echo(name)), Stdout::Log)?;
         Ok(Self { name: name.to_owned(), child })
     }
 

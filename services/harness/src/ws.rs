@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
 use crate::child::{Child, Stdout};
-use crate::processes::echo_wanted;
+use crate::processes::echo;
 
 const SCRIPT: &str = include_str!("../clients/watch.py");
 
@@ -102,7 +102,7 @@ impl Watcher {
                 .and_then(Line::into_received)
                 .is_none_or(|it| sender.send(it).is_ok())
         };
-        let mut child = Child::spawn(command, "watcher", echo_wanted(), Stdout::Lines(Box::new(read)))?;
+        let mut child = Child::spawn(command, "watcher", echo("watcher"), Stdout::Lines(Box::new(read)))?;
         let stdin = child.take_stdin().context("the watcher has no standard input")?;
         Ok(Self { child, stdin, received })
     }

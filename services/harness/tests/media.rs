@@ -154,3 +154,28 @@ async fn every_listed_path_gives_the_status_that_it_should() {
     let page = get(&site, "/page.html?rate=7", &[]).await.text().await.unwrap();
     assert!(page.contains("<title>A sample video</title>") && page.contains("src=\"/video.mp4?rate=7\""), "{page}");
 }
+
+#[tokio::test]
+async fn a_request_waits_for_media_that_are_being_made() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let later = move || {
+        wait.recv()?;
+        Ok(make(&spec()))
+    };
+    let site = MediaServer::start_later(later, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let answer = get(&site, "/video.mp4", &[]);
+    let early = tokio::time::timeout(Duration::from_millis(200), answer);
+    assert!(early.await.is_err(), "an answer before the media are there");
+    go.send(()).unwrap();
+    let answer = get(&site, "/video.mp4", &[]).await;
+    assert_eq!(answer.bytes().await.unwrap().len() as u64, site.video_size());
+}
+
+#[tokio::test]
+async fn media_that_cannot_be_made_give_503_with_the_reason() {
+    let later = || anyhow::bail!("no ffmpeg here");
+    let site = MediaServer::start_later(later, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let answer = get(&site, "/video.mp4", &[]).await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.text().await.unwrap().contains("no ffmpeg here"));
+}

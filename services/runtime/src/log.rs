@@ -177,16 +177,14 @@ impl Log {
         }
     }
 
-    /// One page of a job's history after sequence `after`, oldest first; and whether more follows. Any replica may
-    /// answer, so the newest may be missing.
+    /// One page of a job's history after sequence `after`, oldest first, as it is stored; and whether more follows. Any
+    /// replica may answer, so the newest may be missing.
     ///
     /// # Errors
     /// When the stream does not answer in time.
-    pub async fn page(&self, id: &JobId, after: u64) -> Result<(Vec<Entry>, bool), ReadError> {
+    pub async fn page(&self, id: &JobId, after: u64) -> Result<(Vec<Stored>, bool), ReadError> {
         let filter = subjects::job_filter(id);
-        let (stored, more) =
-            direct::next(&self.client, subjects::STREAM, &filter, after + 1, HISTORY_BATCH_MAX).await?;
-        Ok((stored.iter().filter_map(|stored| self.entry(stored)).collect(), more))
+        direct::next(&self.client, subjects::STREAM, &filter, after + 1, HISTORY_BATCH_MAX).await
     }
 
     /// All of a job's history after sequence `after`. See [`Log::page`].
@@ -199,7 +197,7 @@ impl Log {
             let (page, more) = self.page(id, after).await?;
             let Some(last) = page.last() else { return Ok(entries) };
             after = last.seq;
-            entries.extend(page);
+            entries.extend(page.iter().filter_map(|stored| self.entry(stored)));
             if !more {
                 return Ok(entries);
             }

@@ -59,6 +59,11 @@ impl Tasks {
         self.tracker.spawn(task);
     }
 
+    /// Makes shutdown wait for a future that somebody else runs.
+    pub fn track<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
+        self.tracker.track_future(task)
+    }
+
     /// Waits for a signal (SIGTERM, SIGINT) or for a task that ends too early, then tells all tasks to stop and gives
     /// them until the deadline.
     ///

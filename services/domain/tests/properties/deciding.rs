@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use millrace_domain::{Command, Event, EventBody, JobState, Refusal, Stage, decide, failure::FailureKind, fold, fold_all};
+use millrace_domain::{
+    Command, Event, EventBody, JobState, Refusal, Stage, decide, failure::FailureKind, fold, fold_all,
+};
 use proptest::{collection::vec, prelude::*};
 
 use crate::{

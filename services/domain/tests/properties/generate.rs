@@ -35,7 +35,8 @@ pub fn number() -> impl Strategy<Value = u64> {
 }
 
 pub fn submission() -> impl Strategy<Value = Submission> {
-    let quality = option::of(16_u16..=8640).prop_map(|height| height.map(|height| format!("{height}p").parse().unwrap()));
+    let quality =
+        option::of(16_u16..=8640).prop_map(|height| height.map(|height| format!("{height}p").parse().unwrap()));
     ("[a-z]{1,8}", "[ -~é\u{1}]{0,12}", quality).prop_map(|(host, path, quality)| Submission {
         url: format!("https://{host}.example/{path}").parse().unwrap(),
         quality,
@@ -88,8 +89,11 @@ pub fn uploaded() -> impl Strategy<Value = EventBody> {
 pub fn failed() -> impl Strategy<Value = EventBody> {
     prop_oneof![
         select(FailureKind::ALL).prop_map(|kind| EventBody::Failed(kind.failure())),
-        ("[a-z_]{1,20}", text(), any::<bool>())
-            .prop_map(|(code, message, retryable)| EventBody::Failed(Failure { code, message, retryable })),
+        ("[a-z_]{1,20}", text(), any::<bool>()).prop_map(|(code, message, retryable)| EventBody::Failed(Failure {
+            code,
+            message,
+            retryable
+        })),
     ]
 }
 
@@ -123,7 +127,9 @@ pub fn event() -> impl Strategy<Value = Event> {
 pub fn noise() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         ("[a-z]{1,6}_v2", text()).prop_map(|(tag, text)| {
-            serde_json::json!({"type": tag, "at": "2026-11-23T07:00:00Z", "worker": text, "attempt": 9}).to_string().into()
+            serde_json::json!({"type": tag, "at": "2026-11-23T07:00:00Z", "worker": text, "attempt": 9})
+                .to_string()
+                .into()
         }),
         select(vec![
             "",
@@ -181,7 +187,10 @@ pub enum Step {
     Next,
     Claim,
     /// A report of the attempt so far behind the current one.
-    Report { behind: u32, body: Box<EventBody> },
+    Report {
+        behind: u32,
+        body: Box<EventBody>,
+    },
     Cancel,
     GiveUp(FailureKind),
 }

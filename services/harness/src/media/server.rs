@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use anyhow::Context;
 use axum::Router;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use tokio::sync::SetOnce;
 
 use super::files::MediaFiles;
 use super::pages;
@@ -44,9 +46,13 @@ pub const PATHS: [(&str, &str); 13] = [
 /// A website with media, on a thread of its own. Dropped, it closes every connection at once.
 pub struct MediaServer {
     // The server's own state is shared: dropping `serving` ends its other users.
-    site: Arc<Site>,
+    site: Arc<Later>,
     serving: Serving,
+    maker: Option<JoinHandle<()>>,
 }
+
+/// The site, or why there is none, once either is known.
+type Later = SetOnce<Result<Site, String>>;
 
 struct Site {
     /// By path, for what is sent as it is.
@@ -73,13 +79,27 @@ struct Params {
 impl MediaServer {
     /// Serves `files`, which are read into memory, at `address`; port 0 means any free one.
     pub fn start(files: &MediaFiles, address: SocketAddr) -> anyhow::Result<Self> {
-        let site = Arc::new(Site::load(files)?);
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&site));
-        let serving = Serving::start("sample site", address, async move |listener| {
-            // It ends only when dropped: `serve` itself returns no error.
-            let _ = axum::serve(listener, router).await;
+        let site = Arc::new(Later::new_with(Some(Ok(Site::load(files)?))));
+        Ok(Self { serving: serve(&site, address)?, site, maker: None })
+    }
+
+    /// Listens at `address` at once, while `make` makes the files on a thread of its own. A request that comes before they are
+    /// there waits for them; if they cannot be made it is answered with 503 and the reason.
+    ///
+    /// Dropped, it waits for `make` to return.
+    pub fn start_later(
+        make: impl FnOnce() -> anyhow::Result<MediaFiles> + Send + 'static,
+        address: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let site = Arc::new(Later::new());
+        let serving = serve(&site, address)?;
+        let made = Arc::clone(&site);
+        let maker = std::thread::Builder::new().name("sample media".to_owned()).spawn(move || {
+            let site = make().and_then(|files| Site::load(&files)).map_err(|error| format!("{error:#}\n"));
+            // Nobody else sets it.
+            let _ = made.set(site);
         })?;
-        Ok(Self { site, serving })
+        Ok(Self { site, serving, maker: Some(maker) })
     }
 
     /// Where it listens.
@@ -92,31 +112,49 @@ impl MediaServer {
         format!("http://{}{path}", self.address())
     }
 
-    /// The SHA-256 of `/video.mp4`, in lowercase hex.
+    /// The SHA-256 of `/video.mp4`, in lowercase hex; empty while there is none yet.
     pub fn video_sha256(&self) -> &str {
-        &self.site.video_sha256
+        self.site().map_or("", |site| &site.video_sha256)
     }
 
-    /// The size of `/video.mp4` in bytes.
+    /// The size of `/video.mp4` in bytes; 0 while there is none yet.
     pub fn video_size(&self) -> u64 {
-        self.site.entities.get("/video.mp4").map_or(0, |entity| entity.bytes.len() as u64)
+        self.site().map_or(0, Site::video_size)
     }
 
     /// How many requests came for this path (without its query), of any method.
     pub fn requests(&self, path: &str) -> u64 {
-        self.site.seen.lock().unwrap_or_else(PoisonError::into_inner).get(path).map_or(0, |seen| seen.requests)
+        self.seen(path).requests
     }
 
     /// The `Range` headers of the first 100 requests for this path that had one.
     pub fn ranges(&self, path: &str) -> Vec<String> {
-        self.site
-            .seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(path)
-            .map(|seen| seen.ranges.clone())
-            .unwrap_or_default()
+        self.seen(path).ranges
     }
+
+    fn site(&self) -> Option<&Site> {
+        self.site.get()?.as_ref().ok()
+    }
+
+    fn seen(&self, path: &str) -> Seen {
+        self.site().and_then(|site| site.seen().get(path).cloned()).unwrap_or_default()
+    }
+}
+
+impl Drop for MediaServer {
+    fn drop(&mut self) {
+        if let Some(maker) = self.maker.take() {
+            let _ = maker.join();
+        }
+    }
+}
+
+fn serve(site: &Arc<Later>, address: SocketAddr) -> anyhow::Result<Serving> {
+    let router = Router::new().fallback(answer).with_state(Arc::clone(site));
+    Serving::start("sample site", address, async move |listener| {
+        // It ends only when dropped: `serve` itself returns no error.
+        let _ = axum::serve(listener, router).await;
+    })
 }
 
 impl Site {
@@ -131,8 +169,16 @@ impl Site {
         Ok(Self { entities, video_sha256: video.etag.trim_matches('"').to_owned(), seen: Mutex::default() })
     }
 
+    fn video_size(&self) -> u64 {
+        self.entities.get("/video.mp4").map_or(0, |entity| entity.bytes.len() as u64)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note(&self, path: &str, headers: &HeaderMap) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen();
         let known = self.entities.contains_key(path) || PATHS.iter().any(|(known, _)| *known == path) || path == "/";
         let entry = seen.entry(if known { path } else { "other" }.to_owned()).or_default();
         entry.requests += 1;
@@ -171,13 +217,17 @@ fn entity(path: &Path) -> anyhow::Result<Entity> {
 }
 
 async fn answer(
-    State(site): State<Arc<Site>>,
+    State(site): State<Arc<Later>>,
     method: Method,
     uri: Uri,
     Query(params): Query<Params>,
     headers: HeaderMap,
 ) -> Response {
     let path = uri.path();
+    let site = match site.wait().await {
+        Ok(site) => site,
+        Err(why) => return (StatusCode::SERVICE_UNAVAILABLE, why.clone()).into_response(),
+    };
     site.note(path, &headers);
     if method != Method::GET && method != Method::HEAD {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();

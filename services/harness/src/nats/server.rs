@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::child::{Child, Stdout};
-use crate::processes::{echo_wanted, free_port};
+use crate::processes::{echo, free_port};
 use crate::{checkout, tools};
 
 const READY_LIMIT: Duration = Duration::from_secs(10);
@@ -208,7 +208,7 @@ fn spawn(
         command.arg("--store_dir").arg(store);
     }
     command.args(args).env("STORE_DIR", store).stdin(Stdio::null());
-    Child::spawn(command, "nats-server", echo_wanted(), Stdout::Log)
+    Child::spawn(command, "nats-server", echo("nats-server"), Stdout::Log)
 }
 
 /// A server name of its own for each value: the greeting shows it.

@@ -10,14 +10,14 @@ use tokio::process::Command;
 
 use super::{Request, Tools};
 
-/// What is the same for every job. Each flag exists in the pinned version; see `every_flag_is_known` in the tests.
+/// What is the same for every job. Each flag stands in the pinned version's `options.py` as it is here: unknown ones that
+/// begin a known one would be taken for it.
 const FLAGS: &[&str] = &[
     // Nothing from the machine: no configuration, plug-ins, cache, cookies or scripts.
     "--ignore-config",
     "--no-plugin-dirs",
     "--no-cache-dir",
     "--no-cookies-from-browser",
-    "--no-netrc",
     "--no-exec",
     "--no-remote-components",
     "--no-js-runtimes",
@@ -32,21 +32,22 @@ const FLAGS: &[&str] = &[
     "--abort-on-unavailable-fragments",
     "--restrict-filenames",
     "--no-mtime",
-    "--no-color",
+    "--color",
+    "never",
     "--newline",
     "--quiet",
     "--no-warnings",
     "--no-simulate",
     "--progress",
-    // Read by `protocol`. Null fields are left out of the objects.
+    // Read by `protocol`. Null fields are left out of the objects, and objects without a field are left out of lists.
     "--progress-template",
     "download:P %(progress.{status,downloaded_bytes,total_bytes,total_bytes_estimate,fragment_index,fragment_count,speed})j",
     "--print",
     "pre_process:L %(.{live_status})j",
     "--print",
-    "video:I %(.{id,title,thumbnail,duration,height,width})j",
+    "video:I %(.{id,title,thumbnail,duration,height,width,extractor_key})j",
     "--print",
-    "video:F %(requested_formats.:.{filesize,filesize_approx,tbr})j",
+    "video:F %(requested_formats.:.{format_id,filesize,filesize_approx,tbr})j",
     "--print",
     "after_move:D %(.{filepath})j",
     // Relative to the working directory: a path in here would be a template, in which `%` and `$` mean something.

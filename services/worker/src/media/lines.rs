@@ -5,7 +5,9 @@ use std::io;
 use millrace_domain::limits::TOOL_LINE_BYTES_MAX;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
-/// Reads lines that end in `\n` or `\r`; empty ones are skipped, long ones cut, and what is not UTF-8 is replaced.
+/// Reads lines that end in `\n`; empty ones are skipped, long ones cut, and what is not UTF-8 is replaced.
+///
+/// A `\r` ends no line: yt-dlp writes some errors as `ERROR: \r[download] …`.
 pub(super) struct Lines<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
@@ -22,7 +24,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         loop {
             let chunk = self.reader.fill_buf().await?;
             let at_end = chunk.is_empty();
-            let line_end = chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let line_end = chunk.iter().position(|byte| *byte == b'\n');
             let part = &chunk[..line_end.unwrap_or(chunk.len())];
             let room = self.line_bytes_max - self.line.len();
             self.line.extend_from_slice(&part[..part.len().min(room)]);
@@ -54,8 +56,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_end_at_either_character_and_the_last_one_at_the_end() {
-        assert_eq!(lines(b"one\r\n\ntwo\rthr\xffee", 100).await, ["one", "two", "thr\u{fffd}ee"]);
+    async fn lines_end_at_a_newline_and_the_last_one_at_the_end() {
+        assert_eq!(lines(b"one\n\nERROR: \rtwo\nthr\xffee", 100).await, ["one", "ERROR: \rtwo", "thr\u{fffd}ee"]);
         assert!(lines(b"", 100).await.is_empty());
     }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lines::Lines;
 
-/// How often to look whether a group has vanished. There is nothing to wait on: its members are not our children.
+/// How often to look whether a group has vanished. There is nothing to wait on but its leader.
 const VANISH_POLL: Duration = Duration::from_millis(2);
 /// For how long dropping may block its thread. A killed process is gone after a millisecond or so.
 const DROP_WAIT_MAX: Duration = Duration::from_millis(100);
@@ -83,6 +83,7 @@ struct Group {
 
 impl Group {
     fn start(mut command: Command) -> io::Result<(Self, Output)> {
+        adopt_orphans();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut leader = command.spawn()?;
         let id = leader.id().and_then(|id| Pid::from_raw(id.cast_signed()));
@@ -159,12 +160,21 @@ impl Group {
         }
     }
 
-    /// Whether the group has a member, dead ones included that nobody has waited for.
-    ///
-    /// Orphans come to us where we are process 1, as in a container: those are reaped here.
+    /// Whether the group has a member. Dead ones count until they are reaped: orphans are ours to reap, see [`adopt_orphans`].
     fn has_members(&self) -> bool {
         while let Ok(Some(_)) = waitpgid(self.id, WaitOptions::NOHANG) {}
         test_kill_process_group(self.id).is_ok()
+    }
+}
+
+/// Makes this process, and not process 1, the parent of what its children leave behind. Process 1 may reap late (every other second on
+/// one machine) or never (a program without that duty, as in many containers), and we could not tell the dead from the living.
+///
+/// It holds for the whole process and its later children. What leaves its group stays unreaped until we end.
+fn adopt_orphans() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        tracing::debug!(%error, "orphans of tools go to process 1");
     }
 }
 

@@ -69,7 +69,7 @@ impl Combined {
     fn later_total(&self, index: usize, current: u64) -> u64 {
         let rate = |index: usize| self.files.get(index).and_then(|file| file.bit_rate).filter(|rate| *rate > 0);
         let by_rate =
-            || Some(u64::try_from(u128::from(current) * u128::from(rate(index)?) / u128::from(rate(self.file)?)).ok()?);
+            || u64::try_from(u128::from(current) * u128::from(rate(index)?) / u128::from(rate(self.file)?)).ok();
         let by_duration = || Some(rate(index)?.checked_mul(self.duration?)? / 8);
         self.files[index].bytes.or_else(by_rate).or_else(by_duration).unwrap_or(current / UNKNOWN_FILE_PART)
     }

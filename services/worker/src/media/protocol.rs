@@ -69,12 +69,25 @@ fn info(value: &Value) -> Option<VideoInfo> {
     let text = |name: &str| fields.get(name).and_then(text).filter(|text| !text.is_empty());
     let info = VideoInfo {
         id: text("id"),
-        title: text("title"),
+        title: text("title").map(|title| plain_title(title, text("extractor_key").as_deref())),
         thumbnail: text("thumbnail"),
         duration: number(value, "duration"),
         quality: quality(number(value, "width"), number(value, "height")),
     };
     Some(info.bounded())
+}
+
+/// The title without the number that the downloader gives to each video of a page, `A page (1)`, even to a single one.
+fn plain_title(mut title: String, extractor: Option<&str>) -> String {
+    let numbered = title.strip_suffix(')').and_then(|rest| rest.rsplit_once(" ("));
+    if extractor == Some("HTML5MediaEmbed")
+        && let Some((plain, number)) = numbered
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+        && !plain.is_empty()
+    {
+        title.truncate(plain.len());
+    }
+    title
 }
 
 fn file_size(value: &Value) -> FileSize {
@@ -148,6 +161,17 @@ mod tests {
             }))
         );
         assert_eq!(parse(r#"D {"filepath": "media.mp4", "ext": "mp4"}"#), Some(Line::Done("media.mp4".into())));
+    }
+
+    #[test]
+    fn the_title_of_a_page_is_told_without_a_number() {
+        for (line, expected) in [
+            (r#"I {"title": "A page (1)", "extractor_key": "HTML5MediaEmbed"}"#, "A page"),
+            (r#"I {"title": "Part (one)", "extractor_key": "HTML5MediaEmbed"}"#, "Part (one)"),
+            (r#"I {"title": "Part (1)", "extractor_key": "Generic"}"#, "Part (1)"),
+        ] {
+            assert!(matches!(parse(line), Some(Line::Info(info)) if info.title.as_deref() == Some(expected)), "{line}");
+        }
     }
 
     #[test]

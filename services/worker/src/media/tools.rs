@@ -120,9 +120,15 @@ impl Tools {
             command.args(["--ignore-config", "--no-plugin-dirs"]);
         }
         let broken = |reason: String| ToolError::Broken { name, path: path.to_owned(), reason };
-        let mut first = None;
+        let mut first: Option<String> = None;
         let never = CancellationToken::new();
-        let run = process::run(command, |line| drop(first.get_or_insert_with(|| line.trim().to_owned())), &never);
+        let run = process::run(
+            command,
+            |line| {
+                first.get_or_insert_with(|| line.trim().to_owned());
+            },
+            &never,
+        );
         let ended = match tokio::time::timeout(TOOL_VERSION_MAX, run).await {
             Err(_) => return Err(broken(format!("no answer within {} s", TOOL_VERSION_MAX.as_secs()))),
             Ok(Err(RunError::Io(error))) => {

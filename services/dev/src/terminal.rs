@@ -1,0 +1,78 @@
+//! Lines for people: a prefix of fixed width for who speaks, in colour where that is wanted.
+
+use std::io::{IsTerminal, Write};
+
+use millrace_harness::processes::Sink;
+
+/// Width of the names in front of the lines.
+const NAME_WIDTH: usize = 9;
+/// ANSI colours for the names, by their order.
+const COLOURS: [u8; 6] = [36, 35, 33, 34, 32, 96];
+const RED: u8 = 31;
+const DIM: u8 = 2;
+
+/// Standard output, as lines of several speakers.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    colour: bool,
+}
+
+impl Output {
+    /// In colour if standard output is a terminal and `NO_COLOR` is not set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { colour: wants_colour(&std::io::stdout()) }
+    }
+
+    /// Takes the lines of the speaker `name`; `wanted` tells which are shown.
+    #[must_use]
+    pub fn sink(self, name: &str, order: usize, wanted: fn(&str) -> bool) -> Sink {
+        let prefix = self.prefix(name, COLOURS[order % COLOURS.len()]);
+        Sink::new(move |text| {
+            if wanted(text) {
+                line(&prefix, text);
+            }
+        })
+    }
+
+    /// A line of our own.
+    pub fn say(self, text: &str) {
+        line(&self.prefix("dev", DIM), text);
+    }
+
+    /// Text without a prefix.
+    pub fn plain(self, text: &str) {
+        line("", text);
+    }
+
+    /// `text` in bold.
+    #[must_use]
+    pub fn bold(self, text: &str) -> String {
+        if self.colour { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn prefix(self, name: &str, colour: u8) -> String {
+        if self.colour {
+            format!("\x1b[{colour}m{name:<NAME_WIDTH$} │\x1b[0m ")
+        } else {
+            format!("{name:<NAME_WIDTH$} │ ")
+        }
+    }
+}
+
+/// Says on standard error why the program ends.
+pub fn error(text: &str) {
+    let stderr = std::io::stderr();
+    let mark = if wants_colour(&stderr) { format!("\x1b[1;{RED}merror:\x1b[0m") } else { "error:".to_owned() };
+    // Nobody reads it: nothing to be done.
+    let _ = writeln!(stderr.lock(), "{mark} {text}");
+}
+
+fn wants_colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// One write for each line, so that lines of several processes do not mix.
+fn line(prefix: &str, text: &str) {
+    let _ = std::io::stdout().lock().write_all(format!("{prefix}{text}\n").as_bytes());
+}

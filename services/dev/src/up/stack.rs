@@ -1,0 +1,103 @@
+//! The running processes: started, watched, and stopped in order.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use futures::future::try_join_all;
+use millrace_harness::processes::Service;
+
+/// How long a service may take until it is ready.
+const READY_MAX: Duration = Duration::from_secs(30);
+/// How long a process may take to stop.
+const STOP_MAX: Duration = Duration::from_secs(15);
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// How many of a dead process's last lines are shown again.
+const LINES_SHOWN_MAX: usize = 15;
+
+/// When a process is stopped: first those through which work comes in, last what everything is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    Edge,
+    Worker,
+    Projector,
+    Nats,
+}
+
+struct Running {
+    name: String,
+    stage: Stage,
+    service: Service,
+}
+
+/// All processes. Dropped, each is ended.
+#[derive(Default)]
+pub struct Stack {
+    running: Vec<Running>,
+}
+
+impl Stack {
+    /// Takes a process in.
+    pub fn add(&mut self, name: &str, stage: Stage, service: Service) -> &mut Service {
+        self.running.push(Running { name: name.to_owned(), stage, service });
+        &mut self.running.last_mut().expect("just pushed").service
+    }
+
+    /// Waits until every process that has an admin port is ready. `admin` gives the URL of the port by the process's name.
+    pub async fn wait_ready(&mut self, admin: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+        let waits = self.running.iter_mut().filter_map(|running| {
+            let url = admin(&running.name)?;
+            Some(async move { running.service.wait_ready(&url, READY_MAX).await })
+        });
+        try_join_all(waits).await.map(drop)
+    }
+
+    /// Returns only when a process has ended, with its last words.
+    pub async fn watch(&mut self) -> anyhow::Error {
+        loop {
+            for running in &mut self.running {
+                if let Some(status) = running.service.exit_status() {
+                    let log = running.service.log_tail();
+                    let lines: Vec<_> = log.lines().collect();
+                    let last = lines[lines.len().saturating_sub(LINES_SHOWN_MAX)..].join("\n");
+                    return anyhow::anyhow!("{} has ended with {status}; its last lines:\n{last}", running.name);
+                }
+            }
+            tokio::time::sleep(WATCH_INTERVAL).await;
+        }
+    }
+
+    /// Stops everything that still runs, stage by stage.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let mut unclean = Vec::new();
+        self.running.sort_by_key(|running| running.stage);
+        for group in self.running.chunk_by_mut(|a, b| a.stage == b.stage) {
+            let (running, _ended): (Vec<_>, Vec<_>) =
+                group.iter_mut().partition(|running| running.service.exit_status().is_none());
+            for running in &running {
+                running.service.request_stop();
+            }
+            for running in running {
+                match running.service.wait(STOP_MAX).await {
+                    Ok(status) if status.success() => {}
+                    Ok(status) => unclean.push(format!("{} ended with {status}", running.name)),
+                    Err(_) => {
+                        running.service.kill9();
+                        unclean.push(format!("{} had to be killed", running.name));
+                    }
+                }
+            }
+        }
+        self.running.clear();
+        if !unclean.is_empty() {
+            bail!("not everything stopped cleanly: {}", unclean.join(", "));
+        }
+        Ok(())
+    }
+
+    /// Kills everything.
+    pub fn kill(&mut self) {
+        for running in &mut self.running {
+            running.service.kill9();
+        }
+    }
+}

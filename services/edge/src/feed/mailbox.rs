@@ -1,0 +1,87 @@
+//! What waits for one client: a few frames, or when it reads too slowly only the newest.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use axum::extract::ws::Utf8Bytes;
+use millrace_domain::limits::CLIENT_FRAMES_PENDING_MAX;
+use tokio::sync::Notify;
+
+/// A `status` message, serialized once and shared by all watchers of the job.
+#[derive(Debug)]
+pub struct Frame {
+    /// The state's sequence.
+    pub seq: u64,
+    /// Whether nothing follows.
+    pub is_end: bool,
+    /// The message as JSON text.
+    pub text: Utf8Bytes,
+}
+
+/// One client's frames.
+#[derive(Default)]
+pub struct Mailbox {
+    frames: Mutex<VecDeque<Arc<Frame>>>,
+    arrived: Notify,
+}
+
+impl Mailbox {
+    /// Puts a frame behind the others; a full mailbox keeps this one only. The end comes last, so it is never lost.
+    pub fn put(&self, frame: Arc<Frame>) {
+        let mut frames = self.frames.lock().expect("no panic while held");
+        if frames.len() >= CLIENT_FRAMES_PENDING_MAX {
+            frames.clear();
+        }
+        frames.push_back(frame);
+        drop(frames);
+        self.arrived.notify_one();
+    }
+
+    /// Waits for the next frame. Cancel-safe.
+    pub async fn next(&self) -> Arc<Frame> {
+        loop {
+            let frame = self.frames.lock().expect("no panic while held").pop_front();
+            match frame {
+                Some(frame) => return frame,
+                None => self.arrived.notified().await,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(seq: u64) -> Arc<Frame> {
+        Arc::new(Frame { seq, is_end: false, text: "".into() })
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_keeps_up_gets_every_frame_in_order() {
+        let mailbox = Mailbox::default();
+        for seq in 1..=3 {
+            mailbox.put(frame(seq));
+        }
+        for seq in 1..=3 {
+            assert_eq!(mailbox.next().await.seq, seq);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_gets_the_newest_and_memory_stays_bounded() {
+        let mailbox = Mailbox::default();
+        for seq in 1..=1000 {
+            mailbox.put(frame(seq));
+            assert!(mailbox.frames.lock().unwrap().len() <= CLIENT_FRAMES_PENDING_MAX);
+        }
+        let mut last = 0;
+        while last < 1000 {
+            let seq = mailbox.next().await.seq;
+            assert!(seq > last);
+            last = seq;
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The live feed: one standing subscription to all republished events, and a table from job to its watchers.
+//!
+//! A watcher is registered first and the snapshot read after, so nothing falls in between. A message for a job that
+//! nobody watches is dropped after its subject was read.
+
+mod loader;
+mod mailbox;
+mod stitch;
+mod sweep;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use anyhow::Context;
+use futures::StreamExt;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use millrace_domain::{
+    JobId, JobState,
+    subjects::{self, LIVE_ALL},
+    wire,
+};
+use millrace_runtime::{log::Log, nats::Nats, snapshots::Snapshots};
+
+pub use self::mailbox::{Frame, Mailbox};
+use self::stitch::{Heard, Source, Stitch, Todo};
+use crate::metrics::Metrics;
+
+/// The feed of one edge.
+#[derive(Clone)]
+pub struct Feed(Arc<Inner>);
+
+struct Inner {
+    table: Mutex<HashMap<JobId, Watched>>,
+    loads: mpsc::UnboundedSender<(JobId, Source)>,
+    public_base_url: String,
+    metrics: Metrics,
+}
+
+/// A job that somebody on this edge watches.
+struct Watched {
+    stitch: Stitch,
+    watchers: Vec<Arc<Mailbox>>,
+    newest: Option<Arc<Frame>>,
+    heard_at: Instant,
+}
+
+/// A watch; dropped, the watcher is gone.
+pub struct Watch {
+    feed: Feed,
+    id: JobId,
+    mailbox: Arc<Mailbox>,
+}
+
+/// The feed's tasks, to be spawned.
+pub struct Parts {
+    feed: Feed,
+    nats: Nats,
+    log: Log,
+    loader: loader::Loader,
+}
+
+impl Feed {
+    /// A feed and its tasks.
+    #[must_use]
+    pub fn new(nats: Nats, log: Log, snapshots: Snapshots, public_base_url: String, metrics: Metrics) -> (Self, Parts) {
+        let (loads, requests) = mpsc::unbounded_channel();
+        let feed = Self(Arc::new(Inner { table: Mutex::default(), loads, public_base_url, metrics }));
+        let loader = loader::Loader::new(feed.clone(), snapshots, requests);
+        (feed.clone(), Parts { feed, nats, log, loader })
+    }
+
+    /// Watches a job: the mailbox gets its state as soon as it is known, then every later one.
+    ///
+    /// `since`: the watcher has seen that sequence elsewhere; this edge then does not rest before it has it too.
+    #[must_use]
+    pub fn watch(&self, id: &JobId, since: u64) -> Watch {
+        let mailbox = Arc::new(Mailbox::default());
+        let mut table = self.table();
+        let first = !table.contains_key(id.as_str());
+        let watched = table.entry(id.clone()).or_insert_with(|| Watched {
+            stitch: Stitch::default(),
+            watchers: Vec::new(),
+            newest: None,
+            heard_at: Instant::now(),
+        });
+        watched.watchers.push(mailbox.clone());
+        if let Some(newest) = &watched.newest {
+            mailbox.put(newest.clone());
+        }
+        let todo = if first {
+            self.0.metrics.jobs_watched.inc();
+            watched.stitch.watched()
+        } else {
+            watched.stitch.announced(since)
+        };
+        self.carry_out(id, watched, todo);
+        Watch { feed: self.clone(), id: id.clone(), mailbox }
+    }
+
+    /// Asks the log's leader for whatever this edge has not heard of the job.
+    pub fn refresh(&self, id: &JobId, since: u64) {
+        self.with(id.as_str(), |_, stitch| stitch.announced(since));
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<JobId, Watched>> {
+        self.0.table.lock().expect("no panic while held")
+    }
+
+    /// Does something with a job if it is watched, and what follows from it.
+    fn with(&self, id: &str, act: impl FnOnce(&JobId, &mut Stitch) -> Todo) {
+        let mut table = self.table();
+        let Some((id, _)) = table.get_key_value(id).map(|(id, _)| (id.clone(), ())) else { return };
+        let Some(watched) = table.get_mut(id.as_str()) else { return };
+        let todo = act(&id, &mut watched.stitch);
+        self.carry_out(&id, watched, todo);
+    }
+
+    fn carry_out(&self, id: &JobId, watched: &mut Watched, todo: Todo) {
+        if let (true, Some(state)) = (todo.publish, watched.stitch.state()) {
+            let frame = Arc::new(self.frame(state));
+            for watcher in &watched.watchers {
+                watcher.put(frame.clone());
+            }
+            watched.newest = Some(frame);
+        }
+        if let Some(source) = todo.load {
+            // The loader ends with the process only.
+            let _ = self.0.loads.send((id.clone(), source));
+        }
+    }
+
+    fn frame(&self, state: &JobState) -> Frame {
+        Frame {
+            seq: state.seq,
+            is_end: state.is_end(),
+            text: wire::status_frame(state, &self.0.public_base_url).into(),
+        }
+    }
+
+    fn heard(&self, log: &Log, message: &async_nats::Message) {
+        self.0.metrics.events_heard.inc();
+        let Some((kind, id)) = subjects::parse_live(&message.subject) else { return };
+        let mut table = self.table();
+        let Some(watched) = table.get_mut(id) else { return };
+        let number = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name)?.as_str().parse().ok());
+        let (Some(seq), Some(previous)) = (number("Nats-Sequence"), number("Nats-Last-Sequence")) else {
+            // Not republished by the stream: somebody else publishes under our subjects.
+            tracing::warn!(subject = %message.subject, "a live message without a sequence is passed over");
+            return;
+        };
+        let Ok(id) = id.parse::<JobId>() else { return };
+        watched.heard_at = Instant::now();
+        let entry = log.decode(&id, seq, kind, &message.payload);
+        let todo = watched.stitch.heard(&id, Heard { entry, previous });
+        if todo.load.is_some() {
+            self.0.metrics.gaps.inc();
+        }
+        self.carry_out(&id, watched, todo);
+    }
+}
+
+impl Watch {
+    /// The next frame. Cancel-safe.
+    pub async fn next(&self) -> Arc<Frame> {
+        self.mailbox.next().await
+    }
+
+    /// See [`Feed::refresh`].
+    pub fn refresh(&self, since: u64) {
+        self.feed.refresh(&self.id, since);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut table = self.feed.table();
+        if let Some(watched) = table.get_mut(self.id.as_str()) {
+            watched.watchers.retain(|mailbox| !Arc::ptr_eq(mailbox, &self.mailbox));
+            if watched.watchers.is_empty() {
+                table.remove(self.id.as_str());
+                self.feed.0.metrics.jobs_watched.dec();
+            }
+        }
+    }
+}
+
+impl Parts {
+    /// Subscribes, then spawns the feed's tasks.
+    ///
+    /// # Errors
+    /// When the subscription is refused.
+    pub async fn spawn(self, tasks: &millrace_runtime::tasks::Tasks) -> anyhow::Result<()> {
+        let Self { feed, nats, log, loader } = self;
+        let disturbances = nats.disturbances();
+        let messages = nats.client.subscribe(LIVE_ALL).await.context("cannot subscribe to the live feed")?;
+        // The subscription is on the server before the first snapshot is asked for, on the same connection.
+        nats.client.flush().await.context("cannot subscribe to the live feed")?;
+        tasks.spawn("feed", listen(feed.clone(), log.clone(), messages, tasks.shutdown()));
+        tasks.spawn("feed-loads", loader.run(tasks.shutdown()));
+        tasks.spawn("feed-sweep", sweep::run(feed, log, disturbances, tasks.shutdown()));
+        Ok(())
+    }
+}
+
+/// Goes on after the shutdown was told: clients are served until they are closed.
+async fn listen(
+    feed: Feed,
+    log: Log,
+    mut messages: async_nats::Subscriber,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let feeding = async {
+        while let Some(message) = messages.next().await {
+            feed.heard(&log, &message);
+        }
+    };
+    tokio::select! {
+        () = feeding => anyhow::ensure!(shutdown.is_cancelled(), "the live subscription was closed"),
+        () = closed(&feed, &shutdown) => {}
+    }
+    Ok(())
+}
+
+/// Resolves when the process is to stop and nobody watches any more.
+async fn closed(feed: &Feed, shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    while !feed.table().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}

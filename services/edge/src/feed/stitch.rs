@@ -1,0 +1,157 @@
+//! How an edge knows one watched job: a snapshot and the live messages after it, stitched without a gap.
+//!
+//! Pure: what happened goes in, what to do comes out. The live feed is at most once and unordered against snapshots,
+//! so three things are held together: the state told to watchers, the messages that do not connect to it (yet), and
+//! the highest sequence that is known to exist. As long as that is ahead of the state, a load is under way.
+
+use millrace_domain::{Entry, JobId, JobState, fold, limits::FEED_PENDING_MAX, subjects::Kind};
+
+/// A live message: an entry, and the sequence of the entry before it on the same subject (0: none).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heard {
+    /// The entry.
+    pub entry: Entry,
+    /// `Nats-Last-Sequence`.
+    pub previous: u64,
+}
+
+/// Where to load from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Any replica: cheap, and may be stale.
+    Any,
+    /// The log's leader: complete.
+    Leader,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Todo {
+    /// The state has advanced: tell the watchers.
+    pub publish: bool,
+    /// Load the job, and report by [`Stitch::loaded`].
+    pub load: Option<Source>,
+}
+
+/// One watched job.
+#[derive(Clone, Debug, Default)]
+pub struct Stitch {
+    state: Option<JobState>,
+    /// Messages after the state that do not connect to it, by sequence.
+    pending: Vec<Heard>,
+    /// The highest sequence known to exist for the job.
+    known: u64,
+    loading: bool,
+}
+
+impl Stitch {
+    /// What watchers were told last.
+    #[must_use]
+    pub const fn state(&self) -> Option<&JobState> {
+        self.state.as_ref()
+    }
+
+    /// Whether nothing more can come.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        self.state.as_ref().is_some_and(JobState::is_end)
+    }
+
+    /// The job is watched from now on.
+    pub fn watched(&mut self) -> Todo {
+        self.load(Source::Any)
+    }
+
+    /// A live message arrived, for the first time or again.
+    pub fn heard(&mut self, id: &JobId, heard: Heard) -> Todo {
+        self.known = self.known.max(heard.entry.seq);
+        if heard.entry.seq <= self.seq() {
+            return Todo::default();
+        }
+        if self.connects(&heard) {
+            self.state = fold(self.state.take(), id, &heard.entry);
+            self.apply_pending(id);
+            return Todo { publish: true, ..Todo::default() };
+        }
+        self.hold(heard);
+        self.load(Source::Any)
+    }
+
+    /// A load has ended: the state that the log gave, `None` when it has no such job.
+    pub fn loaded(&mut self, id: &JobId, source: Source, loaded: Option<JobState>) -> Todo {
+        self.loading = false;
+        let before = self.seq();
+        if let Some(loaded) = loaded
+            && loaded.seq > before
+        {
+            self.state = Some(loaded);
+        }
+        self.apply_pending(id);
+        let publish = self.seq() > before;
+        if source == Source::Leader {
+            // The leader has everything that exists: what was announced beyond it does not (any more).
+            self.known = self.seq();
+            self.pending.clear();
+        }
+        let load = (self.known > self.seq()).then_some(Source::Leader).and_then(|source| self.load(source).load);
+        Todo { publish, load }
+    }
+
+    /// A load has failed; the caller tries again after a pause.
+    pub fn load_failed(&mut self) {
+        self.loading = false;
+    }
+
+    /// The log's last sequence for the job, learnt from a sweep; 0: none.
+    pub fn swept(&mut self, last: u64) -> Todo {
+        self.known = self.known.max(last);
+        if self.known > self.seq() { self.load(Source::Any) } else { Todo::default() }
+    }
+
+    /// Somebody has seen `seq` elsewhere.
+    pub fn announced(&mut self, seq: u64) -> Todo {
+        if seq > self.seq() { self.load(Source::Leader) } else { Todo::default() }
+    }
+
+    fn seq(&self) -> u64 {
+        self.state.as_ref().map_or(0, |state| state.seq)
+    }
+
+    fn connects(&self, heard: &Heard) -> bool {
+        match (&self.state, heard.entry.kind) {
+            (None, kind) => kind == Kind::Submitted && heard.previous == 0,
+            (Some(state), Kind::Events) => heard.previous == state.events_seq,
+            (Some(_), Kind::Submitted) => false,
+        }
+    }
+
+    fn hold(&mut self, heard: Heard) {
+        if self.pending.len() >= FEED_PENDING_MAX {
+            // The load that is due brings them all.
+            self.pending.clear();
+        }
+        if let Err(at) = self.pending.binary_search_by_key(&heard.entry.seq, |held| held.entry.seq) {
+            self.pending.insert(at, heard);
+        }
+    }
+
+    fn apply_pending(&mut self, id: &JobId) {
+        for heard in std::mem::take(&mut self.pending) {
+            if heard.entry.seq <= self.seq() {
+                continue;
+            }
+            if self.connects(&heard) {
+                self.state = fold(self.state.take(), id, &heard.entry);
+            } else {
+                self.pending.push(heard);
+            }
+        }
+    }
+
+    fn load(&mut self, source: Source) -> Todo {
+        if std::mem::replace(&mut self.loading, true) {
+            return Todo::default();
+        }
+        Todo { publish: false, load: Some(source) }
+    }
+}

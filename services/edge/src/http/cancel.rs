@@ -1,0 +1,23 @@
+//! `DELETE /api/download/{job_id}`
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use millrace_domain::{Command, wire::JobStatus};
+
+use super::problem::{ApiError, job_id};
+use crate::App;
+
+/// Ends the job. The worker notices by itself.
+pub async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let id = job_id(&id)?;
+    let known = app.jobs.snapshots.get(&id).await?;
+    let state = app.jobs.execute(&id, known, &Command::Cancel).await?;
+    tracing::info!(job = %id, "canceled");
+    Ok((StatusCode::ACCEPTED, Json(JobStatus::new(&state, &app.config.public_base_url))).into_response())
+}

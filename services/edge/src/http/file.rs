@@ -1,0 +1,48 @@
+//! `GET /api/download/{job_id}/file`: what `downloadUrl` points to.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{Path, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use tower::ServiceExt;
+use tower_http::services::ServeFile;
+
+use millrace_domain::{JobState, Stage, files::content_disposition, limits::SIGNED_URL_VALID};
+
+use super::problem::{ApiError, job_id};
+use crate::App;
+
+/// Redirects to a freshly signed address, or serves the file itself, with ranges, where storage is a folder.
+pub async fn file(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let state = app.jobs.snapshots.get(&job_id(&id)?).await?.ok_or(ApiError::UnknownJob)?;
+    let JobState { stage: Stage::Completed, file: Some(stored), .. } = state else { return Err(ApiError::NotCompleted) };
+    let unavailable = |error: anyhow::Error| ApiError::StorageUnavailable(format!("{error:#}"));
+    if let Some(url) = app.blobs.signed_url(&stored.key, SIGNED_URL_VALID).await.map_err(unavailable)? {
+        let headers = [(header::LOCATION, url.to_string()), (header::CACHE_CONTROL, "no-store".to_owned())];
+        return Ok((StatusCode::FOUND, headers).into_response());
+    }
+    let path = app.blobs.path(&stored.key).map_err(unavailable)?.ok_or(ApiError::FileGone)?;
+    let mime = stored.content_type.parse().unwrap_or_else(|_| "application/octet-stream".parse().expect("a MIME type"));
+    let served = ServeFile::new_with_mime(path, &mime).oneshot(request).await;
+    let mut response = match served {
+        Ok(response) if response.status() == StatusCode::NOT_FOUND => return Err(ApiError::FileGone),
+        Ok(response) => response.map(Body::new),
+        Err(infallible) => match infallible {},
+    };
+    let headers = response.headers_mut();
+    if let Ok(disposition) = HeaderValue::from_str(&content_disposition(&stored.file_name)) {
+        headers.insert(header::CONTENT_DISPOSITION, disposition);
+    }
+    // The bytes come from anywhere: a browser is to save them, not to guess what they are.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+    Ok(response)
+}

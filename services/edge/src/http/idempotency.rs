@@ -1,0 +1,109 @@
+//! `Idempotency-Key`: a repeated submission returns the first job.
+//!
+//! The key is reserved before the job is written: the reservation names a fresh job id, and the submission under that
+//! id is itself safe to repeat. So an edge may die between the two, and the client's repeat brings it to its end.
+//! Ids stay random whatever the key: knowing a key is not knowing the job.
+
+use anyhow::Context;
+use async_nats::{Client, HeaderMap, jetstream};
+use axum::http::{HeaderMap as HttpHeaders, HeaderName};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use millrace_domain::{
+    JobId, Submission,
+    limits::{IDEMPOTENCY_KEY_BYTES_MAX, NATS_REQUEST_MAX},
+    subjects::KEY_BUCKET,
+};
+use millrace_runtime::publish::{self, PublishError};
+
+use super::problem::ApiError;
+
+/// The header.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// How often a reservation is tried; two clients with one key settle in two rounds.
+const RESERVE_ATTEMPTS_MAX: u32 = 4;
+
+/// The bucket of reserved keys.
+pub struct Keys {
+    client: Client,
+    stream: jetstream::stream::Stream<()>,
+}
+
+/// What a key stands for. Layout frozen once released.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Reservation {
+    job_id: JobId,
+    /// Of the submission, to notice a key that is used for another one.
+    sha256: String,
+}
+
+/// A checked `Idempotency-Key`.
+pub struct Key(String);
+
+impl Key {
+    /// Reads the header; `None` without one.
+    ///
+    /// # Errors
+    /// `InvalidIdempotencyKey`.
+    pub fn of(headers: &HttpHeaders) -> Result<Option<Self>, ApiError> {
+        let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+        let text = value.to_str().map_err(|_| ApiError::InvalidIdempotencyKey)?.trim();
+        let fits = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len());
+        if fits { Ok(Some(Self(text.to_owned()))) } else { Err(ApiError::InvalidIdempotencyKey) }
+    }
+}
+
+impl Keys {
+    /// Opens the bucket.
+    ///
+    /// # Errors
+    /// When no JetStream answers.
+    pub async fn open(client: &Client) -> anyhow::Result<Self> {
+        let context = jetstream::new(client.clone());
+        let stream = context.get_stream_no_info(format!("KV_{KEY_BUCKET}")).await.context("cannot open the key bucket")?;
+        Ok(Self { client: client.clone(), stream })
+    }
+
+    /// The job that `key` stands for: `fresh` from now on, or the one of an earlier submission.
+    ///
+    /// # Errors
+    /// When the key was used for another submission, or the bucket cannot be reached.
+    pub async fn reserve(&self, key: &Key, submission: &Submission, fresh: JobId) -> Result<JobId, ApiError> {
+        let body = serde_json::to_vec(submission).expect("a submission has string keys only");
+        let reservation = Reservation { job_id: fresh, sha256: hex(&body) };
+        let subject = format!("$KV.{KEY_BUCKET}.{}", hex(key.0.as_bytes()));
+        let mut why = String::new();
+        for _ in 0..RESERVE_ATTEMPTS_MAX {
+            match self.stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(message) => {
+                    let first: Reservation = serde_json::from_slice(&message.payload)
+                        .map_err(|error| ApiError::LogUnavailable(format!("a reservation cannot be decoded: {error}")))?;
+                    let same = first.sha256 == reservation.sha256;
+                    return if same { Ok(first.job_id) } else { Err(ApiError::IdempotencyKeyReused) };
+                }
+                Err(error) if error.kind() == jetstream::stream::LastRawMessageErrorKind::NoMessageFound => {}
+                Err(error) => {
+                    why = error.to_string();
+                    continue;
+                }
+            }
+            let mut headers = HeaderMap::new();
+            headers.insert(publish::EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+            let payload = serde_json::to_vec(&reservation).expect("a reservation has string keys only");
+            match publish::publish(&self.client, &subject, headers, payload.into(), NATS_REQUEST_MAX).await {
+                Ok(_) => return Ok(reservation.job_id),
+                // Somebody else's, or our own whose answer was lost: read it.
+                Err(PublishError::WrongLastSequence | PublishError::Unavailable(_)) => {}
+                Err(error @ PublishError::Refused { .. }) => why = error.to_string(),
+            }
+        }
+        Err(ApiError::LogUnavailable(why))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
+}

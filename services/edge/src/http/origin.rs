@@ -1,0 +1,58 @@
+//! Which pages may use the API: an allow-list, for HTTP and WebSocket alike.
+//!
+//! Browsers send `Origin` with every request that a page of another origin could abuse; a request without one is not
+//! from such a page and passes.
+
+use std::{collections::HashSet, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use url::Url;
+
+use super::{idempotency::IDEMPOTENCY_KEY, problem::ApiError};
+use crate::App;
+
+/// The allow-list.
+#[derive(Clone)]
+pub struct Origins(Arc<HashSet<String>>);
+
+impl Origins {
+    /// The given ones and the public base URL's own.
+    #[must_use]
+    pub fn new(public_base_url: &str, allowed: Vec<String>) -> Self {
+        let own = Url::parse(public_base_url).ok().map(|url| url.origin().ascii_serialization());
+        Self(Arc::new(allowed.into_iter().chain(own).collect()))
+    }
+
+    fn allows(&self, origin: &HeaderValue) -> bool {
+        origin.to_str().is_ok_and(|origin| self.0.contains(origin))
+    }
+
+    /// Lets pages of allowed origins read the answers.
+    #[must_use]
+    pub fn cors(&self) -> CorsLayer {
+        let origins = self.clone();
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::predicate(move |origin, _| origins.allows(origin)))
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
+            .allow_headers([header::CONTENT_TYPE, header::RANGE, IDEMPOTENCY_KEY, HeaderName::from_static("last-event-id")])
+            .expose_headers([header::LOCATION, header::RETRY_AFTER, header::CONTENT_DISPOSITION])
+            .max_age(std::time::Duration::from_secs(600))
+    }
+}
+
+/// Refuses requests of pages that are not allowed.
+pub async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    match request.headers().get(header::ORIGIN) {
+        Some(origin) if !app.origins.allows(origin) => {
+            let origin = origin.to_str().unwrap_or("an unreadable origin").chars().take(200).collect();
+            ApiError::OriginNotAllowed(origin).into_response()
+        }
+        _ => next.run(request).await,
+    }
+}

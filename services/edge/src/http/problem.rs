@@ -1,0 +1,181 @@
+//! Everything that can be wrong with a request, and the one place where it becomes HTTP: RFC 9457.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use millrace_domain::{
+    JobId, Refusal,
+    limits::{HTTP_BODY_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS},
+    submission::{InvalidQuality, InvalidSourceUrl},
+    wire::Problem,
+};
+use millrace_runtime::{direct::ReadError, jobs::ExecuteError};
+
+/// Why a request is not carried out.
+#[derive(Debug)]
+pub enum ApiError {
+    NoSuchPath,
+    MethodNotAllowed,
+    UpgradeRequired,
+    InvalidJobId,
+    InvalidSince,
+    InvalidIdempotencyKey,
+    IdempotencyKeyReused,
+    UnsupportedMediaType,
+    BodyTooLarge,
+    MalformedBody(String),
+    InvalidUrl(InvalidSourceUrl),
+    MissingUrl,
+    InvalidQuality(InvalidQuality),
+    OriginNotAllowed(String),
+    UnknownJob,
+    AlreadyEnded(Refusal),
+    NotCompleted,
+    FileGone,
+    /// The log or the state bucket does not answer; the text is for the log file.
+    LogUnavailable(String),
+    StorageUnavailable(String),
+    Stopping,
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::InvalidJobId | Self::InvalidSince | Self::InvalidIdempotencyKey | Self::MalformedBody(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::OriginNotAllowed(_) => StatusCode::FORBIDDEN,
+            Self::NoSuchPath | Self::UnknownJob | Self::FileGone => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::AlreadyEnded(_) | Self::NotCompleted => StatusCode::CONFLICT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::InvalidUrl(_) | Self::MissingUrl | Self::InvalidQuality(_) | Self::IdempotencyKeyReused => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
+            Self::LogUnavailable(_) | Self::StorageUnavailable(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Stable, frozen once released.
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::NoSuchPath => "no_such_path",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::UpgradeRequired => "upgrade_required",
+            Self::InvalidJobId => "invalid_job_id",
+            Self::InvalidSince => "invalid_since",
+            Self::InvalidIdempotencyKey => "invalid_idempotency_key",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::BodyTooLarge => "body_too_large",
+            Self::MalformedBody(_) => "malformed_body",
+            Self::InvalidUrl(_) | Self::MissingUrl => "invalid_url",
+            Self::InvalidQuality(_) => "invalid_quality",
+            Self::OriginNotAllowed(_) => "origin_not_allowed",
+            Self::UnknownJob => "unknown_job",
+            Self::AlreadyEnded(_) => "already_ended",
+            Self::NotCompleted => "not_completed",
+            Self::FileGone => "file_gone",
+            Self::LogUnavailable(_) => "log_unavailable",
+            Self::StorageUnavailable(_) => "storage_unavailable",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::NoSuchPath => "There is nothing at this path. Jobs are submitted by POST /api/download.".into(),
+            Self::MethodNotAllowed => "This path does not take that method.".into(),
+            Self::UpgradeRequired => "This is a WebSocket endpoint: connect with a WebSocket client, by ws:// or wss://.".into(),
+            Self::InvalidJobId => format!("{}.", sentence(&millrace_domain::ids::InvalidJobId.to_string())),
+            Self::InvalidSince => "`since` is the `seq` of a status message, a whole number.".into(),
+            Self::InvalidIdempotencyKey => format!(
+                "An Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable ASCII characters; a random UUID is a good one."
+            ),
+            Self::IdempotencyKeyReused => {
+                "This Idempotency-Key was used for another submission. Use a new key for a new submission.".into()
+            }
+            Self::UnsupportedMediaType => "Send JSON, with the header Content-Type: application/json.".into(),
+            Self::BodyTooLarge => format!("The body is larger than {HTTP_BODY_BYTES_MAX} bytes."),
+            Self::MalformedBody(why) => format!("The body is not JSON as expected, {{\"url\": \"https://…\"}}: {why}."),
+            Self::InvalidUrl(error) => format!("{}.", sentence(&error.to_string())),
+            Self::MissingUrl => "The field `url` is missing: give the address of the video as a string.".into(),
+            Self::InvalidQuality(error) => format!("{}.", sentence(&error.to_string())),
+            Self::OriginNotAllowed(origin) => {
+                format!("Pages of {origin} may not use this API. The operator can allow them by --allowed-origins.")
+            }
+            Self::UnknownJob => "There is no job of this id.".into(),
+            Self::AlreadyEnded(refusal) => format!("{}.", sentence(&refusal.to_string())),
+            Self::NotCompleted => "The job has no file, since it is not completed.".into(),
+            Self::FileGone => "The file has been removed from the storage.".into(),
+            Self::LogUnavailable(_) => {
+                "The job log cannot be reached at the moment. Try again in a few seconds; with an Idempotency-Key a \
+                 repeat is safe."
+                    .into()
+            }
+            Self::StorageUnavailable(_) => "The storage cannot be reached at the moment. Try again in a few seconds.".into(),
+            Self::Stopping => "This server is about to stop. Connect again.".into(),
+        }
+    }
+}
+
+/// Clients read sentences.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if let Self::LogUnavailable(why) | Self::StorageUnavailable(why) = &self {
+            tracing::warn!(why, code = self.code(), "a request could not be served");
+        }
+        let status = self.status();
+        let problem = Problem {
+            kind: "about:blank".into(),
+            title: status.canonical_reason().unwrap_or_default().into(),
+            status: status.as_u16(),
+            detail: self.detail(),
+            code: self.code().into(),
+        };
+        let body = serde_json::to_vec(&problem).expect("a problem has string keys only");
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        response
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        Self::LogUnavailable(error.to_string())
+    }
+}
+
+impl From<ExecuteError> for ApiError {
+    fn from(error: ExecuteError) -> Self {
+        match error {
+            ExecuteError::Refused(Refusal::Unknown) => Self::UnknownJob,
+            ExecuteError::Refused(refusal) => Self::AlreadyEnded(refusal),
+            ExecuteError::Unavailable(why) | ExecuteError::Rejected(why) => Self::LogUnavailable(why),
+        }
+    }
+}
+
+/// Reads a job id from a path.
+///
+/// # Errors
+/// `InvalidJobId`.
+pub fn job_id(text: &str) -> Result<JobId, ApiError> {
+    text.parse().map_err(|_| ApiError::InvalidJobId)
+}

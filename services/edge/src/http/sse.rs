@@ -1,0 +1,55 @@
+//! The live feed for clients without WebSocket: `status` messages as server-sent events, resumed by `Last-Event-ID`.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    http::{HeaderMap, StatusCode, header},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures::{StreamExt, stream};
+
+use millrace_domain::{JobId, limits::WS_PING_INTERVAL};
+
+use super::problem::ApiError;
+use crate::{App, feed::Watch};
+
+/// Streams until the job's end. 204, which tells a browser not to come again, when the client has the end already.
+pub async fn live(app: Arc<App>, id: JobId, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let seen: u64 = match headers.get("last-event-id").map(|value| value.to_str().unwrap_or_default()) {
+        None | Some("") => 0,
+        Some(text) => text.parse().map_err(|_| ApiError::InvalidSince)?,
+    };
+    let state = app.jobs.snapshots.get(&id).await?.ok_or(ApiError::UnknownJob)?;
+    if state.is_end() && seen >= state.seq {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let watch = app.feed.watch(&id, seen);
+    let frames = stream::unfold(Some((watch, seen)), |at| async move {
+        let (watch, seen) = at?;
+        let frame = next(&watch, seen).await;
+        let event = Event::default().event("status").id(frame.seq.to_string()).data(frame.text.as_str());
+        let next = (!frame.is_end).then_some((watch, frame.seq));
+        Some((Ok::<_, Infallible>(event), next))
+    });
+    let frames = frames.take_until(app.tasks.shutdown().cancelled_owned());
+    let keep_alive = KeepAlive::new().interval(WS_PING_INTERVAL);
+    // Proxies otherwise gather what should be live.
+    let headers = [(header::CACHE_CONTROL, "no-store"), (header::HeaderName::from_static("x-accel-buffering"), "no")];
+    Ok((headers, Sse::new(frames).keep_alive(keep_alive)).into_response())
+}
+
+/// The next frame that is newer than what the client has.
+async fn next(watch: &Watch, seen: u64) -> Arc<crate::feed::Frame> {
+    loop {
+        let frame = watch.next().await;
+        if frame.seq > seen {
+            return frame;
+        }
+        if frame.seq < seen {
+            watch.refresh(seen);
+        }
+    }
+}

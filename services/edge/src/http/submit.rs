@@ -1,0 +1,69 @@
+//! `POST /api/download`
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::Value;
+
+use millrace_domain::{Command, JobId, Refusal, Submission, wire::JobStatus};
+use millrace_runtime::jobs::ExecuteError;
+
+use super::{idempotency::Key, problem::ApiError};
+use crate::App;
+
+/// Stores a job. 202 means stored: from then on every edge knows it.
+pub async fn submit(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    if !is_json(&headers) {
+        return Err(ApiError::UnsupportedMediaType);
+    }
+    let key = Key::of(&headers)?;
+    let submission = parse(&body.map_err(|_| ApiError::BodyTooLarge)?)?;
+    let fresh = JobId::from_entropy(rand::random());
+    let id = match &key {
+        None => fresh,
+        Some(key) => app.keys.reserve(key, &submission, fresh).await?,
+    };
+    let state = match app.jobs.execute(&id, None, &Command::Submit(submission)).await {
+        // A repeat: the job as it stands by now.
+        Err(ExecuteError::Refused(Refusal::Exists)) => app.jobs.snapshots.get(&id).await?.ok_or(ApiError::UnknownJob)?,
+        outcome => {
+            let state = outcome?;
+            tracing::info!(job = %id, url = %state.submission.url, "submitted");
+            state
+        }
+    };
+    let location = [(header::LOCATION, format!("/api/status/{id}"))];
+    let status = JobStatus::new(&state, &app.config.public_base_url);
+    Ok((StatusCode::ACCEPTED, location, Json(status)).into_response())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// Field by field, so that each has an error of its own.
+fn parse(body: &[u8]) -> Result<Submission, ApiError> {
+    let body: Value = serde_json::from_slice(body).map_err(|error| ApiError::MalformedBody(error.to_string()))?;
+    let Value::Object(body) = body else { return Err(ApiError::MalformedBody("it is no object".into())) };
+    let url = body.get("url").and_then(Value::as_str).ok_or(ApiError::MissingUrl)?;
+    let url = url.parse().map_err(ApiError::InvalidUrl)?;
+    let quality = match body.get("quality") {
+        None | Some(Value::Null) => None,
+        Some(quality) => {
+            let text = quality.as_str().unwrap_or_default();
+            Some(text.parse().map_err(ApiError::InvalidQuality)?)
+        }
+    };
+    Ok(Submission { url, quality })
+}
