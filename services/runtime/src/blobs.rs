@@ -18,6 +18,7 @@ use object_store::{
 };
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
 
 use millrace_domain::{
     Provider,
@@ -130,12 +131,18 @@ impl Blobs {
         }
     }
 
-    /// Puts the file at `path` under `key`, by multipart upload; hashes on the way. Whoever drops the future before
-    /// its end leaves an unfinished upload; an error does not.
+    /// Puts the file at `path` under `key`, by multipart upload; hashes on the way. Canceled or failed, it aborts the
+    /// upload; dropping the future does not.
     ///
     /// # Errors
-    /// When the file cannot be read or the store does not take it.
-    pub async fn put_file(&self, key: &str, path: &Path, labels: &Labels) -> anyhow::Result<Receipt> {
+    /// When the file cannot be read, the store does not take it, or `cancel` was cancelled.
+    pub async fn put_file(
+        &self,
+        key: &str,
+        path: &Path,
+        labels: &Labels,
+        cancel: &CancellationToken,
+    ) -> anyhow::Result<Receipt> {
         let key = Key::parse(key).with_context(|| format!("{key:?} is no key"))?;
         let file = tokio::fs::File::open(path).await.with_context(|| format!("cannot open {}", path.display()))?;
         // A folder keeps no attributes; what a browser is told of its files comes from the job's state.
@@ -148,7 +155,7 @@ impl Blobs {
         };
         let options = PutMultipartOptions { attributes, ..Default::default() };
         let upload = self.store.put_multipart_opts(&key, options).await.context("the store does not begin an upload")?;
-        send(file, upload).await
+        send(file, upload, cancel).await
     }
 
     /// An address under which anybody can fetch the file for `valid`; `None` where the store has none (a folder).
@@ -189,11 +196,15 @@ impl Blobs {
     }
 }
 
-async fn send(mut file: tokio::fs::File, upload: Box<dyn MultipartUpload>) -> anyhow::Result<Receipt> {
+async fn send(
+    mut file: tokio::fs::File,
+    upload: Box<dyn MultipartUpload>,
+    cancel: &CancellationToken,
+) -> anyhow::Result<Receipt> {
     let mut upload = WriteMultipart::new_with_chunk_size(upload, UPLOAD_PART_BYTES);
     let mut hash = Sha256::new();
     let mut size = 0;
-    let sent = async {
+    let sending = async {
         loop {
             let mut chunk = BytesMut::with_capacity(1024 * 1024);
             while chunk.len() < chunk.capacity() && file.read_buf(&mut chunk).await? > 0 {}
@@ -205,8 +216,8 @@ async fn send(mut file: tokio::fs::File, upload: Box<dyn MultipartUpload>) -> an
             upload.wait_for_capacity(UPLOAD_PARTS_IN_FLIGHT_MAX).await.context("the store does not take a part")?;
             upload.put(chunk.freeze());
         }
-    }
-    .await;
+    };
+    let sent = cancel.run_until_cancelled(sending).await.unwrap_or_else(|| Err(anyhow::anyhow!("canceled")));
     if let Err(error) = sent {
         // Nothing is cleaned up on drop; a store that does not answer keeps the parts until its own rule removes them.
         if let Err(error) = upload.abort().await {

@@ -21,6 +21,15 @@ pub struct Jobs {
     pub snapshots: Snapshots,
 }
 
+/// What to do when an append's outcome stays unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Give up after [`millrace_domain::limits::APPEND_RETRY_MAX`]: somebody waits for the answer.
+    Bounded,
+    /// Send the same append until the log takes or refuses it: a state change waits for the log.
+    Endless,
+}
+
 /// Why a command was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExecuteError {
@@ -53,13 +62,22 @@ impl Jobs {
         id: &JobId,
         known: Option<JobState>,
         command: &Command,
+        patience: Patience,
     ) -> Result<JobState, ExecuteError> {
         let mut state = known;
         'deciding: for _ in 0..DECIDE_ATTEMPTS_MAX {
             for body in decide(state.as_ref(), command.clone(), now())? {
                 let expected = state.as_ref().map_or(0, |state| state.events_seq);
                 let append = Append::new(id, expected, &Event { at: now(), body });
-                match self.log.append(&append).await {
+                let appended = loop {
+                    match self.log.append(&append).await {
+                        Err(AppendError::Unavailable(why)) if patience == Patience::Endless => {
+                            tracing::warn!(job = %id, why, "the log is not available; a state change waits for it");
+                        }
+                        appended => break appended,
+                    }
+                };
+                match appended {
                     Ok(seq) => state = fold(state, id, &append.entry(seq)),
                     Err(AppendError::Conflict { .. }) => {
                         state = self.snapshots.get_from_leader(id).await?;

@@ -1,3 +1,82 @@
-//! The worker: takes jobs, downloads and stores.
+//! The worker: claims jobs, downloads and stores them, and reports every step to the log.
+//!
+//! The modules stand in the order in which a job meets them.
 
+mod config;
+mod intake;
+mod attempt;
+mod journal;
 pub mod media;
+mod metrics;
+mod workspace;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use async_nats::jetstream;
+use millrace_runtime::{
+    blobs::Blobs,
+    jobs::Jobs,
+    log::Log,
+    provision,
+    queue::Queue,
+    service::{Service, Shell},
+    snapshots::Snapshots,
+};
+use tokio_util::sync::CancellationToken;
+
+pub use config::Config;
+
+/// How the process is run.
+pub const SERVICE: Service<Config> = Service {
+    name: "millrace-worker",
+    about: "Takes jobs from Millrace's queue, downloads the videos and puts them into object storage.",
+    admin_port: 9102,
+    settings: config::SETTINGS,
+    read: config::read,
+    shutdown_max: |_| Duration::from_secs(25),
+};
+
+/// What every attempt needs.
+pub(crate) struct Worker {
+    name: String,
+    jobs: Jobs,
+    queue: Queue,
+    blobs: Blobs,
+    tools: media::Tools,
+    workspace: workspace::Workspace,
+    metrics: metrics::Metrics,
+    shutdown: CancellationToken,
+}
+
+/// Starts the worker's tasks.
+///
+/// # Errors
+/// When a tool is missing or too old, NATS is not set up as needed, or a folder cannot be used.
+pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
+    let Shell { nats, health, registry, tasks } = shell;
+    let tools = config.tools.resolve()?;
+    let versions = tools.check().await?;
+    tracing::info!(yt_dlp = versions.yt_dlp, ffmpeg = versions.ffmpeg, "the tools are there");
+    let context = jetstream::new(nats.client.clone());
+    provision::check(&context).await?;
+    let log = Log::open(&nats.client, &registry).await?;
+    let queue = Queue::open(&context, log.clone()).await?;
+    let worker = Arc::new(Worker {
+        name: config.name.clone(),
+        jobs: Jobs { snapshots: Snapshots::new(&nats.client, log.clone()), log },
+        queue,
+        blobs: Blobs::open(&config.storage)?,
+        tools,
+        workspace: workspace::Workspace::open(&config.work_dir)
+            .with_context(|| format!("cannot use the work folder {}", config.work_dir.display()))?,
+        metrics: metrics::Metrics::register(&registry)?,
+        shutdown: tasks.shutdown(),
+    });
+    tracing::info!(name = config.name, slots = config.slots, "the worker takes jobs");
+    let check = health.check("queue");
+    for _ in 0..config.slots.get() {
+        tasks.spawn("slot", intake::slot(worker.clone(), check.clone()));
+    }
+    Ok(())
+}

@@ -10,6 +10,8 @@ use axum::{
 };
 use millrace_domain::{Command, wire::JobStatus};
 
+use millrace_runtime::jobs::Patience;
+
 use super::problem::{ApiError, job_id};
 use crate::App;
 
@@ -17,7 +19,7 @@ use crate::App;
 pub async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let id = job_id(&id)?;
     let known = app.jobs.snapshots.get(&id).await?;
-    let state = app.jobs.execute(&id, known, &Command::Cancel).await?;
+    let state = app.jobs.execute(&id, known, &Command::Cancel, Patience::Bounded).await?;
     tracing::info!(job = %id, "canceled");
     Ok((StatusCode::ACCEPTED, Json(JobStatus::new(&state, &app.config.public_base_url))).into_response())
 }

@@ -12,7 +12,7 @@ use axum::{
 use serde_json::Value;
 
 use millrace_domain::{Command, JobId, Refusal, Submission, wire::JobStatus};
-use millrace_runtime::jobs::ExecuteError;
+use millrace_runtime::jobs::{ExecuteError, Patience};
 
 use super::{idempotency::Key, problem::ApiError};
 use crate::App;
@@ -33,7 +33,7 @@ pub async fn submit(
         None => fresh,
         Some(key) => app.keys.reserve(key, &submission, fresh).await?,
     };
-    let state = match app.jobs.execute(&id, None, &Command::Submit(submission)).await {
+    let state = match app.jobs.execute(&id, None, &Command::Submit(submission), Patience::Bounded).await {
         // A repeat: the job as it stands by now.
         Err(ExecuteError::Refused(Refusal::Exists)) => app.jobs.snapshots.get(&id).await?.ok_or(ApiError::UnknownJob)?,
         outcome => {

@@ -1,0 +1,180 @@
+//! One attempt: download, upload, complete. It reports to the journal and stops when the journal's writer says so.
+
+use millrace_domain::{
+    EventBody, JobState, Stage,
+    event::{Failure, StoredFile},
+    failure::FailureKind,
+    files,
+};
+use millrace_runtime::{blobs::Labels, now, queue::Delivery};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Worker,
+    journal::{Journal, Stop, journal},
+    media::{self, MediaError, Step},
+};
+
+/// How an attempt ended.
+pub enum Outcome {
+    /// The job is at its end, by us (with the error code if it failed) or by somebody else.
+    Ended(&'static str),
+    /// The worker is to stop, and has said so in the log.
+    Stopped,
+    /// Another worker has the job.
+    Fenced,
+}
+
+impl Outcome {
+    /// For the metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Ended(how) => how,
+            Self::Stopped => "stopped",
+            Self::Fenced => "fenced",
+        }
+    }
+}
+
+/// Runs the attempt that `state` has begun, and holds the lease meanwhile. Leaves no process and no temporary file.
+pub async fn run(worker: &Worker, state: JobState, delivery: &Delivery) -> Outcome {
+    let (id, attempt) = (state.job_id.clone(), state.attempt);
+    tracing::info!(job = %id, attempt, url = %state.submission.url, "started");
+    let (journal, writer) = journal(worker.jobs.clone(), state.clone());
+    let cancel = CancellationToken::new();
+    let work = async {
+        let stored = work(worker, &state, journal, &cancel).await;
+        tracing::debug!(job = %id, attempt, "the work is over");
+        stored
+    };
+    let write = async {
+        let written = writer.run().await;
+        cancel.cancel();
+        written
+    };
+    let stop = async {
+        tokio::select! {
+            () = worker.shutdown.cancelled() => cancel.cancel(),
+            () = cancel.cancelled() => {}
+        }
+    };
+    let (stored, written, (), ()) = tokio::join!(work, write, stop, hold(delivery, worker, &cancel));
+    match written {
+        Ok(state) => {
+            tracing::info!(job = %id, attempt, stage = ?state.stage, "the attempt is over");
+            match state.stage {
+                Stage::Completed => Outcome::Ended("completed"),
+                Stage::Failed => Outcome::Ended("failed"),
+                Stage::Canceled => Outcome::Ended("ended"),
+                _ => Outcome::Stopped,
+            }
+        }
+        Err(stop) => {
+            tracing::info!(job = %id, attempt, ?stop, "the attempt was stopped");
+            // What was stored belongs to nobody: the log does not tell of it.
+            if let Some(key) = stored
+                && let Err(error) = worker.blobs.delete(&key).await
+            {
+                tracing::warn!(job = %id, key, %error, "a file of a stopped attempt could not be removed");
+            }
+            match stop {
+                Stop::Ended(_) => Outcome::Ended("ended"),
+                Stop::Fenced => Outcome::Fenced,
+            }
+        }
+    }
+}
+
+/// Renews the lease until the attempt is over.
+async fn hold(delivery: &Delivery, worker: &Worker, over: &CancellationToken) {
+    let mut ticks = interval(worker.queue.lease() / 3);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = over.cancelled() => return,
+            _ = ticks.tick() => {
+                if let Err(error) = delivery.extend().await {
+                    tracing::warn!(job = %delivery.id, %error, "the lease could not be renewed");
+                }
+            }
+        }
+    }
+}
+
+/// Does the work and reports it; the last thing reported is the end of the attempt. Returns the key of a stored file.
+async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &CancellationToken) -> Option<String> {
+    let mut stored = None;
+    let end = match attempt(worker, state, &journal, cancel, &mut stored).await {
+        Ok(()) => EventBody::Completed,
+        Err(_) if worker.shutdown.is_cancelled() => {
+            let kind = FailureKind::WorkerStopped;
+            EventBody::Retrying { code: kind.code().into(), message: kind.sentence().into(), until: now() }
+        }
+        // Stopped by the writer, which takes no more.
+        Err(_) if cancel.is_cancelled() => return stored,
+        Err(failure) => EventBody::Failed(failure),
+    };
+    journal.change(end);
+    stored
+}
+
+async fn attempt(
+    worker: &Worker,
+    state: &JobState,
+    journal: &Journal,
+    cancel: &CancellationToken,
+    stored: &mut Option<String>,
+) -> Result<(), Failure> {
+    let id = &state.job_id;
+    let scratch = worker.workspace.scratch(id, state.attempt).map_err(|error| {
+        tracing::error!(job = %id, %error, "no folder could be made for the download");
+        FailureKind::WorkerFailed.failure()
+    })?;
+    let request = media::Request {
+        url: &state.submission.url,
+        quality: state.submission.quality,
+        folder: scratch.path(),
+        proxy: None,
+    };
+    let steps = |step| match step {
+        Step::Info(video_info) => journal.change(EventBody::Info { video_info }),
+        Step::Progress(progress) => journal.progress(progress),
+    };
+    let media = media::download(&worker.tools, request, steps, cancel).await.map_err(|error| {
+        if let MediaError::Failed(reason) = &error {
+            tracing::warn!(job = %id, code = reason.kind.code(), detail = reason.detail, "the download failed");
+        }
+        error.failure()
+    })?;
+    worker.metrics.bytes_downloaded.inc_by(media.size);
+
+    let storage_provider = worker.blobs.provider();
+    let video_info = Some(media.info.clone());
+    journal.change(EventBody::Downloaded { file_size: media.size, storage_provider, video_info });
+    journal.change(EventBody::Uploading { storage_provider });
+    let file_name = files::file_name(media.info.title.as_deref(), &media.extension);
+    let key = files::key(id, state.attempt, &file_name);
+    let labels = Labels {
+        content_type: media.content_type.clone(),
+        content_disposition: files::content_disposition(&file_name),
+    };
+    let receipt = worker.blobs.put_file(&key, &media.path, &labels, cancel).await.map_err(|error| {
+        tracing::warn!(job = %id, error = format!("{error:#}"), "the file could not be stored");
+        FailureKind::StorageFailed.failure()
+    })?;
+    *stored = Some(key.clone());
+    worker.metrics.bytes_stored.inc_by(receipt.size);
+
+    journal.change(EventBody::Uploaded(StoredFile {
+        key,
+        file_size: receipt.size,
+        sha256: receipt.sha256,
+        content_type: media.content_type,
+        file_name,
+    }));
+    if let Err(error) = scratch.remove() {
+        tracing::warn!(job = %id, %error, "the download's folder could not be removed");
+    }
+    Ok(())
+}

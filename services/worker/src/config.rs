@@ -1,0 +1,95 @@
+//! What can be configured about a worker.
+
+use std::{
+    num::NonZeroU16,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use millrace_runtime::{
+    blobs::{Location, STORAGE},
+    config::{Reader, Setting},
+};
+
+use crate::media::Tools;
+
+const SLOTS: Setting = Setting::new("slots", "NUMBER", "2", "How many jobs this worker does at once.");
+const NAME: Setting = Setting::optional("name", "NAME", "The worker's name in events and logs; default: host and process id.");
+const WORK_DIR: Setting =
+    Setting::new("work-dir", "FOLDER", ".millrace/work", "For downloads under way; emptied by itself, also after a crash.");
+const YT_DLP: Setting = Setting::new("yt-dlp", "PROGRAM", "yt-dlp", "The downloader: a path, or a name on PATH.");
+const FFMPEG: Setting = Setting::new("ffmpeg", "PROGRAM", "ffmpeg", "ffmpeg: a path, or a name on PATH.");
+const FFPROBE: Setting = Setting::new("ffprobe", "PROGRAM", "ffprobe", "ffprobe: a path, or a name on PATH.");
+
+/// In the order of `--help`.
+pub const SETTINGS: &[&Setting] = &[&SLOTS, &NAME, &STORAGE, &WORK_DIR, &YT_DLP, &FFMPEG, &FFPROBE];
+
+/// A worker's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Jobs at once.
+    pub slots: NonZeroU16,
+    /// Told in `started` events.
+    pub name: String,
+    /// Where files go.
+    pub storage: Location,
+    /// For downloads under way.
+    pub work_dir: PathBuf,
+    /// The programs, as configured.
+    pub tools: Programs,
+}
+
+/// Programs by path or name.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    yt_dlp: PathBuf,
+    ffmpeg: PathBuf,
+    ffprobe: PathBuf,
+}
+
+/// Reads the configuration.
+pub fn read(reader: &mut Reader<'_>) -> Option<Config> {
+    let slots = reader.value(&SLOTS);
+    let name = reader.optional(&NAME);
+    let storage = reader.value(&STORAGE);
+    let work_dir = reader.value(&WORK_DIR);
+    let (yt_dlp, ffmpeg, ffprobe) = (reader.value(&YT_DLP), reader.value(&FFMPEG), reader.value(&FFPROBE));
+    Some(Config {
+        slots: slots?,
+        name: name?.unwrap_or_else(own_name),
+        storage: storage?,
+        work_dir: work_dir?,
+        tools: Programs { yt_dlp: yt_dlp?, ffmpeg: ffmpeg?, ffprobe: ffprobe? },
+    })
+}
+
+fn own_name() -> String {
+    let host = rustix::system::uname();
+    format!("{}-{}", host.nodename().to_string_lossy(), std::process::id())
+}
+
+impl Programs {
+    /// Finds them: a name without a slash is looked up on PATH. The tools themselves run with an empty environment.
+    ///
+    /// # Errors
+    /// When one is not there.
+    pub fn resolve(&self) -> anyhow::Result<Tools> {
+        Ok(Tools {
+            yt_dlp: find(&self.yt_dlp, &YT_DLP)?,
+            ffmpeg: find(&self.ffmpeg, &FFMPEG)?,
+            ffprobe: find(&self.ffprobe, &FFPROBE)?,
+        })
+    }
+}
+
+fn find(program: &Path, setting: &Setting) -> anyhow::Result<PathBuf> {
+    let hint = || format!("install it, or say where it is with --{}", setting.flag);
+    if program.components().count() > 1 {
+        return program.canonicalize().with_context(|| format!("{} is not there; {}", program.display(), hint()));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    match std::env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| candidate.is_file()) {
+        Some(found) => Ok(found),
+        None => bail!("{} is not on PATH; {}", program.display(), hint()),
+    }
+}

@@ -1,0 +1,34 @@
+//! The worker's metrics.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// All of them.
+pub struct Metrics {
+    pub running: IntGauge,
+    pub attempts: IntCounterVec,
+    pub bytes_downloaded: IntCounter,
+    pub bytes_stored: IntCounter,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn register(registry: &Registry) -> anyhow::Result<Self> {
+        let metrics = Self {
+            running: IntGauge::new("millrace_worker_attempts_running", "Attempts under way")?,
+            attempts: IntCounterVec::new(
+                Opts::new(
+                    "millrace_worker_attempts_total",
+                    "Attempts that ended here: completed, an error code, ended (by somebody else), fenced or stopped",
+                ),
+                &["outcome"],
+            )?,
+            bytes_downloaded: IntCounter::new("millrace_worker_downloaded_bytes_total", "Bytes of downloaded files")?,
+            bytes_stored: IntCounter::new("millrace_worker_stored_bytes_total", "Bytes that went to the object store")?,
+        };
+        registry.register(Box::new(metrics.running.clone()))?;
+        registry.register(Box::new(metrics.attempts.clone()))?;
+        registry.register(Box::new(metrics.bytes_downloaded.clone()))?;
+        registry.register(Box::new(metrics.bytes_stored.clone()))?;
+        Ok(metrics)
+    }
+}
