@@ -25,11 +25,15 @@ impl NatsArgs {
         if let Some(path) = &self.nats_credentials {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read the NATS credentials {}", path.display()))?;
-            options =
-                options.credentials(&text).with_context(|| format!("{} is no NATS credentials file", path.display()))?;
+            options = options
+                .credentials(&text)
+                .with_context(|| format!("{} is no NATS credentials file", path.display()))?;
         }
         options.connect(&urls[..]).await.with_context(|| {
-            format!("no NATS answers at {}; start one with `cargo dev up`, or name another with --nats-url", self.nats_url)
+            format!(
+                "no NATS answers at {}; start one with `cargo dev up`, or name another with --nats-url",
+                self.nats_url
+            )
         })
     }
 }

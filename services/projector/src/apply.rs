@@ -56,7 +56,7 @@ impl Apply {
 
     /// Tries to write every job once; those that are done leave `jobs`.
     async fn round(&mut self, jobs: &mut HashMap<JobId, Vec<Entry>>) -> Result<(), String> {
-        let unknown: Vec<_> = jobs.keys().filter(|id| !self.cache.contains_key(id)).cloned().collect();
+        let unknown: Vec<_> = jobs.keys().filter(|id| !self.cache.contains_key(*id)).cloned().collect();
         let mut known = self.snapshots.projected(&unknown).await.map_err(|error| error.to_string())?;
         for id in jobs.keys() {
             if let Some(cached) = self.cache.remove(id) {

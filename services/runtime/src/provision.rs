@@ -148,7 +148,7 @@ impl Definition {
     }
 
     async fn get(&self, context: &jetstream::Context) -> anyhow::Result<Option<Value>> {
-        match request(context, self.subject("INFO"), &Value::Null).await? {
+        match request(context, self.subject("INFO"), &json!({})).await? {
             Ok(mut info) => Ok(Some(info["config"].take())),
             Err(error) if error["code"] == 404 => Ok(None),
             Err(error) => bail!("cannot read {}: {}", self.name(), error["description"]),

@@ -109,6 +109,8 @@ where
     let listener = admin::bind(ADMIN_LISTEN.flag, address).await?;
     let stopping = health.check("shutdown");
     stopping.pass();
+    // Before the port answers: a connection to NATS alone does not make a service ready.
+    let started = health.check("start");
     // The admin port answers until the process ends, so that readiness is seen to fail while it drains.
     tokio::spawn(admin::serve(listener, health.clone(), registry.clone(), Default::default()));
     let shutdown = tasks.shutdown();
@@ -120,11 +122,13 @@ where
     let check = health.check("nats");
     let starting = async {
         let nats = Nats::connect(&common.nats, service.name, check).await?;
-        start(own, Shell { nats, health, registry, tasks: tasks.clone() }).await
+        start(own, Shell { nats, health, registry, tasks: tasks.clone() }).await?;
+        started.pass();
+        anyhow::Ok(())
     };
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
-        started = starting => started?,
+        outcome = starting => outcome?,
         _ = terminate.recv() => return Ok(()),
         _ = tokio::signal::ctrl_c() => return Ok(()),
     }

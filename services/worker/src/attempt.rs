@@ -137,8 +137,12 @@ async fn attempt(
         folder: scratch.path(),
         proxy: None,
     };
+    let mut informed = false;
     let steps = |step| match step {
-        Step::Info(video_info) => journal.change(EventBody::Info { video_info }),
+        Step::Info(video_info) => {
+            informed = true;
+            journal.change(EventBody::Info { video_info });
+        }
         Step::Progress(progress) => journal.progress(progress),
     };
     let media = media::download(&worker.tools, request, steps, cancel).await.map_err(|error| {
@@ -149,6 +153,9 @@ async fn attempt(
     })?;
     worker.metrics.bytes_downloaded.inc_by(media.size);
 
+    if !informed {
+        journal.change(EventBody::Info { video_info: media.info.clone() });
+    }
     let storage_provider = worker.blobs.provider();
     let video_info = Some(media.info.clone());
     journal.change(EventBody::Downloaded { file_size: media.size, storage_provider, video_info });

@@ -52,13 +52,17 @@ impl Data {
     /// The streams that nats-server has stored here. It passes over those that it cannot read, with a line in its log only.
     pub fn streams(&self) -> BTreeSet<String> {
         let Ok(entries) = std::fs::read_dir(self.nats().join("jetstream/$G/streams")) else { return BTreeSet::new() };
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| !name.starts_with('.')).collect()
     }
 }
 
 fn make_folder(path: &Path) -> anyhow::Result<()> {
     if path.exists() && !path.is_dir() {
-        bail!("{} is in the place of a data folder and is no folder; move it away, or choose another folder with --data", path.display());
+        bail!(
+            "{} is in the place of a data folder and is no folder; move it away, or choose another folder with --data",
+            path.display()
+        );
     }
     std::fs::create_dir_all(path).with_context(|| unusable(path))
 }
@@ -88,10 +92,14 @@ fn lock(path: &Path, folder: &Path) -> anyhow::Result<File> {
             );
         }
         Err(TryLockError::Error(error)) => {
-            return Err(error).with_context(|| format!("cannot lock {}; put the data folder on a local disk", path.display()));
+            return Err(error)
+                .with_context(|| format!("cannot lock {}; put the data folder on a local disk", path.display()));
         }
     }
-    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id())).with_context(|| unusable(folder))?;
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| write!(file, "{}", std::process::id()))
+        .with_context(|| unusable(folder))?;
     Ok(file)
 }
 

@@ -128,7 +128,13 @@ impl Flags {
     }
 
     /// A flag wins over a variable, so it is left out where the user's choice counts.
-    fn set_unless(&mut self, variable: &str, env: &BTreeMap<String, String>, flag: &str, value: impl std::fmt::Display) {
+    fn set_unless(
+        &mut self,
+        variable: &str,
+        env: &BTreeMap<String, String>,
+        flag: &str,
+        value: impl std::fmt::Display,
+    ) {
         if !env.contains_key(variable) {
             self.set(flag, value);
         }

@@ -35,7 +35,8 @@ pub async fn prepare(
     before: impl IntoIterator<Item = String>,
 ) -> anyhow::Result<()> {
     let context = jetstream::new(connect(server, url, data).await?);
-    let there: Vec<String> = context.stream_names().try_collect().await.context("nats-server does not list its streams")?;
+    let there: Vec<String> =
+        context.stream_names().try_collect().await.context("nats-server does not list its streams")?;
     if let Some(lost) = before.into_iter().find(|name| !there.contains(name)) {
         bail!(
             "nats-server cannot read its stream {lost} in {}, and nothing was changed; repair it, or move that folder away to \

@@ -47,17 +47,16 @@ pub fn check_free(ports: &[Port]) -> anyhow::Result<()> {
 
 /// The process that listens on `port`, as far as Linux tells us: `nats-server (process 17)`.
 fn holder(port: u16) -> Option<String> {
-    let sockets: Vec<_> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|table| std::fs::read_to_string(table).ok())
-        .flat_map(|table| table.lines().skip(1).filter_map(|line| listener(line, port)).collect::<Vec<_>>())
-        .map(|inode| format!("socket:[{inode}]"))
-        .collect();
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    let sockets: Vec<_> =
+        lines.filter_map(|line| listener(line, port)).map(|inode| format!("socket:[{inode}]")).collect();
     let pids = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let mut files = std::fs::read_dir(entry.path().join("fd")).ok()?.flatten();
         let holds = files.any(|file| {
-            std::fs::read_link(file.path()).is_ok_and(|to| sockets.iter().any(|socket| to.as_os_str() == socket.as_str()))
+            std::fs::read_link(file.path())
+                .is_ok_and(|to| sockets.iter().any(|socket| to.as_os_str() == socket.as_str()))
         });
         holds.then_some(pid)
     });

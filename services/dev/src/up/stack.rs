@@ -71,12 +71,14 @@ impl Stack {
         let mut unclean = Vec::new();
         self.running.sort_by_key(|running| running.stage);
         for group in self.running.chunk_by_mut(|a, b| a.stage == b.stage) {
-            let (running, _ended): (Vec<_>, Vec<_>) =
-                group.iter_mut().partition(|running| running.service.exit_status().is_none());
-            for running in &running {
-                running.service.request_stop();
+            let mut alive = Vec::new();
+            for running in group {
+                if running.service.exit_status().is_none() {
+                    running.service.request_stop();
+                    alive.push(running);
+                }
             }
-            for running in running {
+            for running in alive {
                 match running.service.wait(STOP_MAX).await {
                     Ok(status) if status.success() => {}
                     Ok(status) => unclean.push(format!("{} ended with {status}", running.name)),

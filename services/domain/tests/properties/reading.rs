@@ -21,6 +21,15 @@ fn sprinkle(value: &mut Value, extra: &Value) {
     }
 }
 
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(fields) => fields.values().any(has_null),
+        Value::Array(items) => items.iter().any(has_null),
+        _ => false,
+    }
+}
+
 fn extra() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
@@ -49,6 +58,14 @@ proptest! {
         let mut value = serde_json::to_value(&state).unwrap();
         sprinkle(&mut value, &extra);
         prop_assert_eq!(serde_json::from_value::<JobState>(value).unwrap(), state);
+    }
+
+    #[test]
+    fn nothing_is_ever_written_as_null(event in event(), entries in garbage()) {
+        prop_assert!(!has_null(&serde_json::to_value(&event).unwrap()), "{event:?}");
+        if let Some(state) = (Log { entries }).newest() {
+            prop_assert!(!has_null(&serde_json::to_value(&state).unwrap()), "{state:?}");
+        }
     }
 
     #[test]

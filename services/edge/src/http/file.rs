@@ -34,6 +34,9 @@ pub async fn file(
     let served = ServeFile::new_with_mime(path, &mime).oneshot(request).await;
     let mut response = match served {
         Ok(response) if response.status() == StatusCode::NOT_FOUND => return Err(ApiError::FileGone),
+        Ok(response) if response.status() == StatusCode::RANGE_NOT_SATISFIABLE => {
+            return Err(ApiError::RangeNotSatisfiable { file_size: stored.file_size });
+        }
         Ok(response) => response.map(Body::new),
         Err(infallible) => match infallible {},
     };

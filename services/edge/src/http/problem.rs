@@ -34,6 +34,9 @@ pub enum ApiError {
     AlreadyEnded(Refusal),
     NotCompleted,
     FileGone,
+    RangeNotSatisfiable {
+        file_size: u64,
+    },
     /// The log or the state bucket does not answer; the text is for the log file.
     LogUnavailable(String),
     StorageUnavailable(String),
@@ -50,6 +53,7 @@ impl ApiError {
             Self::NoSuchPath | Self::UnknownJob | Self::FileGone => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::AlreadyEnded(_) | Self::NotCompleted => StatusCode::CONFLICT,
+            Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::InvalidUrl(_) | Self::MissingUrl | Self::InvalidQuality(_) | Self::IdempotencyKeyReused => {
@@ -80,6 +84,7 @@ impl ApiError {
             Self::AlreadyEnded(_) => "already_ended",
             Self::NotCompleted => "not_completed",
             Self::FileGone => "file_gone",
+            Self::RangeNotSatisfiable { .. } => "range_not_satisfiable",
             Self::LogUnavailable(_) => "log_unavailable",
             Self::StorageUnavailable(_) => "storage_unavailable",
             Self::Stopping => "stopping",
@@ -112,6 +117,7 @@ impl ApiError {
             Self::AlreadyEnded(refusal) => format!("{}.", sentence(&refusal.to_string())),
             Self::NotCompleted => "The job has no file, since it is not completed.".into(),
             Self::FileGone => "The file has been removed from the storage.".into(),
+            Self::RangeNotSatisfiable { file_size } => format!("The file has {file_size} bytes; the range is beyond them."),
             Self::LogUnavailable(_) => {
                 "The job log cannot be reached at the moment. Try again in a few seconds; with an Idempotency-Key a \
                  repeat is safe."
@@ -148,6 +154,11 @@ impl IntoResponse for ApiError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if let Self::RangeNotSatisfiable { file_size } = self
+            && let Ok(range) = HeaderValue::from_str(&format!("bytes */{file_size}"))
+        {
+            headers.insert(header::CONTENT_RANGE, range);
         }
         if status == StatusCode::UPGRADE_REQUIRED {
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

@@ -1,0 +1,13 @@
+//! The whole system as its users have it: real processes, a real nats-server, a real HTTP source with real media, a
+//! WebSocket client that is not ours. Every HTTP answer is held against `schemas/openapi.json` and every message
+//! against its schema; at the end of each test the projected states are held against the log by `cargo dev verify`.
+
+mod api;
+mod cancel;
+mod delivery;
+mod failures;
+mod http;
+#[cfg(feature = "s3")]
+mod s3;
+mod stack;
+mod watching;

@@ -1,0 +1,42 @@
+//! The main job with an S3-compatible store.
+
+use millrace_harness::s3::{ACCESS_KEY, BUCKET, REGION, S3Server, SECRET_KEY};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    delivery::hex,
+    stack::{Options, Stack, files_under},
+};
+
+#[tokio::test]
+async fn a_job_ends_in_a_bucket_and_its_link_redirects_to_a_signed_address() {
+    let s3 = S3Server::start().expect("an S3 server");
+    let env = [
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+        ("AWS_REGION", REGION.to_owned()),
+        ("AWS_ENDPOINT", s3.endpoint()),
+        ("AWS_ALLOW_HTTP", "true".to_owned()),
+    ];
+    let stack = Stack::start_with(Options {
+        env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        storage: Some(format!("s3://{BUCKET}")),
+        ..Default::default()
+    })
+    .await;
+    let end = stack.end_of("/page.html").await;
+    assert_eq!((&end["status"], &end["storageProvider"]), (&"completed".into(), &"s3".into()), "{end}");
+    let id = end["jobId"].as_str().unwrap();
+    let redirect = stack.api.get(&format!("/api/download/{id}/file")).await;
+    assert_eq!(redirect.status, 302);
+    let signed = redirect.header("location");
+    assert!(signed.starts_with(&s3.endpoint()) && signed.contains(&format!("jobs/{id}/1/")), "{signed}");
+    let file = reqwest::get(signed).await.unwrap();
+    assert_eq!(file.status(), 200);
+    assert_eq!(file.headers()["content-type"], "video/mp4");
+    assert!(file.headers()["content-disposition"].to_str().unwrap().starts_with("attachment;"));
+    assert_eq!(hex(&Sha256::digest(&file.bytes().await.unwrap())), stack.media.video_sha256());
+    assert!(files_under(&stack.folder.path().join("files")).is_empty(), "nothing goes to a folder");
+    stack.assert_no_leftovers();
+    stack.verify();
+}

@@ -1,0 +1,232 @@
+//! One whole system for one test, on ports of its own.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::Duration,
+};
+
+use millrace_harness::{
+    media::{MediaFiles, MediaServer, MediaSpec},
+    nats::{NatsOptions, NatsServer},
+    processes::{Service, ServiceOptions, free_port},
+    tools::Tools,
+    ws::{WatchOptions, Watcher},
+};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+
+/// How long a job may take on a busy machine.
+pub const JOB_MAX: Duration = Duration::from_secs(90);
+const READY_MAX: Duration = Duration::from_secs(30);
+
+/// What a test wants different.
+#[derive(Default)]
+pub struct Options {
+    /// More environment for edge and worker.
+    pub env: Vec<(String, String)>,
+    /// `--storage` instead of a folder.
+    pub storage: Option<String>,
+    /// No worker: jobs stay queued.
+    pub without_worker: bool,
+}
+
+/// The system. Dropped, all of it is gone.
+pub struct Stack {
+    pub api: Api,
+    pub media: MediaServer,
+    pub nats: NatsServer,
+    pub edge: Service,
+    pub worker: Option<Service>,
+    _projector: Service,
+    pub folder: tempfile::TempDir,
+    port: u16,
+}
+
+/// The outside programs, installed once.
+pub fn tools() -> &'static Tools {
+    static TOOLS: OnceLock<Tools> = OnceLock::new();
+    TOOLS.get_or_init(|| {
+        Tools::ensure_tests(&millrace_harness::checkout(), &mut |line| eprintln!("{line}")).expect("the tools")
+    })
+}
+
+/// The media that all tests share, made once for the checkout.
+pub fn media_files() -> &'static MediaFiles {
+    static FILES: OnceLock<MediaFiles> = OnceLock::new();
+    FILES.get_or_init(|| {
+        let folder = millrace_harness::checkout().join(".millrace/test-media");
+        MediaFiles::make(&folder, &tools().ffmpeg, &MediaSpec::default()).expect("media by ffmpeg")
+    })
+}
+
+impl Stack {
+    pub async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    pub async fn start_with(options: Options) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let media = MediaServer::start(media_files(), "127.0.0.1:0".parse().unwrap()).expect("the media server");
+        let nats = NatsServer::start(NatsOptions { program: Some(tools().nats_server.clone()), ..Default::default() })
+            .await
+            .expect("a nats-server");
+        let client = async_nats::connect(nats.url()).await.expect("NATS");
+        let context = async_nats::jetstream::new(client);
+        millrace_runtime::provision::apply(&context, None).await.expect("provisioned");
+
+        let storage = options.storage.clone().unwrap_or_else(|| folder.path().join("files").display().to_string());
+        let port = free_port();
+        let (projector_admin, edge_admin, worker_admin) = (free_port(), free_port(), free_port());
+        let common = |admin: u16| {
+            vec![
+                "--nats-url".into(),
+                nats.url(),
+                "--admin-listen".into(),
+                format!("127.0.0.1:{admin}"),
+                "--log".into(),
+                "debug,async_nats=info,hyper=info".into(),
+            ]
+        };
+        let spawn = |name: &str, admin: u16, more: Vec<String>| {
+            let env = options.env.iter().cloned().collect();
+            let args = common(admin).into_iter().chain(more).collect();
+            Service::spawn(name, ServiceOptions { args, env, ..Default::default() }).expect(name)
+        };
+        let mut projector = spawn("millrace-projector", projector_admin, vec![]);
+        let mut edge = spawn("millrace-edge", edge_admin, edge_args(port, &storage));
+        let mut worker = (!options.without_worker)
+            .then(|| spawn("millrace-worker", worker_admin, worker_args(&storage, &folder.path().join("work"))));
+        let admin = |port: u16| format!("http://127.0.0.1:{port}");
+        projector.wait_ready(&admin(projector_admin), READY_MAX).await.expect("the projector");
+        edge.wait_ready(&admin(edge_admin), READY_MAX).await.expect("the edge");
+        if let Some(worker) = &mut worker {
+            worker.wait_ready(&admin(worker_admin), READY_MAX).await.expect("the worker");
+        }
+        let api = Api::new(format!("http://127.0.0.1:{port}"));
+        Self { api, media, nats, edge, worker, _projector: projector, folder, port }
+    }
+
+    /// Submits a path of the media server; the job's id.
+    pub async fn submit(&self, path: &str) -> String {
+        self.submit_with(json!({"url": self.media.url(path)})).await
+    }
+
+    /// Submits; the job's id.
+    pub async fn submit_with(&self, body: Value) -> String {
+        let answer = self.api.post("/api/download", &body).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.json()["jobId"].as_str().expect("a job id").to_owned()
+    }
+
+    pub fn ws_url(&self, id: &str) -> String {
+        format!("ws://127.0.0.1:{}/ws/download/{id}", self.port)
+    }
+
+    pub fn watch(&self, id: &str) -> Watcher {
+        self.watch_with(id, WatchOptions::default())
+    }
+
+    pub fn watch_with(&self, id_and_query: &str, options: WatchOptions) -> Watcher {
+        Watcher::connect(&tools().python, &self.ws_url(id_and_query), options).expect("a watcher")
+    }
+
+    /// Every `status` message's `data` up to the end of the job.
+    pub async fn watch_to_end(&self, watcher: &mut Watcher) -> Vec<Value> {
+        let mut statuses = Vec::new();
+        loop {
+            let message = watcher.next_json(JOB_MAX).await.unwrap_or_else(|error| {
+                panic!(
+                    "{error:#}\nso far: {statuses:#?}\nworker: {}",
+                    self.worker.as_ref().map_or(String::new(), Service::log_tail)
+                )
+            });
+            self.api.assert_message(&message);
+            let data = message["data"].clone();
+            let ended = matches!(data["status"].as_str(), Some("completed" | "failed"));
+            statuses.push(data);
+            if ended {
+                return statuses;
+            }
+        }
+    }
+
+    /// Submits a path, watches it to its end and returns the last status.
+    pub async fn end_of(&self, path: &str) -> Value {
+        let id = self.submit(path).await;
+        let mut watcher = self.watch(&id);
+        self.watch_to_end(&mut watcher).await.pop().expect("a last message")
+    }
+
+    /// Nothing temporary is left and no tool runs for this system.
+    pub fn assert_no_leftovers(&self) {
+        let work = self.folder.path().join("work");
+        let left: Vec<_> = files_under(&work).into_iter().filter(|path| !path.ends_with("lock")).collect();
+        assert!(left.is_empty(), "temporary files are left: {left:?}");
+        let running = processes_naming(&work);
+        assert!(running.is_empty(), "processes are left: {running:?}");
+    }
+
+    /// What users have to check the projection: every state equals the fold of its log.
+    pub fn verify(&self) {
+        let output = Command::new(env!("CARGO_BIN_EXE_dev"))
+            .args(["verify", "--nats-url", &self.nats.url()])
+            .output()
+            .expect("dev verify runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "the projection differs from the log:\n{text}");
+    }
+}
+
+fn edge_args(port: u16, storage: &str) -> Vec<String> {
+    let strings = [
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+        "--public-base-url",
+        &format!("http://127.0.0.1:{port}"),
+        "--storage",
+        storage,
+        "--drain-seconds",
+        "1",
+    ];
+    strings.map(str::to_owned).to_vec()
+}
+
+fn worker_args(storage: &str, work: &Path) -> Vec<String> {
+    let tools = tools();
+    let path = |path: &Path| path.display().to_string();
+    vec![
+        "--storage".into(),
+        storage.into(),
+        "--work-dir".into(),
+        path(work),
+        "--name".into(),
+        "worker-under-test".into(),
+        "--yt-dlp".into(),
+        path(&tools.yt_dlp),
+        "--ffmpeg".into(),
+        path(&tools.ffmpeg),
+        "--ffprobe".into(),
+        path(&tools.ffprobe),
+    ]
+}
+
+/// Every file under a folder.
+pub fn files_under(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    paths.flat_map(|path| if path.is_dir() { files_under(&path) } else { vec![path] }).collect()
+}
+
+/// Command lines of running processes, other than the worker itself, that name a folder.
+fn processes_naming(folder: &Path) -> Vec<String> {
+    let folder = folder.display().to_string();
+    let entries = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(&folder) && !line.contains("millrace-worker"))
+        .collect()
+}
