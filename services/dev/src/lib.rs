@@ -5,6 +5,7 @@
 
 pub mod bench;
 mod connect;
+mod programs;
 mod provision;
 pub mod schemas;
 mod schemas_command;

@@ -1,12 +1,12 @@
 //! `cargo dev test`: everything that CI checks, in order, until the first failure.
 
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use millrace_harness::{checkout, tools::Tools};
 
-use crate::{schemas_command, terminal::Output};
+use crate::{programs::cargo, schemas_command, terminal::Output};
 
 /// One set for every step, so that nothing is compiled twice.
 const FEATURES: [&str; 2] = ["--features", "millrace-harness/s3"];
@@ -41,12 +41,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         output.plain(&format!("{tools:#?}"));
         step("Format");
         if has_component(&root, "fmt", output)? {
-            cargo(&root, &["fmt", "--all", "--check"])?;
+            run_cargo(&root, &["fmt", "--all", "--check"])?;
         }
         step("Lints");
         if has_component(&root, "clippy", output)? {
             let clippy = ["clippy", "--workspace", "--all-targets"];
-            cargo(&root, &[&clippy[..], &FEATURES, &["--", "-D", "warnings"]].concat())?;
+            run_cargo(&root, &[&clippy[..], &FEATURES, &["--", "-D", "warnings"]].concat())?;
         }
         step("Schemas");
         if schemas_command::check()? != ExitCode::SUCCESS {
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     step("Build");
     // All targets: with the same features of the dependencies as the tests, and with every binary that they start.
-    cargo(&root, &[&["build", "--workspace", "--all-targets"][..], &FEATURES].concat())?;
+    run_cargo(&root, &[&["build", "--workspace", "--all-targets"][..], &FEATURES].concat())?;
     step("Tests");
     let mut tests = [&["test", "--workspace"][..], &FEATURES].concat();
     if !args.filters.is_empty() {
@@ -63,18 +63,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         tests.extend(args.filters.iter().map(String::as_str));
     }
     // The last words are those of the test runners.
-    let status = command(&root).args(&tests).status().context("cargo did not run")?;
+    let status = cargo(&root).args(&tests).status().context("cargo did not run")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn command(root: &Path) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root);
-    command
-}
-
-fn cargo(root: &Path, args: &[&str]) -> anyhow::Result<()> {
-    let status = command(root).args(args).status().context("cargo did not run")?;
+fn run_cargo(root: &Path, args: &[&str]) -> anyhow::Result<()> {
+    let status = cargo(root).args(args).status().context("cargo did not run")?;
     if !status.success() {
         bail!("`cargo {}` has failed", args.join(" "));
     }
@@ -83,7 +77,7 @@ fn cargo(root: &Path, args: &[&str]) -> anyhow::Result<()> {
 
 /// Whether cargo has this component. CI must have it; elsewhere its step is passed over.
 fn has_component(root: &Path, name: &str, output: Output) -> anyhow::Result<bool> {
-    let there = command(root).args([name, "--version"]).output().is_ok_and(|output| output.status.success());
+    let there = cargo(root).args([name, "--version"]).output().is_ok_and(|output| output.status.success());
     if !there && std::env::var_os("CI").is_some_and(|value| value == "true") {
         bail!("`cargo {name}` is not installed; install it by `rustup component add {}`", component(name));
     }

@@ -5,7 +5,6 @@ mod data;
 mod layout;
 mod nats;
 mod ports;
-mod programs;
 mod sample;
 mod signals;
 mod stack;
@@ -20,12 +19,11 @@ use millrace_harness::{checkout, processes::Service, tools::Tools};
 use self::{
     data::Data,
     layout::Layout,
-    programs::Programs,
     sample::Sample,
     signals::Signals,
     stack::{Stack, Stage},
 };
-use crate::terminal::Output;
+use crate::{programs::{Programs, SERVICES}, terminal::Output};
 
 /// The exit code after a second Ctrl-C: that of a process which SIGINT has ended.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -92,7 +90,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let ports = layout::ports(&args);
     ports::check_free(&ports)?;
     if !args.no_build {
-        programs.build(&root)?;
+        programs.build(&root, &SERVICES)?;
     }
     let started = Instant::now();
     let tools = Tools::ensure(&root, &mut |words| output.say(words))?;

@@ -192,8 +192,8 @@ async fn a_service_that_dies_stops_everything_and_is_named() {
 fn a_taken_port_ends_it_with_one_sentence() {
     let data = tempfile::tempdir().unwrap();
     for flag in ["--port", "--nats-port", "--sample-port", "--admin-port"] {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let number = taken.local_addr().unwrap().port();
+        let number = three_in_a_row();
+        let _taken = TcpListener::bind(("127.0.0.1", number)).unwrap();
         let mut ports = Ports::free();
         match flag {
             "--port" => ports.edge = number,

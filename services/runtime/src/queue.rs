@@ -11,16 +11,20 @@ use millrace_domain::{
     subjects::{self, STREAM, WORKERS_CONSUMER},
 };
 
-use crate::log::Log;
+use crate::{log::Log, nats::Nats};
 
-/// How long one pull waits on the server; then it is renewed.
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// How long one pull waits on the server; then it is renewed, so a pull that the server has lost is noticed.
+///
+/// No idle heartbeats: a batch of async-nats 0.51 that has received one sleeps for ever (it returns `Pending` without
+/// a waker).
+const PULL_EXPIRES: Duration = Duration::from_secs(10);
 
 /// The workers' end of the queue.
 #[derive(Clone)]
 pub struct Queue {
     consumer: PullConsumer,
     log: Log,
+    nats: Nats,
     lease: Duration,
 }
 
@@ -42,13 +46,13 @@ impl Queue {
     ///
     /// # Errors
     /// When the consumer is not there.
-    pub async fn open(context: &jetstream::Context, log: Log) -> anyhow::Result<Self> {
-        let consumer: PullConsumer = context
+    pub async fn open(nats: &Nats, log: Log) -> anyhow::Result<Self> {
+        let consumer: PullConsumer = jetstream::new(nats.client.clone())
             .get_consumer_from_stream(WORKERS_CONSUMER, STREAM)
             .await
             .with_context(|| format!("cannot open the consumer {WORKERS_CONSUMER}"))?;
         let lease = consumer.cached_info().config.ack_wait;
-        Ok(Self { consumer, log, lease })
+        Ok(Self { consumer, log, nats: nats.clone(), lease })
     }
 
     /// How long a delivery is ours without a sign of life.
@@ -64,16 +68,22 @@ impl Queue {
     /// # Errors
     /// When the queue cannot be reached; try again after a pause.
     pub async fn next(&self) -> anyhow::Result<Option<Delivery>> {
+        let mut disturbances = self.nats.disturbances();
         let mut batch = self
             .consumer
             .batch()
             .max_messages(1)
             .expires(PULL_EXPIRES)
-            .heartbeat(PULL_EXPIRES / 6)
             .messages()
             .await
             .context("cannot pull from the queue")?;
-        let Some(message) = batch.next().await else { return Ok(None) };
+        let message = tokio::select! {
+            biased;
+            message = batch.next() => message,
+            // The server may have forgotten the pull. A delivery lost with it comes again after its lease.
+            _ = disturbances.recv() => return Ok(None),
+        };
+        let Some(message) = message else { return Ok(None) };
         let message = message.map_err(|error| anyhow::anyhow!(error)).context("cannot pull from the queue")?;
         let (seq, delivered) = {
             let info = message.info().map_err(|error| anyhow::anyhow!(error))?;

@@ -11,7 +11,7 @@ pub const LOG_FORMAT: Setting =
     Setting::new("log-format", "auto|pretty|json", "auto", "How logs are written; auto is pretty on a terminal.");
 /// `--log`
 pub const LOG: Setting =
-    Setting::new("log", "FILTER", "info", "What is logged, as a filter of tracing: info, debug, millrace_edge=debug,info.");
+    Setting::new("log", "FILTER", "info,async_nats=warn", "What is logged, as a filter of tracing: info, debug, millrace_edge=debug,info.");
 
 /// How logs are written.
 #[derive(Clone, Debug)]

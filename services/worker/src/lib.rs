@@ -61,7 +61,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let context = jetstream::new(nats.client.clone());
     provision::check(&context).await?;
     let log = Log::open(&nats.client, &registry).await?;
-    let queue = Queue::open(&context, log.clone()).await?;
+    let queue = Queue::open(&nats, log.clone()).await?;
     let worker = Arc::new(Worker {
         name: config.name.clone(),
         jobs: Jobs { snapshots: Snapshots::new(&nats.client, log.clone()), log },

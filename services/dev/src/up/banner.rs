@@ -6,7 +6,7 @@ use super::{layout::Layout, sample::Sample};
 use crate::terminal::Output;
 
 /// The first words of the line that says that everything is ready. Tests and the bench wait for it.
-pub const READY: &str = "Millrace is ready";
+pub(crate) const READY: &str = "Millrace is ready";
 
 /// The banner.
 pub fn text(layout: &Layout, sample: &Sample, output: Output, took: Duration) -> String {

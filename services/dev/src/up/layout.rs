@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use millrace_harness::processes::ServiceOptions;
 use millrace_harness::tools::Tools;
 
-use super::{Args, data::Data, ports::Port, programs::Programs, stack::Stage};
+use super::{Args, data::Data, ports::Port, stack::Stage};
+use crate::programs::Programs;
 
 /// Everything that is settled before the first process starts.
 pub struct Layout {

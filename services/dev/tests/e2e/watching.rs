@@ -3,12 +3,24 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use millrace_harness::ws::{WatchOptions, What};
+use millrace_harness::ws::{WatchOptions, Watcher, What};
 use serde_json::{Value, json};
 
 use crate::stack::{Options, Stack};
 
 const SOON: Duration = Duration::from_secs(10);
+const PONG: &str = r#"{"type":"pong"}"#;
+
+/// The next message, byte for byte.
+async fn next_text(watcher: &mut Watcher) -> String {
+    loop {
+        let received = watcher.next(SOON).await.expect("a message");
+        assert!(!received.is_end(), "{received:?}");
+        if let Some(text) = received.text() {
+            return text.to_owned();
+        }
+    }
+}
 
 #[tokio::test]
 async fn whoever_connects_late_or_after_the_end_gets_the_state_at_once() {
@@ -27,7 +39,7 @@ async fn whoever_connects_late_or_after_the_end_gets_the_state_at_once() {
     let mut after = stack.watch(&id);
     assert_eq!(after.next_json(SOON).await.unwrap(), json!({"type": "status", "data": end}));
     after.send("ping").unwrap();
-    assert_eq!(after.next(SOON).await.unwrap().text(), Some(r#"{"type":"pong"}"#));
+    assert_eq!(next_text(&mut after).await, PONG);
     let rest = after.until_close(Duration::from_secs(40)).await.unwrap();
     assert_eq!(rest.last().unwrap().what, What::Close { code: 1000, reason: "job finished".into() });
 
@@ -50,30 +62,32 @@ async fn both_pings_are_answered_byte_for_byte_whatever_the_job() {
             watcher.send(ping).unwrap();
         }
         for _ in 0..3 {
-            let answer = watcher.next(SOON).await.expect("a pong");
-            assert_eq!(answer.text(), Some(r#"{"type":"pong"}"#));
+            assert_eq!(next_text(&mut watcher).await, PONG);
         }
     }
 }
 
 #[tokio::test]
 async fn whoever_connects_before_the_submission_gets_the_job_as_it_comes_and_a_stranger_is_closed() {
-    let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+    let stack = Stack::start().await;
     let mut stranger = stack.watch("nobody-has-submitted-this");
 
     // An id that exists a moment later: submitted to the log by another producer.
     let mut early = stack.watch("made-by-another-producer");
     early.send("ping").unwrap();
-    assert_eq!(early.next(SOON).await.unwrap().text(), Some(r#"{"type":"pong"}"#));
+    assert_eq!(next_text(&mut early).await, PONG);
     let client = async_nats::connect(stack.nats.url()).await.unwrap();
-    let event = json!({"type": "submitted", "at": "2026-11-23T07:00:00Z", "url": "http://127.0.0.1/x.mp4"});
+    let event = json!({"type": "submitted", "at": "2026-11-23T07:00:00Z", "url": stack.media.url("/missing.mp4")});
     let context = async_nats::jetstream::new(client);
     let subject = "jobs.submitted.made-by-another-producer";
     context.publish(subject, event.to_string().into()).await.unwrap().await.unwrap();
-    assert_eq!(early.next_json(SOON).await.unwrap()["data"]["status"], "queued");
+    let statuses = stack.watch_to_end(&mut early).await;
+    assert_eq!((&statuses[0]["status"], &statuses[0]["progress"]), (&"queued".into(), &0.into()), "{statuses:?}");
 
     let seen = stranger.until_close(Duration::from_secs(75)).await.unwrap();
     assert_eq!(seen.last().unwrap().what, What::Close { code: 4404, reason: "unknown job".into() });
+    // The worker had nothing to do for a minute, and is still there.
+    assert_eq!(stack.end_of("/video.mp4").await["status"], "completed");
     stack.verify();
 }
 

@@ -6,7 +6,15 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 /// The packages whose binaries are services.
-const SERVICES: [&str; 3] = ["millrace-edge", "millrace-worker", "millrace-projector"];
+pub const SERVICES: [&str; 3] = ["millrace-edge", "millrace-worker", "millrace-projector"];
+
+/// Cargo, to be run in the checkout.
+pub fn cargo(root: &Path) -> Command {
+    // The one that runs us, if one does.
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
 
 /// The folder with our binaries.
 #[derive(Clone, Debug)]
@@ -27,18 +35,17 @@ impl Programs {
         }
     }
 
-    /// Builds them, with cargo's own progress on standard error.
-    pub fn build(&self, root: &Path) -> anyhow::Result<()> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command.current_dir(root).arg("build").arg("--target-dir").arg(&self.target);
-        command.args(SERVICES.iter().flat_map(|package| ["--package", package]));
+    /// Builds the binaries of these packages, with cargo's own progress on standard error.
+    pub fn build(&self, root: &Path, packages: &[&str]) -> anyhow::Result<()> {
+        let mut command = cargo(root);
+        command.arg("build").arg("--target-dir").arg(&self.target);
+        command.args(packages.iter().flat_map(|package| ["--package", package]));
         if self.release {
             command.arg("--release");
         }
         let status = command.status().context("cargo did not run")?;
         if !status.success() {
-            bail!("the services could not be built; cargo says above why");
+            bail!("{} could not be built; cargo says above why", packages.join(", "));
         }
         Ok(())
     }
