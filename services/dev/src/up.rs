@@ -9,6 +9,8 @@ mod sample;
 mod signals;
 mod stack;
 
+pub(crate) use banner::READY;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -23,7 +25,10 @@ use self::{
     signals::Signals,
     stack::{Stack, Stage},
 };
-use crate::{programs::{Programs, SERVICES}, terminal::Output};
+use crate::{
+    programs::{Programs, SERVICES},
+    terminal::Output,
+};
 
 /// The exit code after a second Ctrl-C: that of a process which SIGINT has ended.
 const EXIT_INTERRUPTED: u8 = 130;

@@ -148,6 +148,8 @@ fn options(
                     tracing::warn!(subscription, "messages were dropped: a subscription's buffer is full");
                     let _ = disturbances.send(Disturbance::SlowConsumer);
                 }
+                // The process ends.
+                Event::Closed | Event::Draining => tracing::debug!(%event, "NATS"),
                 other => tracing::warn!(event = %other, "NATS"),
             }
         }

@@ -26,7 +26,6 @@ pub struct Load {
     pub jobs: u64,
     pub events_per_s: u64,
     pub seconds: u64,
-    pub runs: usize,
 }
 
 /// What came out: of one run, or the medians of several.

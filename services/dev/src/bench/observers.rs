@@ -62,7 +62,9 @@ pub async fn subscriber(client: &async_nats::Client, events: &Arc<Events>) -> an
         while let Some(message) = messages.next().await {
             let at = Instant::now();
             let Some(job) = subjects::parse_live(&message.subject).and_then(|(_, id)| events.job(id)) else { continue };
-            let Ok(Event { body: EventBody::Progress(progress), .. }) = Event::decode(&message.payload) else { continue };
+            let Ok(Event { body: EventBody::Progress(progress), .. }) = Event::decode(&message.payload) else {
+                continue;
+            };
             while jobs.len() <= job {
                 jobs.push(Seen::new());
             }

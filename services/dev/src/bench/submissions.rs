@@ -32,7 +32,7 @@ pub struct Outcome {
 type Live = (String, EventBody, Instant);
 
 /// Submits `count` jobs, each after the end of the one before.
-pub async fn run(world: &World, media: &MediaServer, count: usize) -> anyhow::Result<Outcome> {
+pub async fn run(world: &World, media: &MediaServer, count: u64) -> anyhow::Result<Outcome> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let mut live = live(&world.connect().await?).await?;
     let (mut started, mut accepted, mut completed) = (Latencies::new(), Latencies::new(), Latencies::new());
