@@ -111,10 +111,8 @@ impl Session {
                         return end;
                     }
                 }
+                () = sleep_until(self.heard_at + WS_SILENCE_MAX) => return End::Gone(CODE_ABNORMAL),
                 _ = pings.tick() => {
-                    if self.heard_at.elapsed() >= WS_SILENCE_MAX {
-                        return End::Gone(CODE_ABNORMAL);
-                    }
                     if let Err(end) = self.send(Message::Ping(Default::default())).await {
                         return end;
                     }
