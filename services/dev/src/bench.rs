@@ -2,6 +2,7 @@
 
 mod cold;
 mod e2e;
+mod edge;
 mod live;
 mod machine;
 mod observe;
@@ -25,11 +26,19 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     E2e(e2e::Args),
+    Edge(edge::Args),
+    #[command(hide = true)]
+    EdgeLoad(edge::load::Args),
+    #[command(hide = true)]
+    EdgeFloor(edge::floor::Args),
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.bench {
         Bench::E2e(args) => e2e::run(&args),
+        Bench::Edge(args) => edge::run(&args),
+        Bench::EdgeLoad(args) => edge::load::run(&args),
+        Bench::EdgeFloor(args) => edge::floor::run(&args),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use millrace_dev::verify::{Report, verify};
-use millrace_domain::{Event, EventBody, JobId, Submission, subjects, subjects::Kind};
+use millrace_domain::{Event, EventBody, JobId, JobState, Submission, subjects, subjects::Kind};
 use millrace_harness::nats::{NatsOptions, NatsServer};
 use millrace_harness::processes::{Service, ServiceOptions};
 use millrace_runtime::{log::Append, log::Log, now, provision, snapshots::Snapshots};
@@ -82,10 +82,9 @@ async fn a_state_that_is_not_the_fold_is_found() {
     let _projector = world.projector();
     assert_eq!(world.verify().await.equal, 3);
 
-    let mut projected =
-        world.snapshots.projected(std::slice::from_ref(&altered)).await.unwrap().remove(&altered).unwrap();
-    projected.state.attempt = 7;
-    world.snapshots.put(&projected.state, projected.revision).await.unwrap();
+    let projected = world.snapshots.projected(std::slice::from_ref(&altered)).await.unwrap().remove(&altered).unwrap();
+    let state = JobState { attempt: 7, ..projected.state.unwrap() };
+    world.snapshots.put(&state, projected.revision).await.unwrap();
     world.tamper(subjects::state_subject(&garbled), "{").await;
     let bucket = jetstream::new(world.client.clone()).get_key_value(subjects::STATE_BUCKET).await.unwrap();
     bucket.delete(deleted.as_str()).await.unwrap();

@@ -81,7 +81,7 @@ async fn a_configuration_file_is_used_and_a_bad_one_is_shown() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("nats.conf");
     let options = || NatsOptions { config: Some(config.clone()), ..Default::default() };
-    for jetstream in ["max_file_store: 10M", "store_dir: $STORE_DIR, max_file_store: 10M"] {
+    for jetstream in ["max_file_store: 10M\n# not here: store_dir\n", "store_dir: $STORE_DIR, max_file_store: 10M"] {
         std::fs::write(
             &config,
             format!("port: 1\nserver_name: other\nmax_payload: 2048\njetstream {{ {jetstream} }}\n"),

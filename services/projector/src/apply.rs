@@ -73,7 +73,9 @@ impl Apply {
             match outcome {
                 Ok(projected) => {
                     jobs.remove(&id);
-                    if let Some(projected) = projected.filter(|projected| !projected.state.is_end()) {
+                    if let Some(projected) =
+                        projected.filter(|projected| projected.state.as_ref().is_some_and(|state| !state.is_end()))
+                    {
                         self.cache.insert(id, projected);
                     }
                 }
@@ -89,23 +91,23 @@ impl Apply {
 
     /// Folds `entries` on what the bucket holds and writes the result, unless it has them already.
     ///
-    /// The consumer hands out entries in order and nothing is acknowledged before it is written, so the bucket holds
-    /// everything before the window, if not from this projector then from another. Compare-and-set makes sure that it
-    /// was the newest revision that was folded on: an older state never replaces a newer one.
+    /// The follower leaves no entry out, so the bucket holds everything before the window, if not from this projector
+    /// then from another. Compare-and-set makes sure that it was the newest revision that was folded on: an older
+    /// state never replaces a newer one.
     async fn write(
         &self,
         id: JobId,
         projected: Option<Projected>,
         entries: Vec<Entry>,
     ) -> (JobId, Result<Option<Projected>, Problem>) {
-        let (state, revision) = match projected {
-            Some(Projected { state, revision }) => (Some(state), revision),
-            None => (None, 0),
-        };
+        let (state, revision) = projected.map_or((None, 0), |Projected { state, revision }| (state, revision));
         let before = state.as_ref().map(|state| state.seq);
         let state = match (&state, entries.first()) {
-            // The bucket was deleted under us: the log has the whole history.
+            // The state was deleted or garbled under us: the log has the whole history.
             (None, Some(first)) if first.kind == Kind::Events => match self.log.history(&id, 0).await {
+                Ok(history) if history.last().map(|entry| entry.seq) < entries.last().map(|entry| entry.seq) => {
+                    return (id, Err(Problem::Other("a replica of the log is behind".into())));
+                }
                 Ok(history) => fold_all(None, &id, &history),
                 Err(ReadError(error)) => return (id, Err(Problem::Other(error))),
             },
@@ -116,12 +118,12 @@ impl Apply {
             return (id, Ok(None));
         };
         if before == Some(state.seq) {
-            return (id, Ok(Some(Projected { state, revision })));
+            return (id, Ok(Some(Projected { state: Some(state), revision })));
         }
         let outcome = match self.snapshots.put(&state, revision).await {
             Ok(revision) => {
                 self.metrics.written.inc();
-                Ok(Some(Projected { state, revision }))
+                Ok(Some(Projected { state: Some(state), revision }))
             }
             Err(PublishError::WrongLastSequence) => Err(Problem::Conflict),
             Err(error) => Err(Problem::Other(error.to_string())),

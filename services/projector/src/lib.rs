@@ -47,6 +47,7 @@ pub async fn start(_: Config, shell: Shell) -> anyhow::Result<()> {
         apply: apply::Apply::new(log, snapshots, metrics.clone()),
         metrics,
         check: shell.health.check("projection"),
+        applied: 0,
     };
     shell.tasks.spawn("follow", follower.run(shell.tasks.shutdown()));
     Ok(())

@@ -11,6 +11,8 @@ pub struct Metrics {
     pub written: IntCounter,
     /// Writes that found another writer's state, and were folded anew.
     pub conflicts: IntCounter,
+    /// Times that entries which another projector was given were read from the log.
+    pub gaps: IntCounter,
     /// Entries of the log that wait to be applied.
     pub lag: IntGauge,
     /// Sequence of the last entry applied.
@@ -27,12 +29,17 @@ impl Metrics {
                 "millrace_projector_conflicts_total",
                 "Writes that found another writer's state, and were folded anew",
             )?,
+            gaps: IntCounter::new(
+                "millrace_projector_gaps_total",
+                "Times that entries which another projector was given were read from the log",
+            )?,
             lag: IntGauge::new("millrace_projector_lag_entries", "Entries of the log that wait to be applied")?,
             position: IntGauge::new("millrace_projector_position", "Sequence of the last entry applied")?,
         };
         registry.register(Box::new(metrics.applied.clone()))?;
         registry.register(Box::new(metrics.written.clone()))?;
         registry.register(Box::new(metrics.conflicts.clone()))?;
+        registry.register(Box::new(metrics.gaps.clone()))?;
         registry.register(Box::new(metrics.lag.clone()))?;
         registry.register(Box::new(metrics.position.clone()))?;
         Ok(metrics)

@@ -1,9 +1,6 @@
 //! Carrying out commands: decide, append, fold; and if somebody else was first, read and decide again.
 
-use millrace_domain::{
-    Command, Event, JobId, JobState, Refusal, decide, fold,
-    limits::DECIDE_ATTEMPTS_MAX,
-};
+use millrace_domain::{Command, Event, JobId, JobState, Refusal, decide, fold, limits::DECIDE_ATTEMPTS_MAX};
 
 use crate::{
     direct::ReadError,
@@ -53,7 +50,8 @@ impl From<ReadError> for ExecuteError {
 impl Jobs {
     /// Carries out `command`; returns the state after it.
     ///
-    /// `known` is what the caller holds of the job, however old: the expected sequence makes a stale one harmless.
+    /// `known` is what the caller holds of the job, however old: the expected sequence makes a stale one harmless, and a
+    /// refusal that a newer state might not give is only believed of the newest.
     ///
     /// # Errors
     /// See [`ExecuteError`].
@@ -65,8 +63,18 @@ impl Jobs {
         patience: Patience,
     ) -> Result<JobState, ExecuteError> {
         let mut state = known;
+        let mut newest = false;
         'deciding: for _ in 0..DECIDE_ATTEMPTS_MAX {
-            for body in decide(state.as_ref(), command.clone(), now())? {
+            let bodies = match decide(state.as_ref(), command.clone(), now()) {
+                Ok(bodies) => bodies,
+                Err(refusal) if newest || is_final(refusal) => return Err(refusal.into()),
+                Err(_) => {
+                    state = self.snapshots.get_from_leader(id).await?;
+                    newest = true;
+                    continue 'deciding;
+                }
+            };
+            for body in bodies {
                 let expected = state.as_ref().map_or(0, |state| state.events_seq);
                 let append = Append::new(id, expected, &Event { at: now(), body });
                 let appended = loop {
@@ -81,6 +89,7 @@ impl Jobs {
                     Ok(seq) => state = fold(state, id, &append.entry(seq)),
                     Err(AppendError::Conflict { .. }) => {
                         state = self.snapshots.get_from_leader(id).await?;
+                        newest = true;
                         continue 'deciding;
                     }
                     Err(AppendError::Unavailable(why)) => return Err(ExecuteError::Unavailable(why)),
@@ -91,4 +100,9 @@ impl Jobs {
         }
         Err(ExecuteError::Unavailable(format!("others were first {DECIDE_ATTEMPTS_MAX} times in a row")))
     }
+}
+
+/// Whether every later state refuses too: nothing follows the end, and a job that exists stays.
+const fn is_final(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::Ended(_) | Refusal::Exists)
 }

@@ -187,6 +187,17 @@ impl Log {
         direct::next(&self.client, subjects::STREAM, &filter, after + 1, HISTORY_BATCH_MAX).await
     }
 
+    /// One page of all jobs' history after sequence `after`, oldest first, as it is stored. Empty where the replica that
+    /// answers holds no more.
+    ///
+    /// # Errors
+    /// When the stream does not answer in time.
+    pub async fn page_of_all(&self, after: u64) -> Result<Vec<Stored>, ReadError> {
+        let (page, _) =
+            direct::next(&self.client, subjects::STREAM, subjects::ALL, after + 1, HISTORY_BATCH_MAX).await?;
+        Ok(page)
+    }
+
     /// All of a job's history after sequence `after`. See [`Log::page`].
     ///
     /// # Errors
@@ -225,7 +236,10 @@ impl Log {
     pub async fn last(&self, ids: &[JobId]) -> Result<Vec<(JobId, Entry)>, ReadError> {
         let filters: Vec<_> = ids.iter().map(subjects::job_filter).collect();
         let stored = direct::last_per_subject(&self.client, subjects::STREAM, &filters).await?;
-        Ok(stored.iter().filter_map(|stored| Some((subjects::parse(&stored.subject)?.1, self.entry(stored)?))).collect())
+        Ok(stored
+            .iter()
+            .filter_map(|stored| Some((subjects::parse(&stored.subject)?.1, self.entry(stored)?)))
+            .collect())
     }
 
     /// Reads a message of the log; `None` when its subject is none of a job's.

@@ -13,8 +13,12 @@ use crate::{
 use millrace_domain::limits::NATS_REQUEST_MAX;
 
 /// `--nats-url`
-pub const NATS_URL: Setting =
-    Setting::new("nats-url", "URL[,URL…]", "nats://127.0.0.1:4222", "The NATS servers; tls:// for TLS.");
+///
+/// Secret, since people write passwords into addresses, where [`parse_urls`] refuses them.
+pub const NATS_URL: Setting = Setting {
+    secret: true,
+    ..Setting::new("nats-url", "URL[,URL…]", "nats://127.0.0.1:4222", "The NATS servers; tls:// for TLS.")
+};
 /// `--nats-credentials`
 pub const NATS_CREDENTIALS: Setting =
     Setting::optional("nats-credentials", "FILE", "A NATS credentials file; without it no authentication is used.");
@@ -41,11 +45,21 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Config> {
 /// Reads a comma-separated list of servers.
 ///
 /// # Errors
-/// When one of them is no server address.
+/// When one of them is no server address, or holds a user name or password: they would be in every log, and the client
+/// does not use them.
 pub fn parse_urls(text: &str) -> Result<Vec<async_nats::ServerAddr>, String> {
-    text.split(',')
-        .map(|url| url.trim().parse().map_err(|error: std::io::Error| format!("{error}; write nats://host:4222")))
-        .collect()
+    text.split(',').map(|url| parse_url(url.trim())).collect()
+}
+
+fn parse_url(text: &str) -> Result<async_nats::ServerAddr, String> {
+    let url: async_nats::ServerAddr =
+        text.parse().map_err(|error: std::io::Error| format!("{error}; write nats://host:4222"))?;
+    if url.username().is_some() || url.password().is_some() {
+        return Err(
+            "an address holds a user name, password or token; give them in a file, by --nats-credentials".into()
+        );
+    }
+    Ok(url)
 }
 
 /// What happens to the connection and cannot be seen from its messages.
@@ -122,9 +136,8 @@ fn options(
     if let Some(path) = &config.credentials {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the NATS credentials {}", path.display()))?;
-        options = options
-            .credentials(&text)
-            .with_context(|| format!("{} is no NATS credentials file", path.display()))?;
+        options =
+            options.credentials(&text).with_context(|| format!("{} is no NATS credentials file", path.display()))?;
     }
     let (check, disturbances) = (check.clone(), disturbances.clone());
     let connected_before = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));

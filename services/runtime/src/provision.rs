@@ -38,15 +38,42 @@ const DEFINITIONS: &[Definition] = &[
 
 /// What an operator may choose without breaking a service: not compared when a service starts.
 const TUNABLE: &[&str] = &[
-    "description", "num_replicas", "max_age", "max_bytes", "max_msgs", "max_msg_size", "duplicate_window",
-    "ack_wait", "max_ack_pending", "max_waiting", "priority_timeout", "metadata",
+    "description",
+    "num_replicas",
+    "max_age",
+    "max_bytes",
+    "max_msgs",
+    "max_msg_size",
+    "duplicate_window",
+    "ack_wait",
+    "max_ack_pending",
+    "max_waiting",
+    "priority_timeout",
+    "metadata",
 ];
 
 /// Limits whose lowering makes the server delete messages; -1 and 0 mean none.
 const LIMITS: &[&str] = &["max_age", "max_bytes", "max_msgs", "max_msgs_per_subject"];
 
 /// What cannot be changed under existing data without losing some of it or its meaning.
-const IMMUTABLE: &[&str] = &["retention", "storage", "discard", "deliver_policy", "ack_policy", "filter_subject"];
+const IMMUTABLE: &[&str] =
+    &["retention", "storage", "discard", "deliver_policy", "ack_policy", "filter_subject", "filter_subjects"];
+
+/// What the server changes of nothing that exists. How many pulls may wait is an operator's choice, so it stays.
+const FIXED: &[&str] = &["max_waiting"];
+
+/// What no file asks for, since services would not be given what they need: only a part of the messages, or none of
+/// their payloads, or at other times than `ack_wait` says.
+const ABSENT: &[&str] = &[
+    "filter_subject",
+    "filter_subjects",
+    "headers_only",
+    "backoff",
+    "deliver_subject",
+    "mirror",
+    "sources",
+    "subject_transform",
+];
 
 /// What provisioning does about one definition.
 #[derive(Debug, PartialEq)]
@@ -180,14 +207,16 @@ async fn request(context: &jetstream::Context, subject: String, body: &Value) ->
     })
 }
 
-/// Keys of `wanted` whose values `actual` does not have.
+/// Keys of `wanted` whose values `actual` does not have, and those that `actual` must not have.
 fn differences<'a>(wanted: &'a Value, actual: &'a Value) -> impl Iterator<Item = &'a str> {
+    let absent = ABSENT.iter().copied().filter(|key| wanted.get(key).is_none());
     wanted
         .as_object()
         .into_iter()
         .flatten()
-        .filter(|(key, value)| !same(value, actual.get(key.as_str()).unwrap_or(&Value::Null)))
         .map(|(key, _)| key.as_str())
+        .chain(absent)
+        .filter(|key| !same(&wanted[*key], actual.get(key).unwrap_or(&Value::Null)))
 }
 
 /// The server leaves out what is empty and adds fields of its own.
@@ -196,19 +225,24 @@ fn same(wanted: &Value, actual: &Value) -> bool {
         (Value::Object(wanted), Value::Object(actual)) => {
             wanted.iter().all(|(key, value)| same(value, actual.get(key).unwrap_or(&Value::Null)))
         }
-        (Value::Bool(false) | Value::Null, Value::Null) => true,
-        (wanted, Value::Null) => wanted == &json!(0) || wanted == &json!(""),
+        (Value::Null, value) | (value, Value::Null) => {
+            [json!(null), json!(false), json!(0), json!(""), json!([])].contains(value)
+        }
         _ => wanted == actual,
     }
 }
 
 fn describe(name: &str, key: &str, wanted: &Value, actual: &Value) -> String {
-    format!("{name} has {key} {} where {} is needed", actual.get(key).unwrap_or(&Value::Null), wanted[key])
+    let shown = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => "nothing".to_owned(),
+        Some(value) => value.to_string(),
+    };
+    format!("{name} has {key} {} where {} is needed", shown(actual.get(key)), shown(wanted.get(key)))
 }
 
 fn plan(wanted: &Value, actual: Option<&Value>) -> Plan {
     let Some(actual) = actual else { return Plan::Create(wanted.clone()) };
-    let changed: Vec<_> = differences(wanted, actual).collect();
+    let changed: Vec<_> = differences(wanted, actual).filter(|key| !FIXED.contains(key)).collect();
     if changed.is_empty() {
         return Plan::Keep;
     }
@@ -223,7 +257,10 @@ fn plan(wanted: &Value, actual: Option<&Value>) -> Plan {
     // What the file does not speak of stays as the operator has set it.
     let mut config: Map<String, Value> = actual.as_object().cloned().unwrap_or_default();
     for key in changed {
-        config.insert(key.to_owned(), wanted[key].clone());
+        match wanted.get(key) {
+            Some(value) => drop(config.insert(key.to_owned(), value.clone())),
+            None => drop(config.remove(key)),
+        }
     }
     Plan::Update(Value::Object(config))
 }
@@ -258,7 +295,9 @@ mod tests {
 
     #[test]
     fn every_definition_is_json_with_a_name_that_the_code_uses() {
-        use millrace_domain::subjects::{KEY_BUCKET, PROJECTOR_CONSUMER, PROJECTOR_GROUP, STATE_BUCKET, STREAM, WORKERS_CONSUMER};
+        use millrace_domain::subjects::{
+            KEY_BUCKET, PROJECTOR_CONSUMER, PROJECTOR_GROUP, STATE_BUCKET, STREAM, WORKERS_CONSUMER,
+        };
         let names: Vec<_> = DEFINITIONS.iter().map(|d| d.parse()["name"].as_str().unwrap().to_owned()).collect();
         let buckets = [format!("KV_{STATE_BUCKET}"), format!("KV_{KEY_BUCKET}")];
         assert_eq!(names, [STREAM, &buckets[0], &buckets[1], WORKERS_CONSUMER, PROJECTOR_CONSUMER]);

@@ -27,11 +27,12 @@ pub struct Snapshots {
     log: Log,
 }
 
-/// A state as the bucket holds it.
+/// What the bucket holds under a job's key.
 #[derive(Clone, Debug)]
 pub struct Projected {
-    /// The state.
-    pub state: JobState,
+    /// The state; `None` when the key was deleted or its value is no state of the job, as after another version. Both
+    /// count as absent, since the log has everything.
+    pub state: Option<JobState>,
     /// The key's revision, for compare-and-set.
     pub revision: u64,
 }
@@ -59,7 +60,8 @@ impl Snapshots {
             for (id, entry) in last {
                 entries.entry(id).or_default().push(entry);
             }
-            let mut projected: HashMap<_, _> = projected.into_iter().map(|(id, p)| (id, p.state)).collect();
+            let mut projected: HashMap<_, _> =
+                projected.into_iter().filter_map(|(id, p)| Some((id, p.state?))).collect();
             // What the bucket has of a job that the log no longer knows is not used: the log is the truth.
             let jobs = entries.into_iter().map(|(id, last)| {
                 let state = projected.remove(&id);
@@ -112,8 +114,8 @@ impl Snapshots {
         Ok(state.map(|state| (id, state)))
     }
 
-    /// What the bucket holds of the given jobs, as old as the projector left it. A value that cannot be decoded, left
-    /// by another version, counts as absent: the log has everything.
+    /// What the bucket holds of the given jobs, as old as the projector left it. Keys that were never written are left
+    /// out.
     ///
     /// # Errors
     /// When the bucket does not answer in time.
@@ -121,14 +123,7 @@ impl Snapshots {
         let keys: Vec<_> = ids.iter().map(subjects::state_subject).collect();
         let stream = format!("KV_{STATE_BUCKET}");
         let stored = direct::last_per_subject(&self.client, &stream, &keys).await?;
-        let decode = |stored: direct::Stored| match serde_json::from_slice::<JobState>(&stored.payload) {
-            Ok(state) => Some((state.job_id.clone(), Projected { state, revision: stored.seq })),
-            Err(error) => {
-                tracing::error!(key = stored.subject, %error, "a state in the bucket cannot be decoded");
-                None
-            }
-        };
-        Ok(stored.into_iter().filter(|stored| !stored.deleted).filter_map(decode).collect())
+        Ok(stored.into_iter().filter_map(projected).collect())
     }
 
     /// Writes a state if the key is still at `revision` (0: absent); returns the new revision.
@@ -142,4 +137,21 @@ impl Snapshots {
         let subject = subjects::state_subject(&state.job_id);
         publish::publish(&self.client, &subject, headers, payload.into(), NATS_REQUEST_MAX).await
     }
+}
+
+fn projected(stored: direct::Stored) -> Option<(JobId, Projected)> {
+    let id: JobId = stored.subject.rsplit('.').next()?.parse().ok()?;
+    let state = match serde_json::from_slice::<JobState>(&stored.payload) {
+        _ if stored.deleted => None,
+        Ok(state) if state.job_id == id => Some(state),
+        Ok(state) => {
+            tracing::error!(key = stored.subject, job = %state.job_id, "a state in the bucket is that of another job");
+            None
+        }
+        Err(error) => {
+            tracing::error!(key = stored.subject, %error, "a state in the bucket cannot be decoded");
+            None
+        }
+    };
+    Some((id, Projected { state, revision: stored.seq }))
 }

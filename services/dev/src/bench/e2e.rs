@@ -86,8 +86,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Builds what is measured, optimised, and what measures too: then this program goes on as its optimised self.
 fn build(root: &Path, programs: &Programs) -> anyhow::Result<ExitCode> {
-    // What `cargo dev up` runs by itself, so that its start finds everything built.
-    Programs::beside_us(false)?.build(root, &SERVICES)?;
     programs.build(root, &[&SERVICES[..], &["millrace-dev"]].concat())?;
     let error = Command::new(programs.path("dev")?).args(std::env::args_os().skip(1)).arg("--built").exec();
     Err(error).context("the optimised build did not run")
@@ -117,6 +115,8 @@ async fn measure(args: &Args, root: &Path, programs: Programs, tools: Tools) -> 
     let submissions = submissions::run(&world, &media, args.submissions).await?;
     let nats_server = world.client.server_info().version;
     drop(world);
+    // What `cargo dev up` builds by itself, and `cargo dev` too: its start is to find everything built.
+    Programs::beside_us(false)?.build(root, &[&SERVICES[..], &["millrace-dev"]].concat())?;
     let mut cold_up_ready_runs_s = Vec::new();
     for number in 1..=args.starts {
         let ready_s = cold::run(root).await?.as_secs_f64();

@@ -156,8 +156,10 @@ impl Writer {
             let at = Instant::now();
             self.events.sent(self.job, number);
             self.last = self.log.append(&append).await?;
-            sent.append.record(at.elapsed());
-            sent.lag_max = sent.lag_max.max(at.saturating_duration_since(due));
+            if self.events.counts(number) {
+                sent.append.record(at.elapsed());
+                sent.lag_max = sent.lag_max.max(at.saturating_duration_since(due));
+            }
         }
         sent.last.push(self.last);
         Ok(sent)

@@ -45,6 +45,11 @@ impl Events {
         self.sent_ns.first().map_or(0, |times| times.len() as u64)
     }
 
+    /// Whether the event of this number is counted, and not one of the warm-up.
+    pub fn counts(&self, number: u64) -> bool {
+        number > self.warm_up
+    }
+
     /// The event is sent now.
     pub fn sent(&self, job: usize, number: u64) {
         let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);

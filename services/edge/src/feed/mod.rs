@@ -93,7 +93,10 @@ impl Feed {
         }
         let todo = if first {
             self.0.metrics.jobs_watched.inc();
-            watched.stitch.watched()
+            let todo = watched.stitch.watched();
+            // Kept in mind: a load is under way already.
+            watched.stitch.announced(since);
+            todo
         } else {
             watched.stitch.announced(since)
         };

@@ -195,7 +195,9 @@ fn spawn(
     if let Some(config) = config {
         let text = std::fs::read_to_string(config)
             .with_context(|| format!("cannot read the nats-server configuration {}", config.display()))?;
-        store_in_config = text.contains("store_dir");
+        // A comment may speak of it.
+        let mut settings = text.lines().filter(|line| !line.trim_start().starts_with(['#', '/']));
+        store_in_config = settings.any(|line| line.contains("store_dir"));
         if store_in_config && !text.contains("$STORE_DIR") {
             bail!(
                 "{} sets store_dir to a folder of its own; make it `store_dir: $STORE_DIR`, or leave it out",

@@ -1,0 +1,131 @@
+//! Ours: edges with a nats-server and a projector of their own.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use millrace_domain::Event;
+use millrace_harness::processes::{Service, ServiceOptions, free_port};
+use millrace_runtime::log::Append;
+use millrace_runtime::now;
+use tempfile::TempDir;
+
+use super::super::job::{self, Tracks};
+use super::super::load::control::Protocol;
+use super::super::loads::Access;
+use super::super::mark::Mark;
+use super::nats_side::NatsSide;
+use super::{Ground, Subject};
+
+const READY_MAX: Duration = Duration::from_secs(60);
+const STOP_MAX: Duration = Duration::from_secs(60);
+/// No job that clients watch has such a number.
+const UNWATCHED_FROM: usize = 1 << 32;
+
+/// The subject.
+pub struct Edge {
+    // In this order when dropped: the services, then what they write to.
+    edges: Vec<Service>,
+    projector: Service,
+    nats: NatsSide,
+    ports: Vec<u16>,
+    tracks: Tracks,
+    ground: Ground,
+    folder: TempDir,
+}
+
+impl Edge {
+    /// Starts so many edges, and makes the jobs.
+    pub async fn start(ground: &Ground, edges: usize) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("millrace-bench-").tempdir()?;
+        let nats = NatsSide::start(ground, folder.path(), "").await?;
+        let projector = spawn(ground, &nats, "millrace-projector", &[]).await?;
+        let tracks = Tracks::new(ground.jobs);
+        nats.make_jobs(&tracks).await?;
+        nats.projected().await?;
+        let ports = (0..edges).map(|_| free_port()).collect();
+        let ground = ground.clone();
+        let mut subject = Self { edges: Vec::new(), projector, nats, ports, tracks, ground, folder };
+        subject.renew().await?;
+        Ok(subject)
+    }
+
+    async fn spawn_edges(&mut self) -> anyhow::Result<()> {
+        for edge in &mut self.edges {
+            edge.terminate(STOP_MAX).await?;
+        }
+        self.edges.clear();
+        self.tracks.forget_offered();
+        for port in &self.ports {
+            let args = [
+                format!("--listen=127.0.0.1:{port}"),
+                format!("--public-base-url={}", job::BASE_URL),
+                format!("--storage={}", self.folder.path().join("files").display()),
+                "--drain-seconds=0".to_owned(),
+            ];
+            self.edges.push(spawn(&self.ground, &self.nats, "millrace-edge", &args).await?);
+        }
+        Ok(())
+    }
+}
+
+async fn spawn(ground: &Ground, nats: &NatsSide, name: &str, args: &[String]) -> anyhow::Result<Service> {
+    let admin = format!("127.0.0.1:{}", free_port());
+    let common = [format!("--nats-url={}", nats.server.url()), format!("--admin-listen={admin}")];
+    let options = ServiceOptions { args: [&common, args].concat(), ..ServiceOptions::default() };
+    let mut service = Service::spawn_program(name, &ground.programs.path(name)?, options)?;
+    service.wait_ready(&format!("http://{admin}"), READY_MAX).await?;
+    Ok(service)
+}
+
+impl Subject for Edge {
+    fn access(&self) -> Access {
+        let targets = self.ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect();
+        Access { protocol: Protocol::Status, targets, path: "/ws/download/{id}".into() }
+    }
+
+    fn renew(&mut self) -> BoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(self.spawn_edges())
+    }
+
+    fn publish(&self, job: usize) -> BoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(async move {
+            let mut track = self.tracks.get(job).lock().await;
+            let mark = Mark::now(self.ground.epoch_us, track.seen.number + 1);
+            let event = Event { at: now(), body: job::progress(mark) };
+            let seq = self.nats.log.append(&Append::new(&job::id(job), track.stored.seq, &event)).await?;
+            track.advance(seq, true);
+            Ok(())
+        })
+    }
+
+    fn offer(&self, job: usize) -> BoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(async move {
+            let mut track = self.tracks.get(job).lock().await;
+            let mark = Mark::now(self.ground.epoch_us, track.seen.number + 1);
+            let event = Event { at: now(), body: job::progress(mark) };
+            let (seq, previous) = (track.invented(), track.seen.seq);
+            self.nats.republish(&job::id(job), seq, previous, event.encode()).await?;
+            track.advance(seq, false);
+            Ok(())
+        })
+    }
+
+    fn offer_unwatched(&self, job: usize) -> Option<BoxFuture<'_, anyhow::Result<()>>> {
+        let event = Event { at: now(), body: job::progress(Mark { at_us: 0, number: job as u64 }) };
+        let id = job::id(UNWATCHED_FROM + job);
+        Some(Box::pin(async move { self.nats.republish(&id, job as u64 + 2, 1, event.encode()).await }))
+    }
+
+    fn serving(&self) -> Vec<u32> {
+        self.edges.iter().map(Service::pid).collect()
+    }
+
+    fn behind(&self) -> Vec<u32> {
+        vec![self.nats.server.pid(), self.projector.pid()]
+    }
+
+    fn requests(&self) -> BoxFuture<'_, anyhow::Result<Option<u64>>> {
+        Box::pin(async { self.nats.received().await.map(Some) })
+    }
+}
