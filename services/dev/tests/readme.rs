@@ -29,7 +29,8 @@ fn settings(name: &str) -> Vec<(String, String)> {
 fn the_configuration_table_has_every_setting_and_no_other() {
     let readme = std::fs::read_to_string(checkout().join("README.md")).expect("README.md");
     let rows: Vec<_> = readme.lines().filter(|line| line.starts_with("| `--")).collect();
-    let mut told: Vec<_> = ["millrace-edge", "millrace-worker", "millrace-projector"].iter().flat_map(|name| settings(name)).collect();
+    let mut told: Vec<_> =
+        ["millrace-edge", "millrace-worker", "millrace-projector"].iter().flat_map(|name| settings(name)).collect();
     told.sort();
     told.dedup();
     for (flag, variable) in &told {

@@ -57,8 +57,10 @@ fn the_core_has_no_dependency_that_does_io() {
 
 #[test]
 fn the_top_level_has_only_what_the_design_names() {
-    let output = Command::new("git").args(["ls-files"]).current_dir(millrace_harness::checkout()).output().expect("git");
-    let named = ["Cargo.toml", "Cargo.lock", "services", "schemas", "nats", "k8s", "README.md", "ARCHITECTURE.md", "LICENSE"];
+    let output =
+        Command::new("git").args(["ls-files"]).current_dir(millrace_harness::checkout()).output().expect("git");
+    let named =
+        ["Cargo.toml", "Cargo.lock", "services", "schemas", "nats", "k8s", "README.md", "ARCHITECTURE.md", "LICENSE"];
     for file in String::from_utf8(output.stdout).expect("text").lines() {
         let top = file.split('/').next().unwrap_or_default();
         assert!(top.starts_with('.') || named.contains(&top), "{file} is out of place");

@@ -154,7 +154,8 @@ impl Blobs {
             ]),
         };
         let options = PutMultipartOptions { attributes, ..Default::default() };
-        let upload = self.store.put_multipart_opts(&key, options).await.context("the store does not begin an upload")?;
+        let upload =
+            self.store.put_multipart_opts(&key, options).await.context("the store does not begin an upload")?;
         send(file, upload, cancel).await
     }
 

@@ -74,16 +74,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Like [`Reader::value`], with a parser.
-    pub fn parsed<T, E: Display>(
-        &mut self,
-        setting: &Setting,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Option<T> {
+    pub fn parsed<T, E: Display>(&mut self, setting: &Setting, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         let (raw, name) = match (self.source.raw(setting), setting.default) {
             (Some(given), _) => given,
             (None, Some(default)) => (default.to_owned(), format!("--{}", setting.flag)),
             (None, None) => {
-                self.errors.push(format!("--{} (or {}) must be set: {}", setting.flag, setting.variable(), setting.help));
+                self.errors.push(format!(
+                    "--{} (or {}) must be set: {}",
+                    setting.flag,
+                    setting.variable(),
+                    setting.help
+                ));
                 return None;
             }
         };
@@ -148,12 +149,11 @@ pub fn load<C>(
     let mut command = Command::new(name).about(about).version(env!("CARGO_PKG_VERSION"));
     for setting in settings {
         let default = setting.default.map_or(String::new(), |default| format!("; default {default:?}"));
-        command = command.arg(
-            Arg::new(setting.flag)
-                .long(setting.flag)
-                .value_name(setting.value_name)
-                .help(format!("{} [{}{default}]", setting.help, setting.variable())),
-        );
+        command = command.arg(Arg::new(setting.flag).long(setting.flag).value_name(setting.value_name).help(format!(
+            "{} [{}{default}]",
+            setting.help,
+            setting.variable()
+        )));
     }
     let source = FlagsAndEnvironment(command.get_matches());
     let mut reader = Reader::new(&source);

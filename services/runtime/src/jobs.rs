@@ -1,9 +1,6 @@
 //! Carrying out commands: decide, append, fold; and if somebody else was first, read and decide again.
 
-use millrace_domain::{
-    Command, Event, JobId, JobState, Refusal, decide, fold,
-    limits::DECIDE_ATTEMPTS_MAX,
-};
+use millrace_domain::{Command, Event, JobId, JobState, Refusal, decide, fold, limits::DECIDE_ATTEMPTS_MAX};
 
 use crate::{
     direct::ReadError,

@@ -225,7 +225,10 @@ impl Log {
     pub async fn last(&self, ids: &[JobId]) -> Result<Vec<(JobId, Entry)>, ReadError> {
         let filters: Vec<_> = ids.iter().map(subjects::job_filter).collect();
         let stored = direct::last_per_subject(&self.client, subjects::STREAM, &filters).await?;
-        Ok(stored.iter().filter_map(|stored| Some((subjects::parse(&stored.subject)?.1, self.entry(stored)?))).collect())
+        Ok(stored
+            .iter()
+            .filter_map(|stored| Some((subjects::parse(&stored.subject)?.1, self.entry(stored)?)))
+            .collect())
     }
 
     /// Reads a message of the log; `None` when its subject is none of a job's.

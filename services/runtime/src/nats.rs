@@ -122,9 +122,8 @@ fn options(
     if let Some(path) = &config.credentials {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the NATS credentials {}", path.display()))?;
-        options = options
-            .credentials(&text)
-            .with_context(|| format!("{} is no NATS credentials file", path.display()))?;
+        options =
+            options.credentials(&text).with_context(|| format!("{} is no NATS credentials file", path.display()))?;
     }
     let (check, disturbances) = (check.clone(), disturbances.clone());
     let connected_before = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));

@@ -38,8 +38,18 @@ const DEFINITIONS: &[Definition] = &[
 
 /// What an operator may choose without breaking a service: not compared when a service starts.
 const TUNABLE: &[&str] = &[
-    "description", "num_replicas", "max_age", "max_bytes", "max_msgs", "max_msg_size", "duplicate_window",
-    "ack_wait", "max_ack_pending", "max_waiting", "priority_timeout", "metadata",
+    "description",
+    "num_replicas",
+    "max_age",
+    "max_bytes",
+    "max_msgs",
+    "max_msg_size",
+    "duplicate_window",
+    "ack_wait",
+    "max_ack_pending",
+    "max_waiting",
+    "priority_timeout",
+    "metadata",
 ];
 
 /// Limits whose lowering makes the server delete messages; -1 and 0 mean none.
@@ -258,7 +268,9 @@ mod tests {
 
     #[test]
     fn every_definition_is_json_with_a_name_that_the_code_uses() {
-        use millrace_domain::subjects::{KEY_BUCKET, PROJECTOR_CONSUMER, PROJECTOR_GROUP, STATE_BUCKET, STREAM, WORKERS_CONSUMER};
+        use millrace_domain::subjects::{
+            KEY_BUCKET, PROJECTOR_CONSUMER, PROJECTOR_GROUP, STATE_BUCKET, STREAM, WORKERS_CONSUMER,
+        };
         let names: Vec<_> = DEFINITIONS.iter().map(|d| d.parse()["name"].as_str().unwrap().to_owned()).collect();
         let buckets = [format!("KV_{STATE_BUCKET}"), format!("KV_{KEY_BUCKET}")];
         assert_eq!(names, [STREAM, &buckets[0], &buckets[1], WORKERS_CONSUMER, PROJECTOR_CONSUMER]);

@@ -94,7 +94,9 @@ mod tests {
 
     #[test]
     fn answers_are_classified_by_code_and_not_by_text() {
-        let error = |code: u64| classify(format!(r#"{{"error":{{"code":400,"err_code":{code},"description":"x"}}}}"#).as_bytes());
+        let error = |code: u64| {
+            classify(format!(r#"{{"error":{{"code":400,"err_code":{code},"description":"x"}}}}"#).as_bytes())
+        };
         assert_eq!(classify(br#"{"stream":"JOBS","seq":7,"duplicate":true}"#), Ok(7));
         assert_eq!(error(10071), Err(PublishError::WrongLastSequence));
         for code in [10164, 10158, 10008] {

@@ -10,8 +10,12 @@ use crate::config::{Reader, Setting};
 pub const LOG_FORMAT: Setting =
     Setting::new("log-format", "auto|pretty|json", "auto", "How logs are written; auto is pretty on a terminal.");
 /// `--log`
-pub const LOG: Setting =
-    Setting::new("log", "FILTER", "info,async_nats=warn", "What is logged, as a filter of tracing: info, debug, millrace_edge=debug,info.");
+pub const LOG: Setting = Setting::new(
+    "log",
+    "FILTER",
+    "info,async_nats=warn",
+    "What is logged, as a filter of tracing: info, debug, millrace_edge=debug,info.",
+);
 
 /// How logs are written.
 #[derive(Clone, Debug)]

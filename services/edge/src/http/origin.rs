@@ -40,7 +40,12 @@ impl Origins {
         CorsLayer::new()
             .allow_origin(AllowOrigin::predicate(move |origin, _| origins.allows(origin)))
             .allow_methods([Method::GET, Method::POST, Method::DELETE])
-            .allow_headers([header::CONTENT_TYPE, header::RANGE, IDEMPOTENCY_KEY, HeaderName::from_static("last-event-id")])
+            .allow_headers([
+                header::CONTENT_TYPE,
+                header::RANGE,
+                IDEMPOTENCY_KEY,
+                HeaderName::from_static("last-event-id"),
+            ])
             .expose_headers([header::LOCATION, header::RETRY_AFTER, header::CONTENT_DISPOSITION])
             .max_age(std::time::Duration::from_secs(600))
     }
