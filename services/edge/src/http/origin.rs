@@ -34,7 +34,6 @@ impl Origins {
     }
 
     /// Lets pages of allowed origins read the answers.
-    #[must_use]
     pub fn cors(&self) -> CorsLayer {
         let origins = self.clone();
         CorsLayer::new()
