@@ -112,7 +112,10 @@ pub async fn serve(
             }
         };
         match admission.admit(peer.ip()) {
-            Some(permit) => drop(requests.spawn(connection(stream, peer, permit, router.clone(), stop.clone()))),
+            Some(permit) => {
+                let connection = connection(stream, peer, permit, router.clone(), metrics.clone(), stop.clone());
+                requests.spawn(connection);
+            }
             None => {
                 metrics.connections_refused.inc();
                 tokio::spawn(refuse(stream));
@@ -126,7 +129,14 @@ pub async fn serve(
 }
 
 /// Serves one connection until it ends or is upgraded; from the stop on, no further request of it.
-async fn connection(stream: TcpStream, peer: SocketAddr, permit: Permit, router: Router, stop: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+    router: Router,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
     // Small frames, each to be there at once. An error shows again at the first read.
     let _ = stream.set_nodelay(true);
     let service = router.map_request(move |request: Request<Incoming>| {
@@ -150,6 +160,9 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: Permit, router:
         }
     };
     if let Err(error) = served {
+        if error.is_timeout() {
+            metrics.heads_timed_out.inc();
+        }
         tracing::debug!(%peer, %error, "a connection ended with an error");
     }
 }

@@ -6,6 +6,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 #[derive(Clone)]
 pub struct Metrics {
     pub connections_refused: IntCounter,
+    pub heads_timed_out: IntCounter,
     pub sockets: IntGauge,
     pub sockets_opened: IntCounter,
     pub sockets_closed: IntCounterVec,
@@ -41,6 +42,10 @@ impl Metrics {
             connections_refused: counter(
                 "millrace_edge_connections_refused_total",
                 "Connections that were answered 503 because too many are open, in all or from one address",
+            )?,
+            heads_timed_out: counter(
+                "millrace_edge_heads_timed_out_total",
+                "Connections that were closed because the headers of a request did not come in time",
             )?,
             sockets: gauge("millrace_edge_sockets", "WebSockets that are open")?,
             sockets_opened: counter("millrace_edge_sockets_opened_total", "WebSockets that were opened")?,
