@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use millrace_domain::{Event, EventBody, Provider, VideoInfo, event::{Progress, StoredFile}};
+use millrace_domain::{
+    Event, EventBody, Provider, VideoInfo,
+    event::{Progress, StoredFile},
+};
 use millrace_runtime::log::{Append, Log};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
@@ -57,7 +60,12 @@ async fn life(log: Log, id: String) -> u64 {
     append(EventBody::Started { worker: "test".into(), attempt: 1 }).await;
     append(EventBody::Info { video_info: VideoInfo::default() }).await;
     for step in 1..=EVENTS {
-        append(EventBody::Progress(Progress { downloaded_bytes: step, total_bytes: Some(EVENTS), ..Default::default() })).await;
+        append(EventBody::Progress(Progress {
+            downloaded_bytes: step,
+            total_bytes: Some(EVENTS),
+            ..Default::default()
+        }))
+        .await;
         sleep(Duration::from_millis(25)).await;
     }
     append(EventBody::Downloaded { file_size: EVENTS, storage_provider: Provider::Local, video_info: None }).await;
@@ -102,7 +110,8 @@ async fn clients_that_move_between_edges_that_restart_never_see_the_past_and_all
     }
     let mut moves = 0;
     for client in clients {
-        let (end, connected) = timeout(Duration::from_secs(90), client).await.expect("every client sees the end").unwrap();
+        let (end, connected) =
+            timeout(Duration::from_secs(90), client).await.expect("every client sees the end").unwrap();
         assert!(ends.contains(&end["seq"].as_u64().unwrap()), "{end}");
         moves += connected;
     }

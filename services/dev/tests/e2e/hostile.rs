@@ -85,7 +85,10 @@ async fn compression_is_not_taken_and_a_bad_handshake_is_refused() {
     }
     let answer = String::from_utf8_lossy(&seen).to_lowercase();
     assert!(answer.starts_with("http/1.1 101 "), "{answer}");
-    assert!(answer.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "the key is answered as RFC 6455's example says: {answer}");
+    assert!(
+        answer.contains("s3pplmbitxaq9kygzzhzrbk+xoo="),
+        "the key is answered as RFC 6455's example says: {answer}"
+    );
     assert!(!answer.contains("sec-websocket-extensions"), "{answer}");
 
     for (header, bad, status) in [
@@ -156,7 +159,8 @@ async fn a_client_that_never_reads_is_closed_and_costs_the_others_nothing() {
     for bytes in 0..4000 {
         let info = json!({"type": "info", "at": "2026-11-23T07:00:00Z", "videoInfo": {"title": &filler[..300], "id": bytes.to_string(), "thumbnail": format!("http://a/{filler}")}});
         last = publish(info).await;
-        let seen = timeout(Duration::from_secs(5), reader.next()).await.expect("the reader is served").unwrap().unwrap();
+        let seen =
+            timeout(Duration::from_secs(5), reader.next()).await.expect("the reader is served").unwrap().unwrap();
         if bytes == 0 {
             continue;
         }

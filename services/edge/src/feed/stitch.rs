@@ -7,7 +7,7 @@
 use millrace_domain::{Entry, JobId, JobState, fold, limits::FEED_PENDING_MAX, subjects::Kind};
 
 /// A live message: an entry, and the sequence of the entry before it on the same subject (0: none).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Heard {
     /// The entry.
     pub entry: Entry,
@@ -16,7 +16,7 @@ pub struct Heard {
 }
 
 /// Where to load from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// Any replica: cheap, and may be stale.
     Any,
@@ -34,14 +34,16 @@ pub struct Todo {
 }
 
 /// One watched job.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Stitch {
     state: Option<JobState>,
     /// Messages after the state that do not connect to it, by sequence.
     pending: Vec<Heard>,
-    /// The highest sequence known to exist for the job.
+    /// The highest sequence said to exist for the job.
     known: u64,
     loading: bool,
+    /// Since the load began, something was said to exist that may be too new for it.
+    news: bool,
 }
 
 impl Stitch {
@@ -88,8 +90,9 @@ impl Stitch {
         }
         self.apply_pending(id);
         let publish = self.seq() > before;
-        if source == Source::Leader {
-            // The leader has everything that exists: what was announced beyond it does not (any more).
+        if source == Source::Leader && !self.news {
+            // The leader has everything that existed when it was asked: what was said before to be beyond that does not
+            // exist (any more).
             self.known = self.seq();
             self.pending.clear();
         }
@@ -108,9 +111,10 @@ impl Stitch {
         if self.known > self.seq() { self.load(Source::Any) } else { Todo::default() }
     }
 
-    /// Somebody has seen `seq` elsewhere.
+    /// Somebody claims to have seen `seq` elsewhere.
     pub fn announced(&mut self, seq: u64) -> Todo {
-        if seq > self.seq() { self.load(Source::Leader) } else { Todo::default() }
+        self.known = self.known.max(seq);
+        if self.known > self.seq() { self.load(Source::Leader) } else { Todo::default() }
     }
 
     fn seq(&self) -> u64 {
@@ -149,9 +153,16 @@ impl Stitch {
     }
 
     fn load(&mut self, source: Source) -> Todo {
-        if std::mem::replace(&mut self.loading, true) {
+        if self.loading {
+            self.news = true;
             return Todo::default();
         }
+        (self.loading, self.news) = (true, false);
         Todo { publish: false, load: Some(source) }
     }
 }
+
+#[cfg(test)]
+mod exhaustive;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! Every interleaving of a live feed that loses, repeats, reorders and delays, with loads that are stale, late or fail.
+
+mod model;
+
+use millrace_domain::{Event, EventBody, limits::FEED_PENDING_MAX};
+use proptest::{collection::vec, prelude::*, test_runner::TestCaseResult};
+
+use self::model::{Model, Step, id, log, steps, submitted};
+use super::*;
+
+/// Enough for a whole life and faults between its events.
+const STEPS_MAX: usize = 120;
+
+fn play(log: Vec<Entry>, steps: &[Step]) -> Result<Model, TestCaseError> {
+    let mut model = Model::new(log);
+    for step in steps {
+        model.take(step)?;
+    }
+    Ok(model)
+}
+
+fn converges(mut model: Model) -> TestCaseResult {
+    model.heal()?;
+    prop_assert_eq!(model.stitch.state().map(|state| state.seq), model.shown);
+    prop_assert_eq!(model.stitch.is_end(), model.truth().is_some_and(|truth| truth.is_end()), "the end was not shown");
+    prop_assert_eq!(told(model.stitch.state()), told(model.truth().as_ref()), "what is shown last is not the newest");
+    Ok(())
+}
+
+/// What clients see of a state. Nothing but noise follows the end, and nobody looks for it.
+fn told(state: Option<&JobState>) -> Option<JobState> {
+    state.map(|state| if state.is_end() { JobState { seq: 0, events_seq: 0, ..state.clone() } } else { state.clone() })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_the_feed_does_only_true_and_newer_states_are_shown_and_the_last_one_in_the_end(
+        log in log(),
+        steps in vec(steps(), 0..STEPS_MAX),
+    ) {
+        converges(play(log, &steps)?)?;
+    }
+
+    #[test]
+    fn watchers_who_come_back_while_a_load_for_them_is_under_way_get_the_last_state_too(
+        log in log(),
+        before in vec(steps(), 0..40),
+        after in vec(steps(), 0..40),
+    ) {
+        let mut model = play(log, &before)?;
+        model.watched_anew();
+        for step in &after {
+            model.take(step)?;
+        }
+        converges(model)?;
+    }
+
+    #[test]
+    fn a_feed_without_faults_needs_no_load_but_the_first(log in log()) {
+        let mut model = Model::new(log);
+        while model.stored < model.log.len() {
+            model.take(&Step::Store { copies: 1 })?;
+            model.take(&Step::Deliver(0))?;
+        }
+        prop_assert_eq!(model.loads, 1);
+        if model.log[0].kind == Kind::Submitted {
+            prop_assert_eq!(model.stitch.state().cloned(), model.truth());
+        }
+    }
+}
+
+fn noise(seq: u64) -> Entry {
+    Entry { seq, kind: Kind::Events, event: None }
+}
+
+fn heard(seq: u64, previous: u64) -> Heard {
+    Heard { entry: noise(seq), previous }
+}
+
+fn state(seq: u64) -> JobState {
+    JobState { seq, events_seq: if seq == 1 { 0 } else { seq }, ..fold(None, &id(), &submitted(1)).unwrap() }
+}
+
+#[test]
+fn a_message_that_came_while_the_leader_was_being_read_is_not_forgotten() {
+    let mut stitch = Stitch::default();
+    stitch.watched();
+    stitch.loaded(&id(), Source::Any, Some(state(1)));
+    assert_eq!(stitch.announced(2).load, Some(Source::Leader));
+    // The leader has answered with 2, the answer is on its way; 3 is lost and 4 comes.
+    assert_eq!(stitch.heard(&id(), heard(4, 3)), Todo::default());
+    let todo = stitch.loaded(&id(), Source::Leader, Some(state(2)));
+    assert_eq!(todo, Todo { publish: true, load: Some(Source::Leader) }, "4 exists and is not shown");
+    assert!(stitch.loaded(&id(), Source::Leader, Some(state(3))).publish);
+    assert_eq!(stitch.state().unwrap().seq, 4, "4 was held back until it fitted");
+}
+
+#[test]
+fn what_a_client_has_seen_elsewhere_is_not_forgotten_while_a_load_is_under_way_or_when_it_fails() {
+    let mut stitch = Stitch::default();
+    assert_eq!(stitch.watched().load, Some(Source::Any));
+    assert_eq!(stitch.announced(5), Todo::default(), "one load at a time");
+    let todo = stitch.loaded(&id(), Source::Any, Some(state(3)));
+    assert_eq!(todo, Todo { publish: true, load: Some(Source::Leader) });
+    stitch.load_failed();
+    assert_eq!(stitch.watched().load, Some(Source::Any));
+    assert_eq!(stitch.loaded(&id(), Source::Any, Some(state(3))).load, Some(Source::Leader));
+    assert_eq!(stitch.loaded(&id(), Source::Leader, Some(state(5))), Todo { publish: true, load: None });
+}
+
+#[test]
+fn a_claim_that_the_leader_does_not_confirm_is_dropped() {
+    let mut stitch = Stitch::default();
+    stitch.watched();
+    stitch.announced(u64::MAX);
+    assert_eq!(stitch.loaded(&id(), Source::Any, None).load, Some(Source::Leader));
+    assert_eq!(stitch.loaded(&id(), Source::Leader, None), Todo::default());
+    assert_eq!(stitch.heard(&id(), Heard { entry: submitted(1), previous: 0 }), Todo { publish: true, load: None });
+}
+
+#[test]
+fn what_is_held_back_stays_bounded() {
+    let mut stitch = Stitch::default();
+    stitch.watched();
+    for seq in 2..10 * FEED_PENDING_MAX as u64 {
+        assert_eq!(stitch.heard(&id(), heard(2 * seq, 2 * seq - 1)), Todo::default());
+        assert!(stitch.pending.len() <= FEED_PENDING_MAX);
+    }
+    assert_eq!(stitch.loaded(&id(), Source::Any, Some(state(1))).load, Some(Source::Leader));
+}
+
+#[test]
+fn an_event_that_cannot_be_read_is_counted_but_changes_nothing_else() {
+    let mut stitch = Stitch::default();
+    stitch.watched();
+    stitch.loaded(&id(), Source::Any, Some(state(1)));
+    assert!(stitch.heard(&id(), heard(7, 0)).publish);
+    let newer = Event { at: jiff::Timestamp::UNIX_EPOCH, body: EventBody::Unknown };
+    let entry = Entry { seq: 9, kind: Kind::Events, event: Some(newer) };
+    assert!(stitch.heard(&id(), Heard { entry, previous: 7 }).publish);
+    assert_eq!(stitch.state(), Some(&JobState { events_seq: 9, ..state(9) }));
+}

@@ -1,0 +1,286 @@
+//! The world around one [`Stitch`]: the log, the network and the loader; and what must hold after every step.
+
+use jiff::Timestamp;
+use millrace_domain::{Command, Event, EventBody, decide, event::Progress, failure::FailureKind, fold_all};
+use proptest::{collection::vec, prelude::*, test_runner::TestCaseResult};
+
+use super::super::*;
+
+/// Loads that may be needed, one after the other, once nothing fails any more.
+const LOADS_TO_HEAL_MAX: usize = 4;
+
+/// What happens next. Numbers choose among what is there.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// The log takes the next entry; so many copies of the live message set out. None: it is lost.
+    Store { copies: usize },
+    /// One of the live messages under way arrives.
+    Deliver(usize),
+    /// The load is answered, by a replica that lags so many entries behind unless it is the leader.
+    Answer { lag: usize },
+    /// The answer of the load arrives.
+    Report,
+    /// The load fails.
+    Fail,
+    /// After a failure the loader tries again.
+    Retry,
+    /// A sweep asks a replica that lags so many entries behind.
+    SweepAsk { lag: usize },
+    /// Its answer arrives.
+    SweepReport,
+    /// A client comes from an edge that has seen so many entries.
+    Announce(usize),
+    /// A client claims what cannot be.
+    Lie,
+}
+
+pub fn steps() -> impl Strategy<Value = Step> {
+    let lag = || prop_oneof![3 => Just(0_usize), 2 => 1_usize..4, 1 => Just(100)];
+    prop_oneof![
+        8 => prop_oneof![6 => Just(1_usize), 2 => Just(0), 1 => Just(2)].prop_map(|copies| Step::Store { copies }),
+        8 => prop_oneof![2 => Just(0_usize), 1 => any::<usize>()].prop_map(Step::Deliver),
+        5 => lag().prop_map(|lag| Step::Answer { lag }),
+        5 => Just(Step::Report),
+        2 => Just(Step::Fail),
+        3 => Just(Step::Retry),
+        1 => lag().prop_map(|lag| Step::SweepAsk { lag }),
+        1 => Just(Step::SweepReport),
+        1 => any::<usize>().prop_map(Step::Announce),
+        1 => Just(Step::Lie),
+    ]
+}
+
+pub fn id() -> JobId {
+    "job".parse().unwrap()
+}
+
+pub fn submitted(seq: u64) -> Entry {
+    let submission = millrace_domain::Submission { url: "https://a.example/".parse().unwrap(), quality: None };
+    Entry { seq, kind: Kind::Submitted, event: Some(at(seq, EventBody::Submitted(submission))) }
+}
+
+/// Distinct times, so that states of different sequences differ.
+fn at(seq: u64, body: EventBody) -> Event {
+    Event { at: Timestamp::from_second(i64::try_from(seq).unwrap()).unwrap(), body }
+}
+
+/// A job's true log: what commands in any order make of it, with messages between that are no events we know.
+pub fn log() -> impl Strategy<Value = Vec<Entry>> {
+    let command = prop_oneof![
+        4 => Just(0_usize),
+        10 => Just(1),
+        1 => Just(2),
+        1 => Just(3),
+        3 => Just(4),
+    ];
+    let submitted_first = prop_oneof![20 => Just(true), 1 => Just(false)];
+    (submitted_first, vec((command, 1_u64..4), 0..40)).prop_map(|(submitted_first, commands)| {
+        let mut entries: Vec<Entry> = if submitted_first { vec![submitted(1)] } else { vec![] };
+        let mut seq = 1;
+        for (choice, gap) in commands {
+            let state = fold_all(None, &id(), &entries);
+            let attempt = state.as_ref().map_or(1, |state| state.attempt);
+            let progress = Progress { downloaded_bytes: seq, total_bytes: Some(100), ..Progress::default() };
+            let command = match choice {
+                0 => Command::Claim { worker: "w".into() },
+                1 if state.as_ref().is_some_and(|state| state.stage == millrace_domain::Stage::FetchingInfo) => {
+                    Command::Report { attempt, body: EventBody::Info { video_info: Default::default() } }
+                }
+                1 => Command::Report { attempt, body: EventBody::Progress(progress) },
+                2 => Command::Cancel,
+                3 => Command::GiveUp(FailureKind::WorkerFailed),
+                _ => {
+                    seq += gap;
+                    entries.push(Entry { seq, kind: Kind::Events, event: None });
+                    continue;
+                }
+            };
+            for body in decide(state.as_ref(), command, Timestamp::UNIX_EPOCH).unwrap_or_default() {
+                seq += gap;
+                entries.push(Entry { seq, kind: body.kind(), event: Some(at(seq, body)) });
+            }
+        }
+        if entries.is_empty() { vec![Entry { seq: 1, kind: Kind::Events, event: None }] } else { entries }
+    })
+}
+
+/// A load as the loader has it.
+enum Load {
+    Asked(Source),
+    Answered(Source, Option<JobState>),
+}
+
+pub struct Model {
+    pub stitch: Stitch,
+    pub log: Vec<Entry>,
+    /// How much of `log` has happened.
+    pub stored: usize,
+    /// Sequence of the state published last.
+    pub shown: Option<u64>,
+    /// How many loads were asked for.
+    pub loads: usize,
+    network: Vec<Heard>,
+    loading: Vec<Load>,
+    retry_due: bool,
+    sweep: Option<u64>,
+    /// The highest sequence of the log that the stitch was told of, by whomever.
+    told: u64,
+    /// Loads of watchers who have left may report to those who came after.
+    strangers: bool,
+}
+
+impl Model {
+    pub fn new(log: Vec<Entry>) -> Self {
+        let mut model = Self {
+            stitch: Stitch::default(),
+            log,
+            stored: 0,
+            shown: None,
+            loads: 0,
+            network: Vec::new(),
+            loading: Vec::new(),
+            retry_due: false,
+            sweep: None,
+            told: 0,
+            strangers: false,
+        };
+        model.watched_anew();
+        model.strangers = false;
+        model
+    }
+
+    /// All watchers leave, and new ones come.
+    pub fn watched_anew(&mut self) {
+        self.stitch = Stitch::default();
+        (self.shown, self.told, self.strangers) = (None, 0, true);
+        let todo = self.stitch.watched();
+        self.carry_out(todo).expect("a first load");
+    }
+
+    /// The fold of all that has happened.
+    pub fn truth(&self) -> Option<JobState> {
+        self.state(0)
+    }
+
+    fn state(&self, lag: usize) -> Option<JobState> {
+        fold_all(None, &id(), &self.log[..self.stored.saturating_sub(lag)])
+    }
+
+    fn last(&self, lag: usize) -> u64 {
+        self.log[..self.stored.saturating_sub(lag)].last().map_or(0, |entry| entry.seq)
+    }
+
+    pub fn take(&mut self, step: &Step) -> TestCaseResult {
+        let todo = match step {
+            Step::Store { copies } => return self.store(*copies),
+            Step::Deliver(which) if !self.network.is_empty() => {
+                let message = self.network.remove(which % self.network.len());
+                self.told = self.told.max(message.entry.seq);
+                self.stitch.heard(&id(), message)
+            }
+            Step::Answer { lag } => {
+                let asked = self.loading.iter().position(|load| matches!(load, Load::Asked(_)));
+                let Some(Load::Asked(source)) = asked.map(|at| self.loading.remove(at)) else { return Ok(()) };
+                let lag = if source == Source::Leader { 0 } else { *lag };
+                self.loading.push(Load::Answered(source, self.state(lag)));
+                return Ok(());
+            }
+            Step::Report => {
+                let answered = self.loading.iter().position(|load| matches!(load, Load::Answered(..)));
+                let Some(Load::Answered(source, state)) = answered.map(|at| self.loading.remove(at)) else {
+                    return Ok(());
+                };
+                self.stitch.loaded(&id(), source, state)
+            }
+            Step::Fail if !self.loading.is_empty() => {
+                self.loading.remove(0);
+                self.stitch.load_failed();
+                self.retry_due = true;
+                Todo::default()
+            }
+            Step::Retry if self.retry_due => {
+                self.retry_due = false;
+                self.stitch.watched()
+            }
+            Step::SweepAsk { lag } if !self.stitch.is_end() => {
+                self.sweep = Some(self.last(*lag));
+                return Ok(());
+            }
+            Step::SweepReport => match self.sweep.take() {
+                Some(last) => {
+                    self.told = self.told.max(last);
+                    self.stitch.swept(last)
+                }
+                None => return Ok(()),
+            },
+            Step::Announce(which) if self.stored > 0 => {
+                let seq = self.log[which % self.stored].seq;
+                self.told = self.told.max(seq);
+                self.stitch.announced(seq)
+            }
+            Step::Lie => self.stitch.announced(u64::MAX),
+            _ => return Ok(()),
+        };
+        self.carry_out(todo)
+    }
+
+    fn store(&mut self, copies: usize) -> TestCaseResult {
+        if let Some(entry) = self.log.get(self.stored) {
+            let before = self.log[..self.stored].iter().rev().find(|before| before.kind == entry.kind);
+            let message = Heard { entry: entry.clone(), previous: before.map_or(0, |before| before.seq) };
+            self.network.extend(std::iter::repeat_n(message, copies));
+            self.stored += 1;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, todo: Todo) -> TestCaseResult {
+        if let Some(source) = todo.load {
+            prop_assert!(self.loading.is_empty() || self.strangers, "a second load at the same time");
+            self.loading.push(Load::Asked(source));
+            self.loads += 1;
+        }
+        let seq = self.stitch.state().map(|state| state.seq);
+        if todo.publish {
+            prop_assert!(seq > self.shown, "{:?} was shown after {:?}", seq, self.shown);
+            self.shown = seq;
+        }
+        prop_assert_eq!(seq, self.shown, "a state that is not published");
+        if let Some(state) = self.stitch.state() {
+            let until = self.log.iter().position(|entry| entry.seq == state.seq);
+            prop_assert!(until.is_some(), "{} is no sequence of the job", state.seq);
+            let truth = fold_all(None, &id(), &self.log[..=until.unwrap()]);
+            prop_assert_eq!(Some(state), truth.as_ref(), "not what the log says");
+        }
+        prop_assert!(self.stitch.pending.len() <= FEED_PENDING_MAX);
+        // Of a job that was never submitted there is no state, however many events it has.
+        let unsubmitted = self.truth().is_none();
+        let behind = self.stitch.known.max(self.told) > self.stitch.seq() && !unsubmitted;
+        prop_assert!(
+            !behind || !self.loading.is_empty() || self.retry_due,
+            "{} is known to exist, {:?} is shown, and nobody looks",
+            self.stitch.known.max(self.told),
+            self.shown
+        );
+        Ok(())
+    }
+
+    /// Nothing fails any more, and a sweep comes by.
+    pub fn heal(&mut self) -> TestCaseResult {
+        for _ in 0..self.network.len() {
+            self.take(&Step::Deliver(0))?;
+        }
+        for _ in 0..2 {
+            self.take(&Step::Retry)?;
+            let first = self.loading.len();
+            for _ in 0..LOADS_TO_HEAL_MAX + first {
+                self.take(&Step::Answer { lag: 0 })?;
+                self.take(&Step::Report)?;
+            }
+            prop_assert!(self.loading.is_empty(), "one load follows another without end");
+            self.take(&Step::SweepAsk { lag: 0 })?;
+            self.take(&Step::SweepReport)?;
+        }
+        Ok(())
+    }
+}
