@@ -14,7 +14,7 @@ use crate::{
 /// One entry of a job's log: JSON, self-describing, at most 65,536 bytes.
 ///
 /// A reader meets unknown fields and unknown tags without harm: it skips them and still advances its sequence.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// When it happened, by the writer's clock; RFC 3339. Told to clients, never used to decide.
     pub at: Timestamp,
@@ -24,7 +24,7 @@ pub struct Event {
 }
 
 /// What happened. `submitted` is on the job's submission subject, all others on its events subject.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum EventBody {
     /// The job exists. The first event of every job, and the work item of the workers.
@@ -84,7 +84,7 @@ pub enum EventBody {
 }
 
 /// What is known of a video. A field is absent when the source does not tell.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VideoInfo {
     /// The source's own id of the video.
@@ -133,7 +133,7 @@ impl VideoInfo {
 }
 
 /// How far a download has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
     /// Bytes that have arrived.
@@ -150,7 +150,7 @@ pub struct Progress {
 }
 
 /// The kind of object store. Frozen: front ends know `gcs`, `azure` and `s3`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// Google Cloud Storage.
@@ -164,7 +164,7 @@ pub enum Provider {
 }
 
 /// A file in the object store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredFile {
     /// `jobs/<id>/<attempt>/<name>`, ASCII, unique to the attempt.
@@ -181,7 +181,7 @@ pub struct StoredFile {
 }
 
 /// Why a job has ended without a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// Stable, snake_case. New ones may come.

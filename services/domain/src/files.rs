@@ -6,8 +6,18 @@ use crate::{ids::JobId, limits::FILE_STEM_CHARS_MAX};
 
 /// What RFC 8187 lets stand unescaped.
 const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'!').remove(b'#').remove(b'$').remove(b'&').remove(b'+').remove(b'-')
-    .remove(b'.').remove(b'^').remove(b'_').remove(b'`').remove(b'|').remove(b'~');
+    .remove(b'!')
+    .remove(b'#')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'^')
+    .remove(b'_')
+    .remove(b'`')
+    .remove(b'|')
+    .remove(b'~');
 
 /// The name under which a browser saves the video, from its title: any script, but nothing that means something to a
 /// file system.
@@ -46,7 +56,8 @@ pub fn content_disposition(file_name: &str) -> String {
 
 /// Letters, digits, `-` and `_`; everything else becomes one `-`. `None` when nothing is left.
 fn ascii(text: &str) -> Option<String> {
-    let words: Vec<_> = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|w| !w.is_empty()).collect();
+    let words: Vec<_> =
+        text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|w| !w.is_empty()).collect();
     (!words.is_empty()).then(|| words.join("-"))
 }
 

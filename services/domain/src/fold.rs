@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// One entry of a job's log.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Its sequence in the stream.
     pub seq: u64,

@@ -1,6 +1,6 @@
 //! Job ids.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::limits::JOB_ID_CHARS_MAX;
 
 /// A job's id: 1 to 64 characters of `A-Z a-z 0-9 _ -`, so that it is one NATS subject token, one KV key and one
-/// URL path segment without escaping.
+/// URL path segment without escaping. Cheap to clone.
 ///
 /// Where no authentication is set up, knowing the id is the right to watch the job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(extend("pattern" = "^[A-Za-z0-9_-]{1,64}$"))]
-pub struct JobId(Box<str>);
+pub struct JobId(Arc<str>);
 
 /// Why a text is no job id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +56,7 @@ impl TryFrom<String> for JobId {
 
 impl From<JobId> for String {
     fn from(id: JobId) -> Self {
-        id.0.into()
+        id.as_str().into()
     }
 }
 

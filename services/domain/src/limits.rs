@@ -38,7 +38,16 @@ pub const FINISHED_JOB_LINGER: Duration = Duration::from_secs(30);
 /// How long one write to a client may take before the client counts as gone.
 pub const CLIENT_WRITE_MAX: Duration = Duration::from_secs(30);
 
-/// Frames that wait for one client; when more are due, only the newest stays.
+/// From a connection's accept, or the end of its request before, to the end of the request's headers.
+pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(5);
+/// Largest head of an HTTP request; hyper takes no less than 8 KiB.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of control frames, and of a frame that was begun, that wait for one WebSocket client.
+pub const CLIENT_CONTROL_BYTES_MAX: usize = 16 * 1024;
+/// Connections that the kernel holds for us until they are accepted.
+pub const LISTEN_BACKLOG: u32 = 4096;
+
+/// Frames that wait for one client of server-sent events; when more are due, only the newest stays.
 pub const CLIENT_FRAMES_PENDING_MAX: usize = 16;
 /// How long an edge gathers first watches for one batched snapshot request.
 pub const SNAPSHOT_BATCH_WINDOW: Duration = Duration::from_micros(300);

@@ -68,7 +68,7 @@ impl Stage {
 }
 
 /// A job's state. Everything in it follows from the job's log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobState {
     /// The job.

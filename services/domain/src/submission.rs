@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::URL_BYTES_MAX;
 
 /// The body of `POST /api/download`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Submission {
     /// The address of the video, or of a page with a video on it.
@@ -19,7 +19,7 @@ pub struct Submission {
 }
 
 /// An `http` or `https` address with a host and without a password, at most 4,096 bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(extend("pattern" = "^[Hh][Tt][Tt][Pp][Ss]?://", "maxLength" = URL_BYTES_MAX))]
 pub struct SourceUrl(String);
@@ -91,7 +91,7 @@ impl fmt::Display for SourceUrl {
 }
 
 /// The greatest wanted picture height, written like `1080p`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(extend("pattern" = "^[1-9][0-9]{1,3}p$"))]
 pub struct Quality(u16);

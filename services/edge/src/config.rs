@@ -1,6 +1,6 @@
 //! What can be configured about an edge.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use millrace_runtime::{
     blobs::{Location, STORAGE},
@@ -39,8 +39,39 @@ pub const DRAIN_SECONDS: Setting = Setting::new(
     "Over how long open WebSockets are closed when the process is to stop, so that clients do not reconnect at once.",
 );
 
+/// `--connections`
+pub const CONNECTIONS: Setting = Setting::new(
+    "connections",
+    "NUMBER",
+    "100000",
+    "How many connections may be open at once; more are answered 503. Each needs a file descriptor (ulimit -n).",
+);
+/// `--connections-per-address`
+pub const CONNECTIONS_PER_ADDRESS: Setting = Setting::new(
+    "connections-per-address",
+    "NUMBER",
+    "0",
+    "How many connections of one address may be open at once; 0 for no bound, as behind a proxy, where all have one.",
+);
+/// `--socket-loops`
+pub const SOCKET_LOOPS: Setting = Setting::new(
+    "socket-loops",
+    "auto|NUMBER",
+    "auto",
+    "How many threads serve the WebSockets; auto is one for each processor.",
+);
+
 /// In the order of `--help`.
-pub const SETTINGS: &[&Setting] = &[&LISTEN, &PUBLIC_BASE_URL, &ALLOWED_ORIGINS, &STORAGE, &DRAIN_SECONDS];
+pub const SETTINGS: &[&Setting] = &[
+    &LISTEN,
+    &PUBLIC_BASE_URL,
+    &ALLOWED_ORIGINS,
+    &STORAGE,
+    &DRAIN_SECONDS,
+    &CONNECTIONS,
+    &CONNECTIONS_PER_ADDRESS,
+    &SOCKET_LOOPS,
+];
 
 /// An edge's configuration.
 #[derive(Clone, Debug)]
@@ -55,6 +86,12 @@ pub struct Config {
     pub storage: Location,
     /// Over how long sockets are closed.
     pub drain: Duration,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Of one address; 0 for no bound.
+    pub connections_per_address_max: usize,
+    /// Threads that serve WebSockets.
+    pub socket_loops: usize,
 }
 
 /// Reads the configuration.
@@ -64,13 +101,29 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let allowed_origins = reader.parsed(&ALLOWED_ORIGINS, origins);
     let storage = reader.value(&STORAGE);
     let drain = reader.parsed(&DRAIN_SECONDS, seconds);
+    let connections_max = reader.value::<NonZeroUsize>(&CONNECTIONS);
+    let connections_per_address_max = reader.value(&CONNECTIONS_PER_ADDRESS);
+    let socket_loops = reader.parsed(&SOCKET_LOOPS, socket_loops);
     Some(Config {
         listen: listen?,
         public_base_url: public_base_url?,
         allowed_origins: allowed_origins?,
         storage: storage?,
         drain: drain?,
+        connections_max: connections_max?.get(),
+        connections_per_address_max: connections_per_address_max?,
+        socket_loops: socket_loops?,
     })
+}
+
+fn socket_loops(text: &str) -> Result<usize, String> {
+    match text {
+        "auto" => Ok(std::thread::available_parallelism().map_or(1, NonZeroUsize::get)),
+        _ => match text.parse() {
+            Ok(loops @ 1..=256) => Ok(loops),
+            _ => Err("give auto or a number from 1 to 256".into()),
+        },
+    }
 }
 
 fn base_url(text: &str) -> Result<String, String> {
@@ -115,6 +168,6 @@ mod tests {
         };
         let mut reader = Reader::new(&bad);
         let config = read(&mut reader);
-        assert_eq!(reader.finish(config).unwrap_err().len(), 5);
+        assert_eq!(reader.finish(config).unwrap_err().len(), 8);
     }
 }

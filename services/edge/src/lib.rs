@@ -1,9 +1,11 @@
 //! The edge: accepts jobs over HTTP and shows them live over WebSocket. Stateless; run as many as needed.
 
+mod accept;
 mod config;
 mod feed;
 mod http;
 mod metrics;
+mod sockets;
 mod ws;
 
 use std::sync::Arc;
@@ -20,10 +22,12 @@ use millrace_runtime::{
     tasks::Tasks,
 };
 
+use accept::Admission;
 pub use config::Config;
 use feed::Feed;
 use http::{idempotency::Keys, origin::Origins};
 use metrics::Metrics;
+use sockets::Sockets;
 
 /// How the process is run.
 pub const SERVICE: Service<Config> = Service {
@@ -43,6 +47,7 @@ pub(crate) struct App {
     blobs: Blobs,
     origins: Origins,
     metrics: Metrics,
+    sockets: Sockets,
     tasks: Tasks,
     config: Config,
 }
@@ -53,7 +58,7 @@ pub(crate) struct App {
 /// When the port is taken, NATS is not set up as needed, or the storage cannot be opened.
 pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let Shell { nats, health, registry, tasks } = shell;
-    let listener = admin::bind(config::LISTEN.flag, config.listen).await?;
+    let listener = admin::bind(config::LISTEN.flag, config.listen)?;
     let context = jetstream::new(nats.client.clone());
     provision::check(&context).await?;
     let blobs = Blobs::open(&config.storage)?;
@@ -66,16 +71,20 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let keys = Keys::open(&nats.client).await?;
     let origins = Origins::new(&config.public_base_url, config.allowed_origins.clone());
     let jobs = Jobs { log, snapshots };
-    let app = Arc::new(App { jobs, keys, feed, blobs, origins, metrics, tasks: tasks.clone(), config });
+    let (sockets, threads) = Sockets::start(config.socket_loops, &feed, &metrics)?;
+    let admission = Admission::new(config.connections_max, config.connections_per_address_max);
+    let app = App { jobs, keys, feed, blobs, origins, metrics, sockets, tasks: tasks.clone(), config };
+    let app = Arc::new(app);
 
-    let router = http::router(app.clone());
-    let shutdown = tasks.shutdown();
     tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "the edge listens");
     health.check("http").pass();
-    tasks.spawn("http", async move {
-        let service = router.into_make_service();
-        axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
-        Ok(())
+    let (router, shutdown) = (http::router(app.clone()), tasks.shutdown());
+    tasks.spawn("http", accept::serve(listener, router, admission, app.metrics.clone(), shutdown.clone()));
+    tasks.spawn("sockets", async move {
+        shutdown.cancelled().await;
+        app.sockets.drain(app.config.drain);
+        let joined = tokio::task::spawn_blocking(|| threads.into_iter().try_for_each(std::thread::JoinHandle::join));
+        joined.await?.map_err(|_| anyhow::anyhow!("a socket loop panicked"))
     });
     Ok(())
 }

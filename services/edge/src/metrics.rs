@@ -5,6 +5,8 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 /// All of them.
 #[derive(Clone)]
 pub struct Metrics {
+    pub connections_refused: IntCounter,
+    pub heads_timed_out: IntCounter,
     pub sockets: IntGauge,
     pub sockets_opened: IntCounter,
     pub sockets_closed: IntCounterVec,
@@ -37,6 +39,14 @@ impl Metrics {
             Ok(counter)
         };
         Ok(Self {
+            connections_refused: counter(
+                "millrace_edge_connections_refused_total",
+                "Connections that were answered 503 because too many are open, in all or from one address",
+            )?,
+            heads_timed_out: counter(
+                "millrace_edge_heads_timed_out_total",
+                "Connections that were closed because the headers of a request did not come in time",
+            )?,
             sockets: gauge("millrace_edge_sockets", "WebSockets that are open")?,
             sockets_opened: counter("millrace_edge_sockets_opened_total", "WebSockets that were opened")?,
             sockets_closed: by(
@@ -46,7 +56,10 @@ impl Metrics {
             )?,
             frames_sent: counter("millrace_edge_frames_sent_total", "Status messages that were sent to WebSockets")?,
             jobs_watched: gauge("millrace_edge_jobs_watched", "Jobs that somebody on this edge watches")?,
-            events_heard: counter("millrace_edge_events_heard_total", "Republished events that arrived, watched or not")?,
+            events_heard: counter(
+                "millrace_edge_events_heard_total",
+                "Republished events that arrived, watched or not",
+            )?,
             gaps: counter("millrace_edge_gaps_total", "Gaps in the live feed of a watched job that were noticed")?,
             sweep_finds: counter("millrace_edge_sweep_finds_total", "Lost events that only the sweep has found")?,
             snapshot_batches: counter("millrace_edge_snapshot_batches_total", "Batched snapshot loads")?,

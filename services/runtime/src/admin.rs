@@ -15,8 +15,10 @@ use axum::{
     routing::get,
 };
 use prometheus::{Encoder, Registry, TextEncoder};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
+
+use millrace_domain::limits::LISTEN_BACKLOG;
 
 /// What must be well for the process to be sent work, by name; each is a latch that its owner sets.
 #[derive(Clone, Default)]
@@ -66,8 +68,14 @@ impl Check {
 ///
 /// # Errors
 /// When the address is taken or not ours.
-pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+pub fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(LISTEN_BACKLOG)
+    };
+    listen().with_context(|| {
         format!("cannot listen on {address}: is another process using the port? choose another one with --{flag}")
     })
 }

@@ -106,7 +106,7 @@ where
     let shutdown_max = (service.shutdown_max)(&own);
 
     let address = common.admin_listen.unwrap_or_else(|| ([127, 0, 0, 1], service.admin_port).into());
-    let listener = admin::bind(ADMIN_LISTEN.flag, address).await?;
+    let listener = admin::bind(ADMIN_LISTEN.flag, address)?;
     let stopping = health.check("shutdown");
     stopping.pass();
     // Before the port answers: a connection to NATS alone does not make a service ready.

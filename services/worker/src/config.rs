@@ -14,9 +14,14 @@ use millrace_runtime::{
 use crate::media::Tools;
 
 const SLOTS: Setting = Setting::new("slots", "NUMBER", "2", "How many jobs this worker does at once.");
-const NAME: Setting = Setting::optional("name", "NAME", "The worker's name in events and logs; default: host and process id.");
-const WORK_DIR: Setting =
-    Setting::new("work-dir", "FOLDER", ".millrace/work", "For downloads under way; emptied by itself, also after a crash.");
+const NAME: Setting =
+    Setting::optional("name", "NAME", "The worker's name in events and logs; default: host and process id.");
+const WORK_DIR: Setting = Setting::new(
+    "work-dir",
+    "FOLDER",
+    ".millrace/work",
+    "For downloads under way; emptied by itself, also after a crash.",
+);
 const YT_DLP: Setting = Setting::new("yt-dlp", "PROGRAM", "yt-dlp", "The downloader: a path, or a name on PATH.");
 const FFMPEG: Setting = Setting::new("ffmpeg", "PROGRAM", "ffmpeg", "ffmpeg: a path, or a name on PATH.");
 const FFPROBE: Setting = Setting::new("ffprobe", "PROGRAM", "ffprobe", "ffprobe: a path, or a name on PATH.");

@@ -75,11 +75,8 @@ async fn take(worker: &Worker, delivery: Delivery) {
 /// A first delivery needs no read: the submission itself is the state, and if it is not any more the append tells.
 async fn claim(worker: &Worker, delivery: &Delivery) -> Result<JobState, ExecuteError> {
     let id = &delivery.id;
-    let known = if delivery.delivered == 1 {
-        fold(None, id, &delivery.entry)
-    } else {
-        worker.jobs.snapshots.get(id).await?
-    };
+    let known =
+        if delivery.delivered == 1 { fold(None, id, &delivery.entry) } else { worker.jobs.snapshots.get(id).await? };
     if delivery.delivered > DELIVERIES_MAX {
         tracing::error!(job = %id, delivered = delivery.delivered, "the job is given up");
         let command = Command::GiveUp(FailureKind::TooManyAttempts);

@@ -2,9 +2,9 @@
 //!
 //! The modules stand in the order in which a job meets them.
 
+mod attempt;
 mod config;
 mod intake;
-mod attempt;
 mod journal;
 pub mod media;
 mod metrics;

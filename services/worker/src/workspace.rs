@@ -83,7 +83,9 @@ fn remove_if_dead(folder: &Path) {
     if lock.try_lock().is_ok() {
         match fs::remove_dir_all(folder) {
             Ok(()) => tracing::info!(folder = %folder.display(), "removed what a dead worker has left"),
-            Err(error) => tracing::warn!(folder = %folder.display(), %error, "cannot remove what a dead worker has left"),
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "cannot remove what a dead worker has left")
+            }
         }
     }
 }

@@ -6,6 +6,8 @@ mod api;
 mod cancel;
 mod delivery;
 mod failures;
+mod fleet;
+mod hostile;
 mod http;
 #[cfg(feature = "s3")]
 mod s3;

@@ -39,6 +39,7 @@ pub struct Stack {
     pub media: MediaServer,
     pub nats: NatsServer,
     pub edge: Service,
+    edge_admin: String,
     pub worker: Option<Service>,
     _projector: Service,
     pub folder: tempfile::TempDir,
@@ -106,7 +107,29 @@ impl Stack {
             worker.wait_ready(&admin(worker_admin), READY_MAX).await.expect("the worker");
         }
         let api = Api::new(format!("http://127.0.0.1:{port}"));
-        Self { api, media, nats, edge, worker, _projector: projector, folder, port }
+        Self { api, media, nats, edge, edge_admin: admin(edge_admin), worker, _projector: projector, folder, port }
+    }
+
+    /// One more edge on the same NATS and storage; its port.
+    pub async fn another_edge(&self) -> (Service, u16) {
+        let (port, admin) = (free_port(), free_port());
+        let storage = self.folder.path().join("files").display().to_string();
+        let mut args = edge_args(port, &storage);
+        args.extend(["--nats-url".into(), self.nats.url(), "--admin-listen".into(), format!("127.0.0.1:{admin}")]);
+        let mut edge = Service::spawn("millrace-edge", ServiceOptions { args, ..Default::default() }).expect("an edge");
+        edge.wait_ready(&format!("http://127.0.0.1:{admin}"), READY_MAX).await.expect("the edge");
+        (edge, port)
+    }
+
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The value of one of the edge's metrics, with its labels as they are printed; 0 when it is not there.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::get(format!("{}/metrics", self.edge_admin)).await.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
     /// Submits a path of the media server; the job's id.

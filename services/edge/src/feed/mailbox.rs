@@ -5,20 +5,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use axum::extract::ws::Utf8Bytes;
 use millrace_domain::limits::CLIENT_FRAMES_PENDING_MAX;
 use tokio::sync::Notify;
 
-/// A `status` message, serialized once and shared by all watchers of the job.
-#[derive(Debug)]
-pub struct Frame {
-    /// The state's sequence.
-    pub seq: u64,
-    /// Whether nothing follows.
-    pub is_end: bool,
-    /// The message as JSON text.
-    pub text: Utf8Bytes,
-}
+use super::{Frame, Watcher};
 
 /// One client's frames.
 #[derive(Default)]
@@ -27,9 +17,9 @@ pub struct Mailbox {
     arrived: Notify,
 }
 
-impl Mailbox {
+impl Watcher for Mailbox {
     /// Puts a frame behind the others; a full mailbox keeps this one only. The end comes last, so it is never lost.
-    pub fn put(&self, frame: Arc<Frame>) {
+    fn put(&self, frame: Arc<Frame>) {
         let mut frames = self.frames.lock().expect("no panic while held");
         if frames.len() >= CLIENT_FRAMES_PENDING_MAX {
             frames.clear();
@@ -38,7 +28,9 @@ impl Mailbox {
         drop(frames);
         self.arrived.notify_one();
     }
+}
 
+impl Mailbox {
     /// Waits for the next frame. Cancel-safe.
     pub async fn next(&self) -> Arc<Frame> {
         loop {
@@ -56,7 +48,7 @@ mod tests {
     use super::*;
 
     fn frame(seq: u64) -> Arc<Frame> {
-        Arc::new(Frame { seq, is_end: false, text: "".into() })
+        Arc::new(Frame::test(seq, false, String::new()))
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! A watcher is registered first and the snapshot read after, so nothing falls in between. A message for a job that
 //! nobody watches is dropped after its subject was read.
 
+mod frame;
 mod loader;
 mod mailbox;
 mod stitch;
@@ -19,13 +20,13 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use millrace_domain::{
-    JobId, JobState,
+    JobId,
     subjects::{self, LIVE_ALL},
-    wire,
 };
 use millrace_runtime::{log::Log, nats::Nats, snapshots::Snapshots};
 
-pub use self::mailbox::{Frame, Mailbox};
+pub use self::frame::Frame;
+use self::mailbox::Mailbox;
 use self::stitch::{Heard, Source, Stitch, Todo};
 use crate::metrics::Metrics;
 
@@ -43,12 +44,18 @@ struct Inner {
 /// A job that somebody on this edge watches.
 struct Watched {
     stitch: Stitch,
-    watchers: Vec<Arc<Mailbox>>,
+    watchers: Vec<Arc<dyn Watcher>>,
     newest: Option<Arc<Frame>>,
     heard_at: Instant,
 }
 
-/// A watch; dropped, the watcher is gone.
+/// Who is told of a job's states: a loop of sockets, or the mailbox of one stream.
+pub trait Watcher: Send + Sync {
+    /// Takes the next state. Must not block.
+    fn put(&self, frame: Arc<Frame>);
+}
+
+/// A watch by one client; dropped, it is over.
 pub struct Watch {
     feed: Feed,
     id: JobId,
@@ -73,24 +80,20 @@ impl Feed {
         (feed.clone(), Parts { feed, nats, log, loader })
     }
 
-    /// Watches a job: the mailbox gets its state as soon as it is known, then every later one.
+    /// Watches a job: `watcher` is told every state from now on. Returns the newest one, if it is known; if not, it is
+    /// told as soon as it is.
     ///
-    /// `since`: the watcher has seen that sequence elsewhere; this edge then does not rest before it has it too.
-    #[must_use]
-    pub fn watch(&self, id: &JobId, since: u64) -> Watch {
-        let mailbox = Arc::new(Mailbox::default());
+    /// `since`: somebody has seen that sequence elsewhere; this edge then does not rest before it has it too.
+    pub fn watch(&self, id: &JobId, since: u64, watcher: Arc<dyn Watcher>) -> Option<Arc<Frame>> {
         let mut table = self.table();
         let first = !table.contains_key(id.as_str());
         let watched = table.entry(id.clone()).or_insert_with(|| Watched {
             stitch: Stitch::default(),
-            watchers: Vec::new(),
+            watchers: Vec::with_capacity(1),
             newest: None,
             heard_at: Instant::now(),
         });
-        watched.watchers.push(mailbox.clone());
-        if let Some(newest) = &watched.newest {
-            mailbox.put(newest.clone());
-        }
+        watched.watchers.push(watcher);
         let todo = if first {
             self.0.metrics.jobs_watched.inc();
             let todo = watched.stitch.watched();
@@ -101,6 +104,28 @@ impl Feed {
             watched.stitch.announced(since)
         };
         self.carry_out(id, watched, todo);
+        watched.newest.clone()
+    }
+
+    /// Ends a watch.
+    pub fn unwatch(&self, id: &JobId, watcher: &Arc<dyn Watcher>) {
+        let mut table = self.table();
+        if let Some(watched) = table.get_mut(id.as_str()) {
+            watched.watchers.retain(|other| !Arc::ptr_eq(other, watcher));
+            if watched.watchers.is_empty() {
+                table.remove(id.as_str());
+                self.0.metrics.jobs_watched.dec();
+            }
+        }
+    }
+
+    /// Watches a job for one client, who reads at its own speed.
+    #[must_use]
+    pub fn follow(&self, id: &JobId, since: u64) -> Watch {
+        let mailbox = Arc::new(Mailbox::default());
+        if let Some(newest) = self.watch(id, since, mailbox.clone()) {
+            mailbox.put(newest);
+        }
         Watch { feed: self.clone(), id: id.clone(), mailbox }
     }
 
@@ -124,7 +149,7 @@ impl Feed {
 
     fn carry_out(&self, id: &JobId, watched: &mut Watched, todo: Todo) {
         if let (true, Some(state)) = (todo.publish, watched.stitch.state()) {
-            let frame = Arc::new(self.frame(state));
+            let frame = Arc::new(Frame::new(state, &self.0.public_base_url));
             for watcher in &watched.watchers {
                 watcher.put(frame.clone());
             }
@@ -133,14 +158,6 @@ impl Feed {
         if let Some(source) = todo.load {
             // The loader ends with the process only.
             let _ = self.0.loads.send((id.clone(), source));
-        }
-    }
-
-    fn frame(&self, state: &JobState) -> Frame {
-        Frame {
-            seq: state.seq,
-            is_end: state.is_end(),
-            text: wire::status_frame(state, &self.0.public_base_url).into(),
         }
     }
 
@@ -180,14 +197,8 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut table = self.feed.table();
-        if let Some(watched) = table.get_mut(self.id.as_str()) {
-            watched.watchers.retain(|mailbox| !Arc::ptr_eq(mailbox, &self.mailbox));
-            if watched.watchers.is_empty() {
-                table.remove(self.id.as_str());
-                self.feed.0.metrics.jobs_watched.dec();
-            }
-        }
+        let mailbox: Arc<dyn Watcher> = self.mailbox.clone();
+        self.feed.unwatch(&self.id, &mailbox);
     }
 }
 

@@ -7,7 +7,7 @@
 use millrace_domain::{Entry, JobId, JobState, fold, limits::FEED_PENDING_MAX, subjects::Kind};
 
 /// A live message: an entry, and the sequence of the entry before it on the same subject (0: none).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Heard {
     /// The entry.
     pub entry: Entry,
@@ -16,7 +16,7 @@ pub struct Heard {
 }
 
 /// Where to load from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// Any replica: cheap, and may be stale.
     Any,
@@ -34,7 +34,7 @@ pub struct Todo {
 }
 
 /// One watched job.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Stitch {
     state: Option<JobState>,
     /// Messages after the state that do not connect to it, by sequence.
@@ -162,5 +162,7 @@ impl Stitch {
     }
 }
 
+#[cfg(test)]
+mod exhaustive;
 #[cfg(test)]
 mod tests;

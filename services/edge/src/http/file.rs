@@ -17,13 +17,11 @@ use super::problem::{ApiError, job_id};
 use crate::App;
 
 /// Redirects to a freshly signed address, or serves the file itself, with ranges, where storage is a folder.
-pub async fn file(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub async fn file(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Result<Response, ApiError> {
     let state = app.jobs.snapshots.get(&job_id(&id)?).await?.ok_or(ApiError::UnknownJob)?;
-    let JobState { stage: Stage::Completed, file: Some(stored), .. } = state else { return Err(ApiError::NotCompleted) };
+    let JobState { stage: Stage::Completed, file: Some(stored), .. } = state else {
+        return Err(ApiError::NotCompleted);
+    };
     let unavailable = |error: anyhow::Error| ApiError::StorageUnavailable(format!("{error:#}"));
     if let Some(url) = app.blobs.signed_url(&stored.key, SIGNED_URL_VALID).await.map_err(unavailable)? {
         let headers = [(header::LOCATION, url.to_string()), (header::CACHE_CONTROL, "no-store".to_owned())];

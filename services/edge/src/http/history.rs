@@ -49,7 +49,7 @@ async fn history(app: Arc<App>, id: JobId) -> Result<Response, ApiError> {
         }
     });
     let pages = stream::iter([Ok(first)]).chain(rest);
-    let body = Body::from_stream(pages.map_ok(|page| page.iter().flat_map(|stored| line(stored)).collect::<Bytes>()));
+    let body = Body::from_stream(pages.map_ok(|page| page.iter().flat_map(line).collect::<Bytes>()));
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, body).into_response())
 }

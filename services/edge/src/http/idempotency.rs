@@ -63,7 +63,8 @@ impl Keys {
     /// When no JetStream answers.
     pub async fn open(client: &Client) -> anyhow::Result<Self> {
         let context = jetstream::new(client.clone());
-        let stream = context.get_stream_no_info(format!("KV_{KEY_BUCKET}")).await.context("cannot open the key bucket")?;
+        let stream =
+            context.get_stream_no_info(format!("KV_{KEY_BUCKET}")).await.context("cannot open the key bucket")?;
         Ok(Self { client: client.clone(), stream })
     }
 
@@ -79,8 +80,9 @@ impl Keys {
         for _ in 0..RESERVE_ATTEMPTS_MAX {
             match self.stream.get_last_raw_message_by_subject(&subject).await {
                 Ok(message) => {
-                    let first: Reservation = serde_json::from_slice(&message.payload)
-                        .map_err(|error| ApiError::LogUnavailable(format!("a reservation cannot be decoded: {error}")))?;
+                    let first: Reservation = serde_json::from_slice(&message.payload).map_err(|error| {
+                        ApiError::LogUnavailable(format!("a reservation cannot be decoded: {error}"))
+                    })?;
                     let same = first.sha256 == reservation.sha256;
                     return if same { Ok(first.job_id) } else { Err(ApiError::IdempotencyKeyReused) };
                 }

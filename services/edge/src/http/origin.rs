@@ -34,13 +34,17 @@ impl Origins {
     }
 
     /// Lets pages of allowed origins read the answers.
-    #[must_use]
     pub fn cors(&self) -> CorsLayer {
         let origins = self.clone();
         CorsLayer::new()
             .allow_origin(AllowOrigin::predicate(move |origin, _| origins.allows(origin)))
             .allow_methods([Method::GET, Method::POST, Method::DELETE])
-            .allow_headers([header::CONTENT_TYPE, header::RANGE, IDEMPOTENCY_KEY, HeaderName::from_static("last-event-id")])
+            .allow_headers([
+                header::CONTENT_TYPE,
+                header::RANGE,
+                IDEMPOTENCY_KEY,
+                HeaderName::from_static("last-event-id"),
+            ])
             .expose_headers([header::LOCATION, header::RETRY_AFTER, header::CONTENT_DISPOSITION])
             .max_age(std::time::Duration::from_secs(600))
     }

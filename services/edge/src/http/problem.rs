@@ -19,6 +19,7 @@ pub enum ApiError {
     NoSuchPath,
     MethodNotAllowed,
     UpgradeRequired,
+    MalformedHandshake,
     InvalidJobId,
     InvalidSince,
     InvalidIdempotencyKey,
@@ -46,9 +47,11 @@ pub enum ApiError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::InvalidJobId | Self::InvalidSince | Self::InvalidIdempotencyKey | Self::MalformedBody(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::InvalidJobId
+            | Self::InvalidSince
+            | Self::InvalidIdempotencyKey
+            | Self::MalformedHandshake
+            | Self::MalformedBody(_) => StatusCode::BAD_REQUEST,
             Self::OriginNotAllowed(_) => StatusCode::FORBIDDEN,
             Self::NoSuchPath | Self::UnknownJob | Self::FileGone => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -70,6 +73,7 @@ impl ApiError {
             Self::NoSuchPath => "no_such_path",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::UpgradeRequired => "upgrade_required",
+            Self::MalformedHandshake => "malformed_handshake",
             Self::InvalidJobId => "invalid_job_id",
             Self::InvalidSince => "invalid_since",
             Self::InvalidIdempotencyKey => "invalid_idempotency_key",
@@ -95,7 +99,12 @@ impl ApiError {
         match self {
             Self::NoSuchPath => "There is nothing at this path. Jobs are submitted by POST /api/download.".into(),
             Self::MethodNotAllowed => "This path does not take that method.".into(),
-            Self::UpgradeRequired => "This is a WebSocket endpoint: connect with a WebSocket client, by ws:// or wss://.".into(),
+            Self::UpgradeRequired => {
+                "This is a WebSocket endpoint: connect with a WebSocket client, by ws:// or wss://.".into()
+            }
+            Self::MalformedHandshake => {
+                "The WebSocket handshake lacks Sec-WebSocket-Key or has a version other than 13.".into()
+            }
             Self::InvalidJobId => format!("{}.", sentence(&millrace_domain::ids::InvalidJobId.to_string())),
             Self::InvalidSince => "`since` is the `seq` of a status message, a whole number.".into(),
             Self::InvalidIdempotencyKey => format!(
@@ -117,13 +126,17 @@ impl ApiError {
             Self::AlreadyEnded(refusal) => format!("{}.", sentence(&refusal.to_string())),
             Self::NotCompleted => "The job has no file, since it is not completed.".into(),
             Self::FileGone => "The file has been removed from the storage.".into(),
-            Self::RangeNotSatisfiable { file_size } => format!("The file has {file_size} bytes; the range is beyond them."),
+            Self::RangeNotSatisfiable { file_size } => {
+                format!("The file has {file_size} bytes; the range is beyond them.")
+            }
             Self::LogUnavailable(_) => {
                 "The job log cannot be reached at the moment. Try again in a few seconds; with an Idempotency-Key a \
                  repeat is safe."
                     .into()
             }
-            Self::StorageUnavailable(_) => "The storage cannot be reached at the moment. Try again in a few seconds.".into(),
+            Self::StorageUnavailable(_) => {
+                "The storage cannot be reached at the moment. Try again in a few seconds.".into()
+            }
             Self::Stopping => "This server is about to stop. Connect again.".into(),
         }
     }

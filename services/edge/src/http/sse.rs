@@ -26,11 +26,11 @@ pub async fn live(app: Arc<App>, id: JobId, headers: &HeaderMap) -> Result<Respo
     if state.is_end() && seen >= state.seq {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let watch = app.feed.watch(&id, seen);
+    let watch = app.feed.follow(&id, seen);
     let frames = stream::unfold(Some((watch, seen)), |at| async move {
         let (watch, seen) = at?;
         let frame = next(&watch, seen).await;
-        let event = Event::default().event("status").id(frame.seq.to_string()).data(frame.text.as_str());
+        let event = Event::default().event("status").id(frame.seq.to_string()).data(frame.text());
         let next = (!frame.is_end).then_some((watch, frame.seq));
         Some((Ok::<_, Infallible>(event), next))
     });

@@ -35,7 +35,9 @@ pub async fn submit(
     };
     let state = match app.jobs.execute(&id, None, &Command::Submit(submission), Patience::Bounded).await {
         // A repeat: the job as it stands by now.
-        Err(ExecuteError::Refused(Refusal::Exists)) => app.jobs.snapshots.get(&id).await?.ok_or(ApiError::UnknownJob)?,
+        Err(ExecuteError::Refused(Refusal::Exists)) => {
+            app.jobs.snapshots.get(&id).await?.ok_or(ApiError::UnknownJob)?
+        }
         outcome => {
             let state = outcome?;
             tracing::info!(job = %id, url = %state.submission.url, "submitted");

@@ -29,7 +29,8 @@ pub fn id(number: usize) -> JobId {
 
 /// The subject that job `id` is republished on: the partition is what nats-server makes of `partition(64,2)`.
 pub fn live_subject(id: &JobId) -> String {
-    let hash = id.as_str().bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        id.as_str().bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("live.{}.events.{id}", hash % 64)
 }
 

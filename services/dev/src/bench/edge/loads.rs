@@ -136,7 +136,14 @@ impl Loads {
 impl Process {
     async fn start(epoch_us: u64) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let args = ["bench", "edge-load", "--control", &listener.local_addr()?.to_string(), "--epoch-us", &epoch_us.to_string()];
+        let args = [
+            "bench",
+            "edge-load",
+            "--control",
+            &listener.local_addr()?.to_string(),
+            "--epoch-us",
+            &epoch_us.to_string(),
+        ];
         let options = ServiceOptions { args: args.map(str::to_owned).to_vec(), ..ServiceOptions::default() };
         let service = Service::spawn_program("load generator", &std::env::current_exe()?, options)?;
         let (stream, _) = timeout(START_MAX, listener.accept()).await.context("the load generator did not start")??;

@@ -21,7 +21,9 @@ impl Cpu {
             // The name, in parentheses, may hold anything.
             let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
             let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
-            let (Some(user), Some(system)) = (ticks(11), ticks(12)) else { bail!("/proc/{pid}/stat is not as expected") };
+            let (Some(user), Some(system)) = (ticks(11), ticks(12)) else {
+                bail!("/proc/{pid}/stat is not as expected")
+            };
             let second = clock_ticks_per_second() as f64;
             sum.user_s += user as f64 / second;
             sum.system_s += system as f64 / second;

@@ -100,13 +100,15 @@ impl Report {
 
     /// For people.
     pub fn text(&self) -> String {
-        let subjects: Vec<_> = Name::ALL.iter().map(|name| name.text()).filter(|name| self.medians.contains_key(name)).collect();
+        let subjects: Vec<_> =
+            Name::ALL.iter().map(|name| name.text()).filter(|name| self.medians.contains_key(name)).collect();
         let mut metrics: Vec<&String> = self.medians.values().flat_map(BTreeMap::keys).collect();
         metrics.sort();
         metrics.dedup();
         let heading = [&["median"][..], &subjects].concat().into_iter().map(str::to_owned).collect();
         let row = |metric: &&String| {
-            let cell = |subject: &&str| self.medians[subject].get(*metric).map_or_else(|| "–".into(), |value| digits(*value));
+            let cell =
+                |subject: &&str| self.medians[subject].get(*metric).map_or_else(|| "–".into(), |value| digits(*value));
             [vec![(*metric).clone()], subjects.iter().map(cell).collect()].concat()
         };
         let rows: Vec<Vec<String>> = std::iter::once(heading).chain(metrics.iter().map(row)).collect();

@@ -12,10 +12,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::super::job;
 use super::Shared;
 use super::client::{Client, Ended};
 use super::control::{Opened, Plan};
-use super::super::job;
 
 /// What a client reads at once at most.
 const READ_BYTES_MAX: usize = 64 * 1024;

@@ -131,12 +131,8 @@ impl Bench<'_> {
 
     /// Connects clients, a few at a time, or all at once.
     async fn open(&mut self, clients: usize, jobs: usize, at_once: bool) -> anyhow::Result<Opened> {
-        let arrival = Arrival {
-            clients,
-            jobs,
-            at_once: if at_once { clients } else { STEADY_AT_ONCE },
-            limit: OPEN_MAX,
-        };
+        let arrival =
+            Arrival { clients, jobs, at_once: if at_once { clients } else { STEADY_AT_ONCE }, limit: OPEN_MAX };
         let opened = self.loads.open(&self.subject.access(), arrival).await?;
         if opened.opened < clients {
             bail!("only {} of {clients} clients got their state; failures: {:?}", opened.opened, opened.failures);

@@ -1,0 +1,179 @@
+//! Clients that are broken or mean harm: each has a bound, an answer and a counter.
+
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::stack::{Options, Stack};
+
+/// The bound is 5 s from the accept to the end of the headers.
+const HEADERS_MAX: Duration = Duration::from_secs(9);
+
+async fn stack_with(env: &[(&str, &str)]) -> Stack {
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Stack::start_with(Options { without_worker: true, env, ..Default::default() }).await
+}
+
+async fn connect(stack: &Stack) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", stack.port())).await.expect("a connection")
+}
+
+fn handshake(stack: &Stack, id: &str, more: &str) -> String {
+    format!(
+        "GET /ws/download/{id} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n",
+        stack.port()
+    )
+}
+
+/// What comes until the server ends the connection.
+async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset ends it as well.
+    let _ = stream.read_to_end(&mut bytes).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[tokio::test]
+async fn a_connection_whose_headers_do_not_come_is_closed() {
+    let stack = stack_with(&[]).await;
+    let silent = async {
+        let mut stream = connect(&stack).await;
+        read_to_end(&mut stream).await
+    };
+    let half = async {
+        let mut stream = connect(&stack).await;
+        stream.write_all(b"GET /ws/download/a HTTP/1.1\r\nHost:").await.unwrap();
+        read_to_end(&mut stream).await
+    };
+    let drop_by_drop = async {
+        let mut stream = connect(&stack).await;
+        let head = handshake(&stack, "a", "");
+        for byte in head.bytes() {
+            if stream.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            sleep(Duration::from_millis(200)).await;
+            if let Ok(Ok(0)) = timeout(Duration::from_millis(1), stream.read(&mut [0; 64])).await {
+                break;
+            }
+        }
+    };
+    timeout(HEADERS_MAX, async { tokio::join!(silent, half, drop_by_drop) }).await.expect("all are closed in time");
+    assert!(stack.metric("millrace_edge_heads_timed_out_total").await >= 2.0);
+}
+
+#[tokio::test]
+async fn compression_is_not_taken_and_a_bad_handshake_is_refused() {
+    let stack = stack_with(&[]).await;
+    let id = stack.submit("/video.mp4").await;
+    let mut stream = connect(&stack).await;
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    stream.write_all(handshake(&stack, &id, offer).as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("\"queued\"") {
+        let mut buffer = [0; 4096];
+        let count = timeout(Duration::from_secs(5), stream.read(&mut buffer)).await.expect("an answer").unwrap();
+        assert!(count > 0, "closed after {}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&buffer[..count]);
+    }
+    let answer = String::from_utf8_lossy(&seen).to_lowercase();
+    assert!(answer.starts_with("http/1.1 101 "), "{answer}");
+    assert!(
+        answer.contains("s3pplmbitxaq9kygzzhzrbk+xoo="),
+        "the key is answered as RFC 6455's example says: {answer}"
+    );
+    assert!(!answer.contains("sec-websocket-extensions"), "{answer}");
+
+    for (header, bad, status) in [
+        ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8", "400"),
+        ("Sec-WebSocket-Key", "X-Key", "400"),
+        ("Upgrade: websocket", "Upgrade: h2c", "426"),
+    ] {
+        let mut stream = connect(&stack).await;
+        let request = handshake(&stack, &id, "").replace(header, bad).replace("keep-alive, Upgrade", "close, Upgrade");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = timeout(HEADERS_MAX, read_to_end(&mut stream)).await.expect("an answer");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{bad}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn connections_above_the_bounds_get_503_and_room_comes_back() {
+    for (variable, room) in [("MILLRACE_CONNECTIONS_PER_ADDRESS", 3), ("MILLRACE_CONNECTIONS", 3)] {
+        let stack = stack_with(&[(variable, "3")]).await;
+        let mut open = Vec::new();
+        for _ in 0..room {
+            let (socket, _) = tokio_tungstenite::connect_async(stack.ws_url("unknown")).await.expect("room");
+            open.push(socket);
+        }
+        let mut refused = connect(&stack).await;
+        refused.write_all(handshake(&stack, "unknown", "").as_bytes()).await.unwrap();
+        let answer = timeout(HEADERS_MAX, read_to_end(&mut refused)).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: "), "{variable}: {answer}");
+        assert!(answer.contains("\"code\":\"too_many_connections\""), "{answer}");
+
+        // The metric is on another port, and takes no place of these.
+        assert!(stack.metric("millrace_edge_connections_refused_total").await >= 1.0);
+        open.pop().unwrap().close(None).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while tokio_tungstenite::connect_async(stack.ws_url("unknown")).await.is_err() {
+            assert!(Instant::now() < deadline, "{variable}: room does not come back");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_closed_and_costs_the_others_nothing() {
+    let stack = stack_with(&[]).await;
+    let id = stack.submit("/video.mp4").await;
+    let mut deaf = Vec::new();
+    for _ in 0..20 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(([127, 0, 0, 1], stack.port()).into()).await.unwrap();
+        stream.write_all(handshake(&stack, &id, "").as_bytes()).await.unwrap();
+        deaf.push(stream);
+    }
+    let (mut reader, _) = tokio_tungstenite::connect_async(stack.ws_url(&id)).await.unwrap();
+    reader.next().await.expect("the state").unwrap();
+    let closed = stack.metric("millrace_edge_sockets_closed_total{code=\"1006\"}").await;
+
+    // Far more than the kernel's buffers hold for those who do not read.
+    let client = async_nats::connect(stack.nats.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let filler = "x".repeat(2000);
+    let mut last = 0;
+    let started = json!({"type": "started", "at": "2026-11-23T07:00:00Z", "worker": filler, "attempt": 1});
+    let publish = async |event: serde_json::Value| {
+        context.publish(format!("jobs.events.{id}"), event.to_string().into()).await.unwrap().await.unwrap().sequence
+    };
+    publish(started).await;
+    for bytes in 0..4000 {
+        let info = json!({"type": "info", "at": "2026-11-23T07:00:00Z", "videoInfo": {"title": &filler[..300], "id": bytes.to_string(), "thumbnail": format!("http://a/{filler}")}});
+        last = publish(info).await;
+        let seen =
+            timeout(Duration::from_secs(5), reader.next()).await.expect("the reader is served").unwrap().unwrap();
+        if bytes == 0 {
+            continue;
+        }
+        assert!(seen.len() > 100);
+    }
+    assert!(last > 4000);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let ping = tokio_tungstenite::tungstenite::Message::text("ping");
+    while stack.metric("millrace_edge_sockets_closed_total{code=\"1006\"}").await < closed + 20.0 {
+        assert!(Instant::now() < deadline, "who takes nothing is closed");
+        sleep(Duration::from_secs(2)).await;
+        reader.send(ping.clone()).await.unwrap();
+        timeout(Duration::from_secs(5), reader.next()).await.expect("the reader is served").unwrap().unwrap();
+    }
+    drop(deaf);
+}

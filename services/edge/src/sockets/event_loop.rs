@@ -1,0 +1,394 @@
+//! One thread that serves many sockets: no task, no timer and no buffer of their own, so that an idle client costs
+//! little more than its entry here.
+
+use std::{
+    collections::HashMap,
+    io::{self, ErrorKind, Read},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use slab::Slab;
+
+use millrace_domain::{
+    JobId,
+    limits::CLIENT_WRITE_MAX,
+    wire::{PONG, close},
+};
+
+use super::{
+    Admitted, CloseAnswer, Inbox, Message, WAKER,
+    decode::{Decoder, Received},
+    outbox::Outbox,
+    session::{Answer, Close, Due, Offer, Session},
+    write,
+};
+use crate::{
+    feed::{Feed, Frame, Watcher},
+    metrics::Metrics,
+};
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// How often sockets are closed while draining.
+const DRAIN_TICK: Duration = Duration::from_millis(100);
+/// What one read takes at most.
+const READ_BYTES: usize = 16 * 1024;
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 1024;
+
+/// The state of one loop.
+pub struct EventLoop {
+    pub poll: Poll,
+    pub inbox: Arc<Inbox>,
+    pub feed: Feed,
+    pub metrics: Metrics,
+    sockets: Slab<Socket>,
+    jobs: HashMap<JobId, Watched>,
+    /// Sockets that ended in this turn. They leave at its end, so that no late event finds another in their place.
+    over: Vec<(usize, u16)>,
+    /// Jobs that got states in this turn.
+    touched: Vec<JobId>,
+    scratch: Vec<u8>,
+    drain: Option<Drain>,
+}
+
+struct Socket {
+    stream: TcpStream,
+    job: JobId,
+    /// Where in the job's list of sockets it stands.
+    place: usize,
+    session: Session,
+    decoder: Decoder,
+    outbox: Outbox,
+    /// We have sent a close: what still comes is read and dropped until this time.
+    closing: Option<(Instant, u16)>,
+    is_over: bool,
+    _permit: super::Permit,
+}
+
+/// A job that sockets of this loop watch.
+#[derive(Default)]
+struct Watched {
+    sockets: Vec<usize>,
+    newest: Option<Arc<Frame>>,
+    /// States of this turn, oldest first.
+    fresh: Vec<Arc<Frame>>,
+}
+
+/// Closing all sockets, spread over a time.
+struct Drain {
+    began: Instant,
+    lasts: Duration,
+    total: usize,
+    closed: usize,
+}
+
+impl EventLoop {
+    /// A loop without sockets.
+    pub fn new(poll: Poll, inbox: Arc<Inbox>, feed: Feed, metrics: Metrics) -> Self {
+        Self {
+            poll,
+            inbox,
+            feed,
+            metrics,
+            sockets: Slab::new(),
+            jobs: HashMap::new(),
+            over: Vec::new(),
+            touched: Vec::new(),
+            scratch: vec![0; READ_BYTES],
+            drain: None,
+        }
+    }
+
+    /// Runs until it was drained.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut messages = Vec::new();
+        let mut ticked_at = Instant::now();
+        loop {
+            let tick = if self.drain.is_some() { DRAIN_TICK } else { TICK };
+            match self.poll.poll(&mut events, Some(tick)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            let now = Instant::now();
+            for event in &events {
+                if event.token() != WAKER {
+                    self.ready(event.token().0, event.is_readable(), event.is_writable(), now);
+                }
+            }
+            self.inbox.take(&mut messages);
+            for message in messages.drain(..) {
+                match message {
+                    Message::Admit(admitted) => self.admit(*admitted, now),
+                    Message::State(frame) => self.state(frame),
+                    Message::Drain(lasts) => {
+                        self.drain = Some(Drain { began: now, lasts, total: self.sockets.len(), closed: 0 });
+                    }
+                }
+            }
+            self.tell(now);
+            if now.duration_since(ticked_at) >= tick {
+                ticked_at = now;
+                self.tick(now);
+                self.drain(now);
+            }
+            self.sweep_out();
+            if self.drain.is_some() && self.sockets.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn admit(&mut self, admitted: Admitted, now: Instant) {
+        let Admitted { stream, mut early, id, since, permit } = admitted;
+        let mut stream = TcpStream::from_std(stream);
+        let entry = self.sockets.vacant_entry();
+        let token = entry.key();
+        if let Err(error) =
+            self.poll.registry().register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)
+        {
+            tracing::warn!(%error, "a socket could not be registered");
+            return;
+        }
+        self.metrics.sockets.inc();
+        self.metrics.sockets_opened.inc();
+        let (newest, place) = match self.jobs.get_mut(&id) {
+            Some(watched) => {
+                watched.sockets.push(token);
+                (watched.newest.clone(), watched.sockets.len() - 1)
+            }
+            None => {
+                let newest = self.feed.watch(&id, since, self.inbox.clone());
+                let watched = Watched { sockets: vec![token], newest: newest.clone(), fresh: Vec::new() };
+                self.jobs.insert(id.clone(), watched);
+                (newest, 0)
+            }
+        };
+        entry.insert(Socket {
+            stream,
+            job: id,
+            place,
+            session: Session::new(since, now),
+            decoder: Decoder::default(),
+            outbox: Outbox::default(),
+            closing: None,
+            is_over: false,
+            _permit: permit,
+        });
+        if !early.is_empty() {
+            self.decode(token, &mut early, now);
+        }
+        if let Some(newest) = newest {
+            self.offer(token, &[newest], now);
+        }
+    }
+
+    fn state(&mut self, frame: Arc<Frame>) {
+        let Some(watched) = self.jobs.get_mut(&frame.job) else { return };
+        if watched.newest.as_ref().is_some_and(|newest| newest.seq >= frame.seq) {
+            return;
+        }
+        if watched.fresh.is_empty() {
+            self.touched.push(frame.job.clone());
+        }
+        watched.newest = Some(frame.clone());
+        watched.fresh.push(frame);
+    }
+
+    /// Tells this turn's states to their sockets: one write for each, however many states there are.
+    fn tell(&mut self, now: Instant) {
+        for id in std::mem::take(&mut self.touched) {
+            let Some(watched) = self.jobs.get_mut(&id) else { continue };
+            let fresh = std::mem::take(&mut watched.fresh);
+            let sockets = std::mem::take(&mut watched.sockets);
+            for token in &sockets {
+                self.offer(*token, &fresh, now);
+            }
+            if let Some(watched) = self.jobs.get_mut(&id) {
+                watched.sockets = sockets;
+            }
+        }
+    }
+
+    /// Sends the states that the client does not have.
+    fn offer(&mut self, token: usize, frames: &[Arc<Frame>], now: Instant) {
+        let Some(socket) = self.sockets.get_mut(token) else { return };
+        if socket.closing.is_some() || socket.is_over {
+            return;
+        }
+        let mut from = frames.len();
+        for (at, frame) in frames.iter().enumerate() {
+            match socket.session.offer(frame.seq, frame.is_end, now) {
+                Offer::Send => from = from.min(at),
+                Offer::Skip => {}
+                Offer::Behind => self.feed.refresh(&frame.job, socket.session.seen()),
+            }
+        }
+        let due = &frames[from..];
+        if let Err(error) = socket.outbox.send(&mut socket.stream, due, now) {
+            self.gone(token, &error);
+        } else {
+            self.metrics.frames_sent.inc_by(due.len() as u64);
+        }
+    }
+
+    fn ready(&mut self, token: usize, readable: bool, writable: bool, now: Instant) {
+        let Some(socket) = self.sockets.get_mut(token) else { return };
+        if writable && let Err(error) = socket.outbox.flush(&mut socket.stream, now) {
+            return self.gone(token, &error);
+        }
+        if readable {
+            self.read(token, now);
+        }
+    }
+
+    /// Reads until there is nothing left: readiness is told once.
+    fn read(&mut self, token: usize, now: Instant) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        while let Some(socket) = self.sockets.get_mut(token).filter(|socket| !socket.is_over) {
+            match socket.stream.read(&mut scratch) {
+                Ok(0) => {
+                    let code = socket.closing.map_or(super::CODE_ABNORMAL, |(_, code)| code);
+                    self.end(token, code);
+                }
+                Ok(_) if socket.closing.is_some() => {}
+                Ok(count) => self.decode(token, &mut scratch[..count], now),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => self.gone(token, &error),
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    fn decode(&mut self, token: usize, bytes: &mut [u8], now: Instant) {
+        let Some(Socket { stream, session, decoder, outbox, .. }) = self.sockets.get_mut(token) else { return };
+        let mut close: Option<(Close, CloseAnswer)> = None;
+        let mut broken = None;
+        let decoded = decoder.decode(bytes, |received| {
+            if close.is_some() || broken.is_some() {
+                return;
+            }
+            let sent = match (session.received(&received, now), &received) {
+                (Answer::Nothing, _) => Ok(()),
+                (Answer::Pong, _) => outbox.control(stream, &write::text(PONG), now),
+                (Answer::PongFrame, Received::Ping(payload)) => outbox.control(stream, &write::pong(payload), now),
+                (Answer::PongFrame, _) => Ok(()),
+                (Answer::Close(with), _) => {
+                    close = Some((with, CloseAnswer::Await));
+                    Ok(())
+                }
+                (Answer::Closed(code), _) => {
+                    close = Some(((code.unwrap_or(super::CODE_NONE), ""), CloseAnswer::Is));
+                    Ok(())
+                }
+            };
+            broken = sent.err();
+        });
+        if let Some(error) = broken {
+            return self.gone(token, &error);
+        }
+        match (close, decoded) {
+            (Some((with, answer)), _) => self.close(token, with, answer, now),
+            (None, Err(violation)) => self.close(token, violation.close(), CloseAnswer::Await, now),
+            (None, Ok(())) => {}
+        }
+    }
+
+    /// Sends a close frame. Then what comes is read and dropped for a while: closing with unread bytes would reset the
+    /// connection, and the client might not see the frame.
+    fn close(&mut self, token: usize, (code, reason): Close, answer: CloseAnswer, now: Instant) {
+        let Some(socket) = self.sockets.get_mut(token) else { return };
+        if socket.closing.is_some() {
+            return;
+        }
+        socket.closing = Some((now + super::CLOSE_ANSWER_MAX, code));
+        if let Err(error) = socket.outbox.control(&mut socket.stream, &write::close(code, reason), now) {
+            return self.gone(token, &error);
+        }
+        if answer == CloseAnswer::Is {
+            // The client has closed and has our answer: it is for us to end the connection.
+            let _ = socket.stream.shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let mut due = Vec::new();
+        for (token, socket) in &mut self.sockets {
+            let stuck =
+                socket.outbox.blocked_since().is_some_and(|since| now.duration_since(since) >= CLIENT_WRITE_MAX);
+            match socket.closing {
+                Some((until, _)) if now >= until => due.push((token, Due::Gone)),
+                Some(_) => {}
+                None if stuck => due.push((token, Due::Gone)),
+                None => due.extend(socket.session.tick(now).map(|due| (token, due))),
+            }
+        }
+        for (token, due) in due {
+            match due {
+                Due::Close(with) => self.close(token, with, CloseAnswer::Await, now),
+                Due::Gone => {
+                    let code = self.sockets.get(token).and_then(|socket| socket.closing);
+                    self.end(token, code.map_or(super::CODE_ABNORMAL, |(_, code)| code));
+                }
+                Due::Ping => {
+                    let Some(socket) = self.sockets.get_mut(token) else { continue };
+                    if let Err(error) = socket.outbox.control(&mut socket.stream, &write::PING, now) {
+                        self.gone(token, &error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes as many sockets as are due, so that their clients reach the other edges spread over the time.
+    fn drain(&mut self, now: Instant) {
+        let Some(drain) = &mut self.drain else { return };
+        let share = now.duration_since(drain.began).as_secs_f64() / drain.lasts.as_secs_f64().max(0.001);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let due = (share.min(1.0) * drain.total as f64).ceil() as usize;
+        let open = self.sockets.iter().filter(|(_, socket)| socket.closing.is_none()).map(|(token, _)| token);
+        // At the end also those that came in between.
+        let count = if share >= 1.0 { usize::MAX } else { due.saturating_sub(drain.closed) };
+        let batch: Vec<_> = open.take(count).collect();
+        drain.closed += batch.len();
+        for token in batch {
+            self.close(token, close::GOING_AWAY, CloseAnswer::Await, now);
+        }
+    }
+
+    fn gone(&mut self, token: usize, error: &io::Error) {
+        tracing::debug!(%error, "a client's connection broke");
+        self.end(token, super::CODE_ABNORMAL);
+    }
+
+    fn end(&mut self, token: usize, code: u16) {
+        if let Some(socket) = self.sockets.get_mut(token)
+            && !std::mem::replace(&mut socket.is_over, true)
+        {
+            self.over.push((token, code));
+        }
+    }
+
+    /// Removes the sockets that have ended.
+    fn sweep_out(&mut self) {
+        for (token, code) in std::mem::take(&mut self.over) {
+            let mut socket = self.sockets.remove(token);
+            let _ = self.poll.registry().deregister(&mut socket.stream);
+            self.metrics.sockets.dec();
+            self.metrics.sockets_closed.with_label_values(&[&code.to_string()]).inc();
+            let Some(watched) = self.jobs.get_mut(&socket.job) else { continue };
+            watched.sockets.swap_remove(socket.place);
+            if let Some(moved) = watched.sockets.get(socket.place) {
+                self.sockets[*moved].place = socket.place;
+            } else if watched.sockets.is_empty() {
+                self.jobs.remove(&socket.job);
+                let inbox: Arc<dyn Watcher> = self.inbox.clone();
+                self.feed.unwatch(&socket.job, &inbox);
+            }
+        }
+    }
+}

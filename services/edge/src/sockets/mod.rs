@@ -1,0 +1,142 @@
+//! All WebSockets of an edge, on a few threads that each serve many.
+//!
+//! axum answers the handshake; then the bare connection is handed to one of the loops. Why not a task per socket with
+//! axum's own WebSocket: see ARCHITECTURE.md, "Sockets".
+
+mod decode;
+mod event_loop;
+mod outbox;
+mod session;
+pub mod write;
+
+use std::{
+    net::TcpStream,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use millrace_domain::JobId;
+use mio::{Poll, Token, Waker};
+
+use crate::{
+    accept::Permit,
+    feed::{Feed, Frame, Watcher},
+    metrics::Metrics,
+};
+use event_loop::EventLoop;
+
+const WAKER: Token = Token(usize::MAX);
+/// How long a client may take to answer our close.
+const CLOSE_ANSWER_MAX: Duration = Duration::from_secs(2);
+/// What is counted when a client goes away without a close frame.
+const CODE_ABNORMAL: u16 = 1006;
+/// What is counted when a client's close frame has no code.
+const CODE_NONE: u16 = 1005;
+
+/// A connection after its handshake.
+pub struct Admitted {
+    /// Non-blocking.
+    pub stream: TcpStream,
+    /// What the client sent right behind its handshake.
+    pub early: Vec<u8>,
+    /// The job that it watches.
+    pub id: JobId,
+    /// What it has seen already.
+    pub since: u64,
+    /// Its place among the connections.
+    pub permit: Permit,
+}
+
+enum Message {
+    Admit(Box<Admitted>),
+    State(Arc<Frame>),
+    Drain(Duration),
+}
+
+/// What waits for a loop.
+pub struct Inbox {
+    messages: Mutex<Vec<Message>>,
+    waker: Waker,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CloseAnswer {
+    /// The client is to answer our close.
+    Await,
+    /// Ours is the answer.
+    Is,
+}
+
+/// The loops.
+#[derive(Clone)]
+pub struct Sockets {
+    inboxes: Arc<[Arc<Inbox>]>,
+    next: Arc<AtomicUsize>,
+}
+
+impl Inbox {
+    fn put(&self, message: Message) {
+        let mut messages = self.messages.lock().expect("no panic while held");
+        messages.push(message);
+        let first = messages.len() == 1;
+        drop(messages);
+        if first && let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "a socket loop could not be woken");
+        }
+    }
+
+    fn take(&self, into: &mut Vec<Message>) {
+        std::mem::swap(&mut *self.messages.lock().expect("no panic while held"), into);
+    }
+}
+
+impl Watcher for Inbox {
+    fn put(&self, frame: Arc<Frame>) {
+        Self::put(self, Message::State(frame));
+    }
+}
+
+impl Sockets {
+    /// Starts as many loops; each ends after [`Sockets::drain`].
+    ///
+    /// # Errors
+    /// When the kernel gives no threads or no epoll.
+    pub fn start(
+        loops: usize,
+        feed: &Feed,
+        metrics: &Metrics,
+    ) -> anyhow::Result<(Self, Vec<std::thread::JoinHandle<()>>)> {
+        let mut inboxes = Vec::new();
+        let mut threads = Vec::new();
+        for number in 0..loops {
+            let poll = Poll::new().context("no epoll for the socket loop")?;
+            let waker = Waker::new(poll.registry(), WAKER).context("no waker for the socket loop")?;
+            let inbox = Arc::new(Inbox { messages: Mutex::default(), waker });
+            let event_loop = EventLoop::new(poll, inbox.clone(), feed.clone(), metrics.clone());
+            let run = move || {
+                if let Err(error) = event_loop.run() {
+                    tracing::error!(%error, "a socket loop failed");
+                    std::process::abort();
+                }
+            };
+            threads.push(std::thread::Builder::new().name(format!("sockets-{number}")).spawn(run)?);
+            inboxes.push(inbox);
+        }
+        Ok((Self { inboxes: inboxes.into(), next: Arc::default() }, threads))
+    }
+
+    /// Hands a connection to the loops, in turn.
+    pub fn admit(&self, admitted: Admitted) {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.inboxes.len();
+        self.inboxes[turn].put(Message::Admit(Box::new(admitted)));
+    }
+
+    /// Closes all sockets, spread over `lasts`; the loops end when none is left.
+    pub fn drain(&self, lasts: Duration) {
+        self.inboxes.iter().for_each(|inbox| inbox.put(Message::Drain(lasts)));
+    }
+}

@@ -1,0 +1,211 @@
+//! What one socket still has to be sent. Empty, and without memory, while the client reads.
+//!
+//! At most the rest of one frame, a few control frames, and one state wait: a newer state replaces an older one, and
+//! since nothing follows the end, the end is never replaced.
+
+use std::{
+    io::{self, ErrorKind, IoSlice, Write},
+    sync::Arc,
+    time::Instant,
+};
+
+use millrace_domain::limits::CLIENT_CONTROL_BYTES_MAX;
+
+use crate::feed::Frame;
+
+/// Frames that one `writev` takes.
+const SLICES_MAX: usize = 16;
+
+/// The outbox of one socket.
+#[derive(Debug, Default)]
+pub struct Outbox(Option<Box<Waiting>>);
+
+#[derive(Debug)]
+struct Waiting {
+    /// When the client last took something.
+    since: Instant,
+    /// The rest of a frame, then control frames.
+    bytes: Vec<u8>,
+    /// The newest state.
+    state: Option<Arc<Frame>>,
+}
+
+impl Outbox {
+    /// Sends states, oldest first, in one write where the client takes it; otherwise the newest waits.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn send(&mut self, stream: &mut impl Write, frames: &[Arc<Frame>], now: Instant) -> io::Result<()> {
+        let Some(newest) = frames.last() else { return Ok(()) };
+        if let Some(waiting) = &mut self.0 {
+            waiting.state = Some(newest.clone());
+            return Ok(());
+        }
+        for frames in frames.chunks(SLICES_MAX) {
+            let mut written = match frames {
+                [frame] => write(stream, &frame.wire)?,
+                _ => {
+                    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                    for (slice, frame) in slices.iter_mut().zip(frames) {
+                        *slice = IoSlice::new(&frame.wire);
+                    }
+                    write_vectored(stream, &slices[..frames.len()])?
+                }
+            };
+            for frame in frames {
+                if written >= frame.wire.len() {
+                    written -= frame.wire.len();
+                    continue;
+                }
+                // The rest of a frame that was begun; of those after it only the newest.
+                let bytes = if written > 0 { frame.wire[written..].to_vec() } else { Vec::new() };
+                let state = (written == 0 || !Arc::ptr_eq(frame, newest)).then(|| newest.clone());
+                self.0 = Some(Box::new(Waiting { since: now, bytes, state }));
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the bytes of a control frame or an answer.
+    ///
+    /// # Errors
+    /// When the connection is broken, or more waits than a well-behaved client can cause.
+    pub fn control(&mut self, stream: &mut impl Write, bytes: &[u8], now: Instant) -> io::Result<()> {
+        if let Some(waiting) = &mut self.0 {
+            if waiting.bytes.len() + bytes.len() > CLIENT_CONTROL_BYTES_MAX {
+                return Err(io::Error::other("the client reads too slowly"));
+            }
+            waiting.bytes.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let written = write(stream, bytes)?;
+        if written < bytes.len() {
+            self.0 = Some(Box::new(Waiting { since: now, bytes: bytes[written..].to_vec(), state: None }));
+        }
+        Ok(())
+    }
+
+    /// The client reads again: sends what waits.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn flush(&mut self, stream: &mut impl Write, now: Instant) -> io::Result<()> {
+        let Some(mut waiting) = self.0.take() else { return Ok(()) };
+        let written = write(stream, &waiting.bytes)?;
+        if written > 0 {
+            waiting.since = now;
+        }
+        if written < waiting.bytes.len() {
+            waiting.bytes.drain(..written);
+            self.0 = Some(waiting);
+            return Ok(());
+        }
+        match waiting.state {
+            Some(state) => self.send(stream, &[state], now),
+            None => Ok(()),
+        }
+    }
+
+    /// Since when the client has taken nothing, if anything waits.
+    pub fn blocked_since(&self) -> Option<Instant> {
+        self.0.as_ref().map(|waiting| waiting.since)
+    }
+}
+
+/// Bytes written; 0 when the client takes none now.
+fn write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    accepted(bytes.is_empty(), || stream.write(bytes))
+}
+
+fn write_vectored(stream: &mut impl Write, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    accepted(slices.is_empty(), || stream.write_vectored(slices))
+}
+
+fn accepted(nothing: bool, mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    if nothing {
+        return Ok(0);
+    }
+    loop {
+        match write() {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A client that takes so many bytes at each turn.
+    struct Reader {
+        taken: Vec<u8>,
+        window: usize,
+    }
+
+    impl Write for Reader {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let fits = bytes.len().min(self.window);
+            if fits == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.window -= fits;
+            self.taken.extend_from_slice(&bytes[..fits]);
+            Ok(fits)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn frame(seq: u64, is_end: bool) -> Arc<Frame> {
+        // Its length and content tell whether frames were torn.
+        Arc::new(Frame::test(seq, is_end, format!("<{seq}:{}>", "x".repeat(usize::try_from(seq % 40).unwrap()))))
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_client_takes_it_sees_whole_frames_rising_to_the_end(
+            turns in prop::collection::vec((0u64..5, 0usize..60, any::<bool>()), 1..60),
+        ) {
+            let now = Instant::now();
+            let (mut outbox, mut reader, mut seq) = (Outbox::default(), Reader { taken: Vec::new(), window: 0 }, 0);
+            for (events, window, pong) in turns {
+                reader.window += window;
+                let frames: Vec<_> = (0..events).map(|_| { seq += 1; frame(seq, false) }).collect();
+                outbox.send(&mut reader, &frames, now).unwrap();
+                if pong && outbox.control(&mut reader, b"<p>", now).is_err() {
+                    break;
+                }
+                outbox.flush(&mut reader, now).unwrap();
+                if let Some(waiting) = &outbox.0 {
+                    prop_assert!(waiting.bytes.len() <= CLIENT_CONTROL_BYTES_MAX + 50);
+                }
+            }
+            outbox.send(&mut reader, &[frame(seq + 1, true)], now).unwrap();
+            reader.window = usize::MAX;
+            outbox.flush(&mut reader, now).unwrap();
+            prop_assert!(outbox.blocked_since().is_none());
+            let text = String::from_utf8(reader.taken).unwrap();
+            let mut last = 0;
+            for part in text.split_terminator('>') {
+                let part = part.strip_prefix('<').expect("a whole frame");
+                if part == "p" {
+                    continue;
+                }
+                let (number, filling) = part.split_once(':').expect("a whole frame");
+                let number: u64 = number.parse().unwrap();
+                prop_assert!(number > last);
+                prop_assert_eq!(filling.len() as u64, number % 40);
+                last = number;
+            }
+            prop_assert_eq!(last, seq + 1);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Frames of the server, ready to be written.
+
+use tungstenite::protocol::frame::{
+    Frame as WsFrame, FrameHeader,
+    coding::{CloseCode, Data, OpCode},
+};
+
+/// A ping without payload.
+pub const PING: [u8; 2] = [0x89, 0x00];
+
+/// A text message; also how long its header is.
+pub fn text_with_header(text: &str) -> (Vec<u8>, usize) {
+    let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
+    let length = text.len() as u64;
+    let mut bytes = Vec::with_capacity(header.len(length) + text.len());
+    header.format(length, &mut bytes).expect("a vector takes every byte");
+    let begin = bytes.len();
+    bytes.extend_from_slice(text.as_bytes());
+    (bytes, begin)
+}
+
+/// A text message.
+pub fn text(text: &str) -> Vec<u8> {
+    text_with_header(text).0
+}
+
+/// The answer to a ping frame.
+pub fn pong(payload: &[u8]) -> Vec<u8> {
+    bytes(WsFrame::pong(payload.to_vec()))
+}
+
+/// A close frame. A client that gave no code is answered with none.
+pub fn close(code: u16, reason: &str) -> Vec<u8> {
+    let frame = tungstenite::protocol::CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+    bytes(WsFrame::close((code != super::CODE_NONE).then_some(frame)))
+}
+
+fn bytes(frame: WsFrame) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(frame.len());
+    frame.format(&mut bytes).expect("a vector takes every byte");
+    bytes
+}
