@@ -39,6 +39,9 @@ pub const SERVICE: Service<Config> = Service {
     shutdown_max: |config| config.drain + std::time::Duration::from_secs(10),
 };
 
+/// File descriptors for everything but clients' connections: NATS, files that are served, the kernel's own.
+const FILES_RESERVED: usize = 200;
+
 /// What every request may need.
 pub(crate) struct App {
     jobs: Jobs,
@@ -57,7 +60,7 @@ pub(crate) struct App {
 /// # Errors
 /// When the port is taken, NATS is not set up as needed, or the storage cannot be opened.
 pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
-    let Shell { nats, health, registry, tasks } = shell;
+    let Shell { nats, health, registry, tasks, files_max } = shell;
     let listener = admin::bind(config::LISTEN.flag, config.listen)?;
     let context = jetstream::new(nats.client.clone());
     provision::check(&context).await?;
@@ -72,7 +75,12 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let origins = Origins::new(&config.public_base_url, config.allowed_origins.clone());
     let jobs = Jobs { log, snapshots };
     let (sockets, threads) = Sockets::start(config.socket_loops, &feed, &metrics)?;
-    let admission = Admission::new(config.connections_max, config.connections_per_address_max);
+    // Whoever is above the limit of open files could not even be told so.
+    let connections_max = config.connections_max.min(files_max.saturating_sub(FILES_RESERVED));
+    if connections_max < config.connections_max {
+        tracing::info!(connections_max, files_max, "connections are bounded by the limit of open files (ulimit -n)");
+    }
+    let admission = Admission::new(connections_max, config.connections_per_address_max);
     let app = App { jobs, keys, feed, blobs, origins, metrics, sockets, tasks: tasks.clone(), config };
     let app = Arc::new(app);
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use async_nats::jetstream::{self, AckKind, consumer::PullConsumer};
 use futures::StreamExt;
+use tokio::time::timeout;
 
 use millrace_domain::{
     Entry, JobId,
@@ -18,6 +19,9 @@ use crate::{log::Log, nats::Nats};
 /// No idle heartbeats: a batch of async-nats 0.51 that has received one sleeps for ever (it returns `Pending` without
 /// a waker).
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
+
+/// How long a pull that was under way during a disturbance is waited for.
+const PULL_DOUBTED_MAX: Duration = Duration::from_secs(1);
 
 /// The workers' end of the queue.
 #[derive(Clone)]
@@ -80,8 +84,12 @@ impl Queue {
         let message = tokio::select! {
             biased;
             message = batch.next() => message,
-            // The server may have forgotten the pull. A delivery lost with it comes again after its lease.
-            _ = disturbances.recv() => return Ok(None),
+            // The server may have forgotten the pull, or just be answering it. A delivery lost with it comes again after
+            // its lease.
+            _ = disturbances.recv() => match timeout(PULL_DOUBTED_MAX, batch.next()).await {
+                Ok(message) => message,
+                Err(_) => return Ok(None),
+            },
         };
         let Some(message) = message else { return Ok(None) };
         let message = message.map_err(|error| anyhow::anyhow!(error)).context("cannot pull from the queue")?;

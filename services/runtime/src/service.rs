@@ -45,6 +45,8 @@ pub struct Shell {
     pub registry: Registry,
     /// Tasks and shutdown.
     pub tasks: Tasks,
+    /// How many files and connections the process may have open.
+    pub files_max: usize,
 }
 
 struct Common {
@@ -90,6 +92,17 @@ where
     }
 }
 
+/// Takes as many file descriptors as the process may have; returns how many. What a shell or a container gives at first
+/// is meant for programs with a handful of them.
+fn raise_file_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+    getrlimit(Resource::Nofile).current.and_then(|current| current.try_into().ok()).unwrap_or(usize::MAX)
+}
+
 async fn run<C, F>(
     service: &Service<C>,
     own: C,
@@ -99,6 +112,7 @@ async fn run<C, F>(
 where
     F: Future<Output = anyhow::Result<()>>,
 {
+    let files_max = raise_file_limit();
     let (tasks, ended) = Tasks::new();
     let health = Health::default();
     let registry = Registry::new();
@@ -122,7 +136,7 @@ where
     let check = health.check("nats");
     let starting = async {
         let nats = Nats::connect(&common.nats, service.name, check).await?;
-        start(own, Shell { nats, health, registry, tasks: tasks.clone() }).await?;
+        start(own, Shell { nats, health, registry, tasks: tasks.clone(), files_max }).await?;
         started.pass();
         anyhow::Ok(())
     };

@@ -54,7 +54,7 @@ pub(crate) struct Worker {
 /// # Errors
 /// When a tool is missing or too old, NATS is not set up as needed, or a folder cannot be used.
 pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
-    let Shell { nats, health, registry, tasks } = shell;
+    let Shell { nats, health, registry, tasks, .. } = shell;
     let tools = config.tools.resolve()?;
     let versions = tools.check().await?;
     tracing::info!(yt_dlp = versions.yt_dlp, ffmpeg = versions.ffmpeg, "the tools are there");

@@ -176,7 +176,7 @@ async fn a_job_that_was_acknowledged_never_comes_again() {
 #[tokio::test]
 async fn a_queue_outlives_a_restart_of_the_server() {
     let mut world = World::start().await;
-    let queue = world.queue(LONG).await;
+    let queue = world.queue(Duration::from_secs(5)).await;
     world.enqueue(&id("acknowledged")).await;
     world.enqueue(&id("waiting")).await;
     next(&queue).await.ack().await;
