@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::JOB_ID_CHARS_MAX;
 
 /// A job's id: 1 to 64 characters of `A-Z a-z 0-9 _ -`, so that it is one NATS subject token, one KV key and one
-/// URL path segment without escaping. Cheap to clone.
+/// URL path segment without escaping.
 ///
 /// Where no authentication is set up, knowing the id is the right to watch the job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
