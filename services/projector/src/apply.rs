@@ -104,10 +104,7 @@ impl Apply {
         let before = state.as_ref().map(|state| state.seq);
         let state = match (&state, entries.first()) {
             // The state was deleted or garbled under us: the log has the whole history.
-            (None, Some(first)) if first.kind == Kind::Events => match self.log.history(&id, 0).await {
-                Ok(history) if history.last().map(|entry| entry.seq) < entries.last().map(|entry| entry.seq) => {
-                    return (id, Err(Problem::Other("a replica of the log is behind".into())));
-                }
+            (None, Some(first)) if first.kind == Kind::Events => match self.history(&id, &entries).await {
                 Ok(history) => fold_all(None, &id, &history),
                 Err(ReadError(error)) => return (id, Err(Problem::Other(error))),
             },
@@ -129,6 +126,13 @@ impl Apply {
             Err(error) => Err(Problem::Other(error.to_string())),
         };
         (id, outcome)
+    }
+
+    /// All of a job's entries, with those that were delivered: a replica may be behind, the leader is not.
+    async fn history(&self, id: &JobId, delivered: &[Entry]) -> Result<Vec<Entry>, ReadError> {
+        let history = self.log.history(id, 0).await?;
+        let newest = |entries: &[Entry]| entries.iter().map(|entry| entry.seq).max();
+        if newest(&history) < newest(delivered) { self.log.history_of_leader(id, 0).await } else { Ok(history) }
     }
 }
 

@@ -11,6 +11,12 @@ use super::*;
 /// Enough for a whole life and faults between its events.
 const STEPS_MAX: usize = 120;
 
+/// `PROPTEST_CASES` may ask for more.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    ProptestConfig { cases: config.cases.max(1000), ..config }
+}
+
 fn play(log: Vec<Entry>, steps: &[Step]) -> Result<Model, TestCaseError> {
     let mut model = Model::new(log);
     for step in steps {
@@ -33,7 +39,7 @@ fn told(state: Option<&JobState>) -> Option<JobState> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn whatever_the_feed_does_only_true_and_newer_states_are_shown_and_the_last_one_in_the_end(
