@@ -152,7 +152,7 @@ fn words() -> Vec<(&'static str, String)> {
         ("{{consumer}}", subjects::WORKERS_CONSUMER.into()),
         ("{{event bytes}}", limits::EVENT_BYTES_MAX.to_string()),
         ("{{body bytes}}", limits::HTTP_BODY_BYTES_MAX.to_string()),
-        ("{{deliveries}}", limits::DELIVERIES_MAX.to_string()),
+        ("{{workers lost}}", limits::WORKERS_LOST_MAX.to_string()),
         ("{{append seconds}}", limits::APPEND_RETRY_MAX.as_secs().to_string()),
         ("{{progress ms}}", limits::PROGRESS_INTERVAL_MIN.as_millis().to_string()),
         ("{{frame bytes}}", limits::WS_FRAME_BYTES_MAX.to_string()),

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use crate::{
     event::EventBody,
     failure::FailureKind,
+    limits::WORKERS_LOST_MAX,
     state::{JobState, Stage},
     submission::Submission,
 };
@@ -29,8 +30,6 @@ pub enum Command {
     },
     /// A person ends it.
     Cancel,
-    /// The system gives it up.
-    GiveUp(FailureKind),
 }
 
 /// Why a command is not carried out.
@@ -86,15 +85,16 @@ pub fn decide(state: Option<&JobState>, command: Command, now: Timestamp) -> Res
         (state, Command::Claim { worker }) => Ok(claim(state, worker, now)),
         (state, Command::Report { attempt, body }) => report(state, attempt, body).map(|body| vec![body]),
         (_, Command::Cancel) => Ok(vec![EventBody::Canceled]),
-        (_, Command::GiveUp(kind)) => Ok(vec![EventBody::Failed(kind.failure())]),
         (_, Command::Submit(_)) => Err(Refusal::Exists),
     }
 }
 
-/// A job that is waiting starts its attempt; one that somebody was at first says that its worker was lost.
+/// A job that is waiting starts its attempt; one that somebody was at first says that its worker was lost. A job that
+/// has cost too many workers ends: whatever it does to them stops.
 fn claim(state: &JobState, worker: String, now: Timestamp) -> Vec<EventBody> {
     match state.stage {
         Stage::Queued | Stage::Retrying => vec![EventBody::Started { worker, attempt: state.attempt }],
+        _ if state.workers_lost >= WORKERS_LOST_MAX => vec![EventBody::Failed(FailureKind::TooManyAttempts.failure())],
         _ => vec![
             EventBody::Retrying {
                 code: FailureKind::WorkerLost.code().into(),

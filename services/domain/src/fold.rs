@@ -85,6 +85,7 @@ fn first(id: &JobId, entry: &Entry) -> Option<JobState> {
         updated_at: *at,
         stage: Stage::Queued,
         attempt: 1,
+        workers_lost: 0,
         worker: None,
         progress: 0,
         video_info: None,
@@ -152,6 +153,9 @@ fn apply(state: &mut JobState, event: &Event) -> bool {
         }
         EventBody::Retrying { code, message, until } if running && state.attempt < u32::MAX => {
             begin_attempt(state, state.attempt + 1, Retrying, 0);
+            if code == FailureKind::WorkerLost.code() {
+                state.workers_lost = state.workers_lost.saturating_add(1);
+            }
             state.failure = Some(Failure { code: code.clone(), message: message.clone(), retryable: true });
             state.retry_at = Some(*until);
             true

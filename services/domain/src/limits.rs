@@ -25,6 +25,10 @@ pub const ERROR_CHARS_MAX: usize = 500;
 pub const WS_FRAME_BYTES_MAX: usize = 4 * 1024;
 /// How many messages a WebSocket client may send within [`WS_RATE_WINDOW`].
 pub const WS_MESSAGES_PER_WINDOW_MAX: u32 = 20;
+/// How many frames of any kind, pongs and parts of messages too, a WebSocket client may send within [`WS_RATE_WINDOW`].
+pub const WS_FRAMES_PER_WINDOW_MAX: u32 = 100;
+/// How often one socket is read before the others have their turn.
+pub const WS_READS_PER_TURN_MAX: u32 = 4;
 /// The window of the message rate.
 pub const WS_RATE_WINDOW: Duration = Duration::from_secs(10);
 /// How often the server pings a WebSocket client.
@@ -38,6 +42,8 @@ pub const FINISHED_JOB_LINGER: Duration = Duration::from_secs(30);
 /// How long one write to a client may take before the client counts as gone.
 pub const CLIENT_WRITE_MAX: Duration = Duration::from_secs(30);
 
+/// How long the body of a request may take.
+pub const HTTP_BODY_MAX: Duration = Duration::from_secs(10);
 /// From a connection's accept, or the end of its request before, to the end of the request's headers.
 pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(5);
 /// Largest head of an HTTP request; hyper takes no less than 8 KiB.
@@ -97,8 +103,10 @@ pub const ATTEMPT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 pub const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// State changes of an attempt that wait for the log; an attempt has fewer than this.
 pub const ATTEMPT_OUTBOX_MAX: usize = 16;
-/// How often a job is delivered before it ends as failed: whatever kills its workers then stops.
-pub const DELIVERIES_MAX: i64 = 5;
+/// How many workers may be lost on a job before it ends as failed.
+pub const WORKERS_LOST_MAX: u32 = 5;
+/// Longest pause before a job that could not be claimed is delivered again.
+pub const CLAIM_RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of one part of a multipart upload. Stores refuse parts under 5 MiB and more than 10,000 parts.
 pub const UPLOAD_PART_BYTES: usize = 8 * 1024 * 1024;
 /// Parts of one upload under way at once.
@@ -112,9 +120,6 @@ pub const PROJECTOR_WINDOW: Duration = Duration::from_millis(5);
 pub const PROJECTOR_CACHE_JOBS_MAX: usize = 20_000;
 /// State writes under way at once.
 pub const PROJECTOR_WRITES_IN_FLIGHT_MAX: usize = 256;
-
-/// How long one connection to the admin port may take to send its request.
-pub const ADMIN_REQUEST_MAX: Duration = Duration::from_secs(5);
 
 /// Cuts `text` after `chars_max` characters, marking the cut by an ellipsis.
 #[must_use]

@@ -88,6 +88,9 @@ pub struct JobState {
     /// From 1. A job that waits for a retry already counts the attempt that it waits for.
     #[schemars(range(min = 1))]
     pub attempt: u32,
+    /// How many workers were lost on it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub workers_lost: u32,
     /// Who is at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
@@ -115,6 +118,11 @@ pub struct JobState {
     /// When the next attempt may begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl JobState {

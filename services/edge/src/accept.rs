@@ -88,14 +88,16 @@ impl Drop for Place {
     }
 }
 
-/// Accepts until `stop`, then lets requests under way end.
+/// Accepts until `stop`, then lets requests under way end within `drain`.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     admission: Admission,
     metrics: Metrics,
     stop: CancellationToken,
+    drain: Duration,
 ) -> anyhow::Result<()> {
+    let cut = CancellationToken::new();
     let requests = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -114,7 +116,7 @@ pub async fn serve(
         match admission.admit(peer.ip()) {
             Some(permit) => {
                 let connection = connection(stream, peer, permit, router.clone(), metrics.clone(), stop.clone());
-                requests.spawn(connection);
+                requests.spawn(cut.clone().run_until_cancelled_owned(connection));
             }
             None => {
                 metrics.connections_refused.inc();
@@ -124,7 +126,12 @@ pub async fn serve(
     }
     drop(listener);
     requests.close();
-    requests.wait().await;
+    // Who is still sending a request or reading an answer has so long to end.
+    if timeout(drain, requests.wait()).await.is_err() {
+        tracing::info!(connections = requests.len(), "connections that did not end are cut");
+        cut.cancel();
+        requests.wait().await;
+    }
     Ok(())
 }
 

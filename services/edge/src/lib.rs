@@ -25,8 +25,9 @@ use millrace_runtime::{
 use accept::Admission;
 pub use config::Config;
 use feed::Feed;
-use http::{idempotency::Keys, origin::Origins};
+use http::{idempotency::Keys, origin::Origins, problem::ApiError};
 use metrics::Metrics;
+use millrace_domain::{JobId, JobState};
 use sockets::Sockets;
 
 /// How the process is run.
@@ -53,6 +54,16 @@ pub(crate) struct App {
     sockets: Sockets,
     tasks: Tasks,
     config: Config,
+}
+
+impl App {
+    /// A job's state. That there is none is only believed of the log's leader: a replica may not know it yet.
+    async fn known(&self, id: &JobId) -> Result<JobState, ApiError> {
+        match self.jobs.snapshots.get(id).await? {
+            Some(state) => Ok(state),
+            None => self.jobs.snapshots.get_from_leader(id).await?.ok_or(ApiError::UnknownJob),
+        }
+    }
 }
 
 /// Starts the edge's tasks.
@@ -87,7 +98,10 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "the edge listens");
     health.check("http").pass();
     let (router, shutdown) = (http::router(app.clone()), tasks.shutdown());
-    tasks.spawn("http", accept::serve(listener, router, admission, app.metrics.clone(), shutdown.clone()));
+    tasks.spawn(
+        "http",
+        accept::serve(listener, router, admission, app.metrics.clone(), shutdown.clone(), app.config.drain),
+    );
     tasks.spawn("sockets", async move {
         shutdown.cancelled().await;
         app.sockets.drain(app.config.drain);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::{
     Extension,
-    extract::{Path, Query, Request, State},
-    http::{HeaderMap, HeaderName, StatusCode, header},
+    extract::{Query, Request, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderName, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use hyper::upgrade::Upgraded;
@@ -19,7 +19,7 @@ use millrace_domain::JobId;
 use crate::{
     App,
     accept::Permit,
-    http::problem::{ApiError, job_id},
+    http::problem::{ApiError, Id},
     sockets::Admitted,
 };
 
@@ -33,16 +33,19 @@ pub struct Since {
 /// Checks the request, then upgrades it. Compression and other extensions that a client offers are not taken.
 pub async fn upgrade(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    Query(Since { since }): Query<Since>,
+    Id(id): Id,
+    query: Result<Query<Since>, QueryRejection>,
     Extension(permit): Extension<Permit>,
     mut request: Request,
 ) -> Result<Response, ApiError> {
-    let id = job_id(&id)?;
+    let Ok(Query(Since { since })) = query else { return Err(ApiError::InvalidSince) };
     let since = match since.as_deref() {
         None | Some("") => 0,
         Some(text) => text.parse().map_err(|_| ApiError::InvalidSince)?,
     };
+    if request.method() != Method::GET {
+        return Err(ApiError::MethodNotAllowed);
+    }
     let accept = accept_key(request.headers())?;
     if app.tasks.shutdown().is_cancelled() {
         return Err(ApiError::Stopping);
@@ -72,7 +75,9 @@ fn accept_key(headers: &HeaderMap) -> Result<String, ApiError> {
         return Err(ApiError::UpgradeRequired);
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(ApiError::MalformedHandshake)?;
-    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+    // 16 bytes in base64.
+    let is_key = key.len() == 24 && key.as_bytes().ends_with(b"==");
+    if !is_key || !has(header::SEC_WEBSOCKET_VERSION, "13") {
         return Err(ApiError::MalformedHandshake);
     }
     Ok(derive_accept_key(key.as_bytes()))

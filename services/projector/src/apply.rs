@@ -11,6 +11,7 @@ use millrace_domain::{
     subjects::Kind,
 };
 use millrace_runtime::{
+    admin::Check,
     direct::ReadError,
     log::Log,
     publish::PublishError,
@@ -24,14 +25,15 @@ pub struct Apply {
     log: Log,
     snapshots: Snapshots,
     metrics: Metrics,
+    check: Check,
     /// States of jobs that have not ended, as this process last wrote them. A stale one is noticed at its write.
     cache: HashMap<JobId, Projected>,
 }
 
 impl Apply {
     /// With nothing in memory.
-    pub fn new(log: Log, snapshots: Snapshots, metrics: Metrics) -> Self {
-        Self { log, snapshots, metrics, cache: HashMap::new() }
+    pub fn new(log: Log, snapshots: Snapshots, metrics: Metrics, check: Check) -> Self {
+        Self { log, snapshots, metrics, check, cache: HashMap::new() }
     }
 
     /// Applies a window. Returns when every state is written, however long that takes: nothing is acknowledged before.
@@ -44,7 +46,10 @@ impl Apply {
         while !jobs.is_empty() {
             match self.round(&mut jobs).await {
                 Ok(()) => {}
-                Err(error) => tracing::warn!(error, jobs = jobs.len(), "states could not be written; trying again"),
+                Err(error) => {
+                    self.check.fail(error.clone());
+                    tracing::warn!(error, jobs = jobs.len(), "states could not be written; trying again");
+                }
             }
             if !jobs.is_empty() {
                 sleep(pause).await;

@@ -41,12 +41,13 @@ pub async fn start(_: Config, shell: Shell) -> anyhow::Result<()> {
     let log = Log::open(&shell.nats.client, &shell.registry).await?;
     let metrics = metrics::Metrics::register(&shell.registry)?;
     let snapshots = Snapshots::new(&shell.nats.client, log.clone());
+    let check = shell.health.check("projection");
     let follower = follow::Follower {
         context,
         log: log.clone(),
-        apply: apply::Apply::new(log, snapshots, metrics.clone()),
+        apply: apply::Apply::new(log, snapshots, metrics.clone(), check.clone()),
         metrics,
-        check: shell.health.check("projection"),
+        check,
         applied: 0,
     };
     shell.tasks.spawn("follow", follower.run(shell.tasks.shutdown()));

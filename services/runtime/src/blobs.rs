@@ -210,6 +210,8 @@ async fn send(
             let mut chunk = BytesMut::with_capacity(1024 * 1024);
             while chunk.len() < chunk.capacity() && file.read_buf(&mut chunk).await? > 0 {}
             if chunk.is_empty() {
+                // The last parts, too, are waited for here, where a cancel ends the waiting.
+                upload.wait_for_capacity(0).await.context("the store does not take a part")?;
                 return Ok::<_, anyhow::Error>(());
             }
             hash.update(&chunk);

@@ -173,7 +173,10 @@ pub fn load<C>(
 /// # Errors
 /// When it is no number.
 pub fn seconds(text: &str) -> Result<std::time::Duration, String> {
-    text.parse().map(std::time::Duration::from_secs).map_err(|_| "give a whole number of seconds".to_owned())
+    match text.parse() {
+        Ok(seconds @ 0..=86_400) => Ok(std::time::Duration::from_secs(seconds)),
+        _ => Err("give a whole number of seconds, a day (86400) at most".to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -219,14 +219,22 @@ impl Log {
     ///
     /// # Errors
     /// When the leader does not answer in time.
-    pub async fn history_of_leader(&self, id: &JobId, mut after: u64) -> Result<Vec<Entry>, ReadError> {
+    pub async fn history_of_leader(&self, id: &JobId, after: u64) -> Result<Vec<Entry>, ReadError> {
+        Ok(self.rest_of_leader(id, after).await?.iter().filter_map(|stored| self.entry(stored)).collect())
+    }
+
+    /// The same, as it is stored: what a replica that gave everything up to `after` may have missed.
+    ///
+    /// # Errors
+    /// When the leader does not answer in time.
+    pub async fn rest_of_leader(&self, id: &JobId, mut after: u64) -> Result<Vec<Stored>, ReadError> {
         let filter = subjects::job_filter(id);
-        let mut entries = Vec::new();
+        let mut rest = Vec::new();
         while let Some(stored) = self.leader_next(&filter, after + 1).await? {
             after = stored.seq;
-            entries.extend(self.entry(&stored));
+            rest.push(stored);
         }
-        Ok(entries)
+        Ok(rest)
     }
 
     /// The last message of both subjects of each job, in the order of their sequences.

@@ -6,8 +6,7 @@ use millrace_domain::{
     failure::FailureKind,
     files,
 };
-use millrace_runtime::{blobs::Labels, now, queue::Delivery};
-use tokio::time::{MissedTickBehavior, interval};
+use millrace_runtime::{blobs::Labels, now};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,6 +23,8 @@ pub enum Outcome {
     Stopped,
     /// Another worker has the job.
     Fenced,
+    /// The log did not let us begin.
+    NotClaimed,
 }
 
 impl Outcome {
@@ -33,12 +34,13 @@ impl Outcome {
             Self::Ended(how) => how,
             Self::Stopped => "stopped",
             Self::Fenced => "fenced",
+            Self::NotClaimed => "not_claimed",
         }
     }
 }
 
-/// Runs the attempt that `state` has begun, and holds the lease meanwhile. Leaves no process and no temporary file.
-pub async fn run(worker: &Worker, state: JobState, delivery: &Delivery) -> Outcome {
+/// Runs the attempt that `state` has begun. Leaves no process and no temporary file.
+pub async fn run(worker: &Worker, state: JobState) -> Outcome {
     let (id, attempt) = (state.job_id.clone(), state.attempt);
     tracing::info!(job = %id, attempt, url = %state.submission.url, "started");
     let (journal, writer) = journal(worker.jobs.clone(), state.clone());
@@ -59,7 +61,7 @@ pub async fn run(worker: &Worker, state: JobState, delivery: &Delivery) -> Outco
             () = cancel.cancelled() => {}
         }
     };
-    let (stored, written, (), ()) = tokio::join!(work, write, stop, hold(delivery, worker, &cancel));
+    let (stored, written, ()) = tokio::join!(work, write, stop);
     match written {
         Ok(state) => {
             tracing::info!(job = %id, attempt, stage = ?state.stage, "the attempt is over");
@@ -81,22 +83,6 @@ pub async fn run(worker: &Worker, state: JobState, delivery: &Delivery) -> Outco
             match stop {
                 Stop::Ended(_) => Outcome::Ended("ended"),
                 Stop::Fenced => Outcome::Fenced,
-            }
-        }
-    }
-}
-
-/// Renews the lease until the attempt is over.
-async fn hold(delivery: &Delivery, worker: &Worker, over: &CancellationToken) {
-    let mut ticks = interval(worker.queue.lease() / 3);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = over.cancelled() => return,
-            _ = ticks.tick() => {
-                if let Err(error) = delivery.extend().await {
-                    tracing::warn!(job = %delivery.id, %error, "the lease could not be renewed");
-                }
             }
         }
     }

@@ -12,6 +12,8 @@ use std::{
 use millrace_domain::JobId;
 
 const LOCK: &str = "lock";
+/// How the name of a folder begins whose lock is not held yet.
+const MAKING: &str = "new-";
 
 /// This process's folder.
 pub struct Workspace {
@@ -30,10 +32,13 @@ impl Workspace {
         for entry in fs::read_dir(&work_dir)? {
             remove_if_dead(&entry?.path());
         }
-        let folder = work_dir.join(format!("{:016x}", rand::random::<u64>()));
-        fs::create_dir(&folder)?;
-        let lock = File::create_new(folder.join(LOCK))?;
+        // Under a name that nobody removes until the lock is held.
+        let name = format!("{:016x}", rand::random::<u64>());
+        let (making, folder) = (work_dir.join(format!("{MAKING}{name}")), work_dir.join(name));
+        fs::create_dir(&making)?;
+        let lock = File::create_new(making.join(LOCK))?;
         lock.lock()?;
+        fs::rename(&making, &folder)?;
         Ok(Self { folder, _lock: lock })
     }
 
@@ -77,8 +82,11 @@ impl Drop for Scratch {
     }
 }
 
-/// A folder without a lock file is being made right now, or is none of ours.
+/// A folder without a lock file is none of ours, and one that is being made is left alone.
 fn remove_if_dead(folder: &Path) {
+    if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MAKING)) {
+        return;
+    }
     let Ok(lock) = File::open(folder.join(LOCK)) else { return };
     if lock.try_lock().is_ok() {
         match fs::remove_dir_all(folder) {

@@ -25,3 +25,35 @@ async fn each_failing_source_ends_its_job_with_a_reason() {
     stack.assert_no_leftovers();
     stack.verify();
 }
+
+#[tokio::test]
+async fn jobs_wait_for_a_log_that_refuses_writes_and_are_done_when_it_takes_them_again() {
+    let stack = Stack::start().await;
+    let worker = stack.worker.as_ref().expect("a worker");
+    let nats = async_nats::connect(stack.nats.url()).await.unwrap();
+    let context = async_nats::jetstream::new(nats);
+    let limit = async |messages: i64| {
+        let mut config = context.get_stream("JOBS").await.unwrap().cached_info().config.clone();
+        config.max_messages = messages;
+        context.update_stream(config).await.unwrap();
+    };
+    worker.pause();
+    let ids = [stack.submit("/video.mp4").await, stack.submit("/page.html").await];
+    // As a full disk would: every append is refused at once.
+    limit(2).await;
+    worker.resume();
+    let waiting = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    while tokio::time::Instant::now() < waiting {
+        for id in &ids {
+            assert_eq!(stack.api.get(&format!("/api/status/{id}")).await.json()["status"], "queued");
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    }
+    limit(-1).await;
+    for id in ids {
+        let mut watcher = stack.watch(&id);
+        let end = stack.watch_to_end(&mut watcher).await.pop().unwrap();
+        assert_eq!((&end["status"], &end["attempt"]), (&"completed".into(), &1.into()), "{end}");
+    }
+    stack.verify();
+}

@@ -177,3 +177,53 @@ async fn a_client_that_never_reads_is_closed_and_costs_the_others_nothing() {
     }
     drop(deaf);
 }
+
+#[tokio::test]
+async fn a_flood_of_frames_that_are_no_messages_does_not_keep_a_loop_from_the_others() {
+    let stack = stack_with(&[("MILLRACE_SOCKET_LOOPS", "1")]).await;
+    let id = stack.submit("/video.mp4").await;
+    let (mut reader, _) = tokio_tungstenite::connect_async(stack.ws_url(&id)).await.unwrap();
+    reader.next().await.expect("the state").unwrap();
+    // Masked by zeros: empty pongs, and empty parts of a message that never ends.
+    let frames: [&[u8]; 2] = [&[0x8a, 0x80, 0, 0, 0, 0], &[0x00, 0x80, 0, 0, 0, 0]];
+    for frame in frames {
+        let mut flood = connect(&stack).await;
+        flood.write_all(handshake(&stack, &id, "").as_bytes()).await.unwrap();
+        if frame[0] == 0 {
+            flood.write_all(&[0x01, 0x80, 0, 0, 0, 0]).await.unwrap();
+        }
+        let burst = frame.repeat(10_000);
+        let flooding = tokio::spawn(async move {
+            let until = Instant::now() + Duration::from_secs(2);
+            while Instant::now() < until && flood.write_all(&burst).await.is_ok() {}
+        });
+        for _ in 0..3 {
+            reader.send(tokio_tungstenite::tungstenite::Message::text("ping")).await.unwrap();
+            timeout(Duration::from_secs(5), reader.next()).await.expect("the reader is served").unwrap().unwrap();
+        }
+        flooding.await.unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while stack.metric("millrace_edge_sockets_closed_total{code=\"1008\"}").await < 2.0 {
+        assert!(Instant::now() < deadline, "floods are closed with 1008");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_answered_408_and_does_not_hold_up_a_stop() {
+    let mut stack = stack_with(&[]).await;
+    let request =
+        "POST /api/download HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    let mut slow = connect(&stack).await;
+    slow.write_all(request.as_bytes()).await.unwrap();
+    let mut buffer = [0; 4096];
+    let count = timeout(Duration::from_secs(20), slow.read(&mut buffer)).await.expect("an answer").unwrap();
+    let answer = String::from_utf8_lossy(&buffer[..count]);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+
+    let mut slow = connect(&stack).await;
+    slow.write_all(request.as_bytes()).await.unwrap();
+    let status = stack.edge.terminate(Duration::from_secs(8)).await.expect("it stops in time");
+    assert!(status.success(), "{status}");
+}

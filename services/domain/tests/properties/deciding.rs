@@ -142,7 +142,7 @@ proptest! {
             prop_assert_eq!(canceled.unwrap().stage, Stage::Canceled);
         }
         let end = log.newest().unwrap().stage;
-        for more in [Command::Cancel, CLAIM(), Command::GiveUp(FailureKind::TooManyAttempts)] {
+        for more in [Command::Cancel, CLAIM()] {
             prop_assert_eq!(log.execute(more), Err(Refusal::Ended(end)));
         }
         let again = Command::Submit(before.submission);
@@ -187,7 +187,7 @@ proptest! {
 
 #[test]
 fn a_job_that_nobody_submitted_takes_no_command_but_its_submission() {
-    for command in [CLAIM(), Command::Cancel, Command::GiveUp(FailureKind::TooManyAttempts)] {
+    for command in [CLAIM(), Command::Cancel] {
         assert_eq!(Log::default().execute(command), Err(Refusal::Unknown));
     }
 }
@@ -198,4 +198,27 @@ fn a_worker_that_reports_every_milestone_brings_the_job_to_its_end() {
     let log = Log::of(submission, &[const { Step::Next }; 9]);
     let progress: Vec<_> = (1..=log.entries.len()).map(|count| log.state(count).unwrap().progress).collect();
     assert_eq!(progress, [0, 5, 10, 37, 57, 71, 90, 92, 98, 100]);
+}
+
+#[test]
+fn a_job_that_brings_down_its_workers_ends_and_one_whose_workers_are_stopped_goes_on() {
+    let submission = millrace_domain::Submission { url: "https://example.org/v".parse().unwrap(), quality: None };
+    let mut log = Log::of(submission.clone(), &[]);
+    for lost in 0..=millrace_domain::limits::WORKERS_LOST_MAX {
+        let state = log.execute(CLAIM()).unwrap();
+        assert_eq!((state.workers_lost, state.is_end()), (lost, false));
+    }
+    let state = log.execute(CLAIM()).unwrap();
+    assert_eq!((state.stage, state.failure.unwrap().code.as_str()), (Stage::Failed, "too_many_attempts"));
+
+    let mut log = Log::of(submission, &[]);
+    for _ in 0..20 {
+        let attempt = log.execute(CLAIM()).unwrap().attempt;
+        let body = EventBody::Retrying {
+            code: FailureKind::WorkerStopped.code().into(),
+            message: String::new(),
+            until: jiff::Timestamp::UNIX_EPOCH,
+        };
+        assert!(!log.execute(Command::Report { attempt, body }).unwrap().is_end());
+    }
 }

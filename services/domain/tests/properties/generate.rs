@@ -192,7 +192,6 @@ pub enum Step {
         body: Box<EventBody>,
     },
     Cancel,
-    GiveUp(FailureKind),
 }
 
 /// A job's life after its submission.
@@ -214,7 +213,6 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Step::Claim),
         1 => (behind(), failed()).prop_map(|(behind, body)| Step::Report { behind, body: Box::new(body) }),
         1 => Just(Step::Cancel),
-        1 => select(FailureKind::ALL).prop_map(Step::GiveUp),
     ];
     vec(step, 0..40)
 }

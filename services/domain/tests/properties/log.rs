@@ -77,7 +77,6 @@ pub fn command(step: &Step, state: &JobState) -> Command {
             Command::Report { attempt: state.attempt.wrapping_sub(*behind), body: (**body).clone() }
         }
         Step::Cancel => Command::Cancel,
-        Step::GiveUp(kind) => Command::GiveUp(*kind),
     }
 }
 

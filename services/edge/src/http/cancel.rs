@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -12,12 +12,11 @@ use millrace_domain::{Command, wire::JobStatus};
 
 use millrace_runtime::jobs::Patience;
 
-use super::problem::{ApiError, job_id};
+use super::problem::{ApiError, Id};
 use crate::App;
 
 /// Ends the job. The worker notices by itself.
-pub async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let id = job_id(&id)?;
+pub async fn cancel(State(app): State<Arc<App>>, Id(id): Id) -> Result<Response, ApiError> {
     let known = app.jobs.snapshots.get(&id).await?;
     let state = app.jobs.execute(&id, known, &Command::Cancel, Patience::Bounded).await?;
     tracing::info!(job = %id, "canceled");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -13,12 +13,16 @@ use tower_http::services::ServeFile;
 
 use millrace_domain::{JobState, Stage, files::content_disposition, limits::SIGNED_URL_VALID};
 
-use super::problem::{ApiError, job_id};
+use super::problem::{ApiError, Id};
 use crate::App;
 
 /// Redirects to a freshly signed address, or serves the file itself, with ranges, where storage is a folder.
-pub async fn file(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Result<Response, ApiError> {
-    let state = app.jobs.snapshots.get(&job_id(&id)?).await?.ok_or(ApiError::UnknownJob)?;
+pub async fn file(State(app): State<Arc<App>>, Id(id): Id, mut request: Request) -> Result<Response, ApiError> {
+    let mut state = app.known(&id).await?;
+    if state.stage != Stage::Completed {
+        // Whoever follows the link of a completed job may have asked a replica that is behind.
+        state = app.jobs.snapshots.get_from_leader(&id).await?.ok_or(ApiError::UnknownJob)?;
+    }
     let JobState { stage: Stage::Completed, file: Some(stored), .. } = state else {
         return Err(ApiError::NotCompleted);
     };
@@ -29,6 +33,11 @@ pub async fn file(State(app): State<Arc<App>>, Path(id): Path<String>, request: 
     }
     let path = app.blobs.path(&stored.key).map_err(unavailable)?.ok_or(ApiError::FileGone)?;
     let mime = stored.content_type.parse().unwrap_or_else(|_| "application/octet-stream".parse().expect("a MIME type"));
+    // Other units and several ranges are not served in parts: the whole file is a right answer to them.
+    let is_one_range = |value: &HeaderValue| value.to_str().is_ok_and(|v| v.starts_with("bytes=") && !v.contains(','));
+    if !request.headers().get(header::RANGE).is_none_or(is_one_range) {
+        request.headers_mut().remove(header::RANGE);
+    }
     let served = ServeFile::new_with_mime(path, &mime).oneshot(request).await;
     let mut response = match served {
         Ok(response) if response.status() == StatusCode::NOT_FOUND => return Err(ApiError::FileGone),

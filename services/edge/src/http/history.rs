@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
@@ -13,45 +13,48 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Map, Value};
 
 use millrace_domain::JobId;
-use millrace_runtime::direct::Stored;
+use millrace_runtime::direct::{ReadError, Stored};
 
 use super::{
-    problem::{ApiError, job_id},
+    problem::{ApiError, Id},
     sse,
 };
 use crate::App;
 
 /// By what the client accepts.
-pub async fn events(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let id = job_id(&id)?;
+pub async fn events(State(app): State<Arc<App>>, Id(id): Id, headers: HeaderMap) -> Result<Response, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.contains("text/event-stream") { sse::live(app, id, &headers).await } else { history(app, id).await }
 }
 
 async fn history(app: Arc<App>, id: JobId) -> Result<Response, ApiError> {
     // The first page decides on the status; the others follow as the client reads.
-    let (first, more) = app.jobs.log.page(&id, 0).await?;
+    let (first, next) = page(&app, &id, 0).await?;
     if first.is_empty() {
         return Err(ApiError::UnknownJob);
     }
-    let next = more.then(|| first.last().map_or(0, |stored| stored.seq));
     let rest = stream::try_unfold(next, move |after| {
         let (app, id) = (app.clone(), id.clone());
         async move {
             let Some(after) = after else { return Ok(None) };
-            let (page, more) = app.jobs.log.page(&id, after).await.map_err(std::io::Error::other)?;
-            let next = page.last().filter(|_| more).map(|stored| stored.seq);
-            Ok::<_, std::io::Error>(Some((page, next)))
+            page(&app, &id, after).await.map(Some).map_err(std::io::Error::other)
         }
     });
     let pages = stream::iter([Ok(first)]).chain(rest);
     let body = Body::from_stream(pages.map_ok(|page| page.iter().flat_map(line).collect::<Bytes>()));
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, body).into_response())
+}
+
+/// The next page, and after what to ask for the one behind it. The last one ends with what only the leader has.
+async fn page(app: &App, id: &JobId, after: u64) -> Result<(Vec<Stored>, Option<u64>), ReadError> {
+    let (mut page, more) = app.jobs.log.page(id, after).await?;
+    let last = page.last().map_or(after, |stored| stored.seq);
+    if more {
+        return Ok((page, Some(last)));
+    }
+    page.extend(app.jobs.log.rest_of_leader(id, last).await?);
+    Ok((page, None))
 }
 
 /// The event as it was written, whatever its tag and fields, with its sequence.

@@ -15,12 +15,11 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{Request, State},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
 };
-use millrace_domain::limits::HTTP_BODY_BYTES_MAX;
 
 use crate::{App, ws};
 
@@ -37,7 +36,6 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/ws/download/{job_id}", get(ws::upgrade))
         .fallback(|| async { problem::ApiError::NoSuchPath })
         .method_not_allowed_fallback(|| async { problem::ApiError::MethodNotAllowed })
-        .layer(DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX))
         .layer(cors)
         .layer(middleware::from_fn_with_state(app.clone(), origin::admit))
         .layer(middleware::from_fn_with_state(app.clone(), count))

@@ -1,13 +1,14 @@
 //! Everything that can be wrong with a request, and the one place where it becomes HTTP: RFC 9457.
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    extract::{FromRequestParts, Path},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 
 use millrace_domain::{
     JobId, Refusal,
-    limits::{HTTP_BODY_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS},
+    limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_MAX, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS},
     submission::{InvalidQuality, InvalidSourceUrl},
     wire::Problem,
 };
@@ -26,6 +27,7 @@ pub enum ApiError {
     IdempotencyKeyReused,
     UnsupportedMediaType,
     BodyTooLarge,
+    BodyTooSlow,
     MalformedBody(String),
     InvalidUrl(InvalidSourceUrl),
     MissingUrl,
@@ -57,6 +59,7 @@ impl ApiError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::AlreadyEnded(_) | Self::NotCompleted => StatusCode::CONFLICT,
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::InvalidUrl(_) | Self::MissingUrl | Self::InvalidQuality(_) | Self::IdempotencyKeyReused => {
@@ -80,6 +83,7 @@ impl ApiError {
             Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::BodyTooLarge => "body_too_large",
+            Self::BodyTooSlow => "body_too_slow",
             Self::MalformedBody(_) => "malformed_body",
             Self::InvalidUrl(_) | Self::MissingUrl => "invalid_url",
             Self::InvalidQuality(_) => "invalid_quality",
@@ -114,6 +118,7 @@ impl ApiError {
                 "This Idempotency-Key was used for another submission. Use a new key for a new submission.".into()
             }
             Self::UnsupportedMediaType => "Send JSON, with the header Content-Type: application/json.".into(),
+            Self::BodyTooSlow => format!("The body did not come within {} seconds.", HTTP_BODY_MAX.as_secs()),
             Self::BodyTooLarge => format!("The body is larger than {HTTP_BODY_BYTES_MAX} bytes."),
             Self::MalformedBody(why) => format!("The body is not JSON as expected, {{\"url\": \"https://…\"}}: {why}."),
             Self::InvalidUrl(error) => format!("{}.", sentence(&error.to_string())),
@@ -196,10 +201,14 @@ impl From<ExecuteError> for ApiError {
     }
 }
 
-/// Reads a job id from a path.
-///
-/// # Errors
-/// `InvalidJobId`.
-pub fn job_id(text: &str) -> Result<JobId, ApiError> {
-    text.parse().map_err(|_| ApiError::InvalidJobId)
+/// The job id of a path.
+pub struct Id(pub JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path: Path<String> = Path::from_request_parts(parts, state).await.map_err(|_| ApiError::InvalidJobId)?;
+        path.parse().map(Self).map_err(|_| ApiError::InvalidJobId)
+    }
 }

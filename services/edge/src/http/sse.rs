@@ -22,7 +22,7 @@ pub async fn live(app: Arc<App>, id: JobId, headers: &HeaderMap) -> Result<Respo
         None | Some("") => 0,
         Some(text) => text.parse().map_err(|_| ApiError::InvalidSince)?,
     };
-    let state = app.jobs.snapshots.get(&id).await?.ok_or(ApiError::UnknownJob)?;
+    let state = app.known(&id).await?;
     if state.is_end() && seen >= state.seq {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }

@@ -4,30 +4,32 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    body::Bytes,
-    extract::{State, rejection::BytesRejection},
+    body::{Body, Bytes},
+    extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
+use tokio::time::timeout;
 
-use millrace_domain::{Command, JobId, Refusal, Submission, wire::JobStatus};
+use millrace_domain::{
+    Command, JobId, Refusal, Submission,
+    limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_MAX},
+    wire::JobStatus,
+};
 use millrace_runtime::jobs::{ExecuteError, Patience};
 
 use super::{idempotency::Key, problem::ApiError};
 use crate::App;
 
 /// Stores a job. 202 means stored: from then on every edge knows it.
-pub async fn submit(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
+pub async fn submit(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     if !is_json(&headers) {
         return Err(ApiError::UnsupportedMediaType);
     }
     let key = Key::of(&headers)?;
-    let submission = parse(&body.map_err(|_| ApiError::BodyTooLarge)?)?;
+    let submission = parse(&read(body).await?)?;
     let fresh = JobId::from_entropy(rand::random());
     let id = match &key {
         None => fresh,
@@ -35,9 +37,7 @@ pub async fn submit(
     };
     let state = match app.jobs.execute(&id, None, &Command::Submit(submission), Patience::Bounded).await {
         // A repeat: the job as it stands by now.
-        Err(ExecuteError::Refused(Refusal::Exists)) => {
-            app.jobs.snapshots.get(&id).await?.ok_or(ApiError::UnknownJob)?
-        }
+        Err(ExecuteError::Refused(Refusal::Exists)) => app.known(&id).await?,
         outcome => {
             let state = outcome?;
             tracing::info!(job = %id, url = %state.submission.url, "submitted");
@@ -47,6 +47,16 @@ pub async fn submit(
     let location = [(header::LOCATION, format!("/api/status/{id}"))];
     let status = JobStatus::new(&state, &app.config.public_base_url);
     Ok((StatusCode::ACCEPTED, location, Json(status)).into_response())
+}
+
+async fn read(body: Body) -> Result<Bytes, ApiError> {
+    let body = Limited::new(body, HTTP_BODY_BYTES_MAX).collect();
+    match timeout(HTTP_BODY_MAX, body).await {
+        Err(_) => Err(ApiError::BodyTooSlow),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::BodyTooLarge),
+        Ok(Err(error)) => Err(ApiError::MalformedBody(error.to_string())),
+    }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

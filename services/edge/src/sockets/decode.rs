@@ -18,6 +18,8 @@ pub enum Received<'a> {
     Text(&'a str),
     /// A binary message, whatever it holds.
     Binary,
+    /// A part of a message that is not complete yet.
+    Part,
     /// To be answered with the same payload.
     Ping(&'a [u8]),
     /// The answer to a ping.
@@ -135,6 +137,7 @@ fn frame(
                 return whole(kind, payload, each);
             }
             *message = Some((kind, payload.to_vec()));
+            each(Received::Part);
         }
         OpCode::Data(Data::Continue) => {
             let Some((kind, mut collected)) = message.take() else { return Err(Violation::Protocol) };
@@ -146,6 +149,7 @@ fn frame(
                 return whole(kind, &collected, each);
             }
             *message = Some((kind, collected));
+            each(Received::Part);
         }
         OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)) => return Err(Violation::Protocol),
     }
@@ -218,7 +222,7 @@ mod tests {
                 [masked(text(), false, front, mask), ping, masked(OpCode::Data(Data::Continue), true, back, mask)].concat()
             }).collect();
             let expected: Vec<_> = messages.iter().flat_map(|message| {
-                [format!("{:?}", Received::Ping(b"x")), format!("{:?}", Received::Text(message))]
+                [Received::Part, Received::Ping(b"x"), Received::Text(message)].map(|received| format!("{received:?}"))
             }).collect();
             prop_assert_eq!(decode_in_pieces(&bytes, &sizes).unwrap(), expected.clone());
             prop_assert_eq!(decode_in_pieces(&bytes, &[bytes.len()]).unwrap(), expected);

@@ -13,7 +13,7 @@ use slab::Slab;
 
 use millrace_domain::{
     JobId,
-    limits::CLIENT_WRITE_MAX,
+    limits::{CLIENT_WRITE_MAX, WS_READS_PER_TURN_MAX},
     wire::{PONG, close},
 };
 
@@ -50,6 +50,8 @@ pub struct EventLoop {
     over: Vec<(usize, u16)>,
     /// Jobs that got states in this turn.
     touched: Vec<JobId>,
+    /// Sockets that have more to read than one turn allows: readiness is told once, so they must be remembered.
+    unfinished: Vec<usize>,
     scratch: Vec<u8>,
     drain: Option<Drain>,
 }
@@ -97,6 +99,7 @@ impl EventLoop {
             jobs: HashMap::new(),
             over: Vec::new(),
             touched: Vec::new(),
+            unfinished: Vec::new(),
             scratch: vec![0; READ_BYTES],
             drain: None,
         }
@@ -109,11 +112,15 @@ impl EventLoop {
         let mut ticked_at = Instant::now();
         loop {
             let tick = if self.drain.is_some() { DRAIN_TICK } else { TICK };
-            match self.poll.poll(&mut events, Some(tick)) {
+            let wait = if self.unfinished.is_empty() { tick } else { Duration::ZERO };
+            match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
             let now = Instant::now();
+            for token in std::mem::take(&mut self.unfinished) {
+                self.read(token, now);
+            }
             for event in &events {
                 if event.token() != WAKER {
                     self.ready(event.token().0, event.is_readable(), event.is_writable(), now);
@@ -245,16 +252,21 @@ impl EventLoop {
         }
     }
 
-    /// Reads until there is nothing left: readiness is told once.
+    /// Reads until there is nothing left, or until the others must have their turn.
     fn read(&mut self, token: usize, now: Instant) {
         let mut scratch = std::mem::take(&mut self.scratch);
+        let mut reads = 0;
         while let Some(socket) = self.sockets.get_mut(token).filter(|socket| !socket.is_over) {
+            if reads == WS_READS_PER_TURN_MAX {
+                self.unfinished.push(token);
+                break;
+            }
+            reads += 1;
             match socket.stream.read(&mut scratch) {
                 Ok(0) => {
                     let code = socket.closing.map_or(super::CODE_ABNORMAL, |(_, code)| code);
                     self.end(token, code);
                 }
-                Ok(_) if socket.closing.is_some() => {}
                 Ok(count) => self.decode(token, &mut scratch[..count], now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -265,7 +277,19 @@ impl EventLoop {
     }
 
     fn decode(&mut self, token: usize, bytes: &mut [u8], now: Instant) {
-        let Some(Socket { stream, session, decoder, outbox, .. }) = self.sockets.get_mut(token) else { return };
+        let Some(Socket { stream, session, decoder, outbox, closing, .. }) = self.sockets.get_mut(token) else {
+            return;
+        };
+        if let Some((_, code)) = *closing {
+            // Of a client that we have closed only its answer counts, or that it speaks no WebSocket any more.
+            let mut answered = false;
+            let decoded = decoder.decode(bytes, |received| answered |= matches!(received, Received::Close(_)));
+            if answered || decoded.is_err() {
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                self.end(token, code);
+            }
+            return;
+        }
         let mut close: Option<(Close, CloseAnswer)> = None;
         let mut broken = None;
         let decoded = decoder.decode(bytes, |received| {
@@ -306,10 +330,10 @@ impl EventLoop {
             return;
         }
         socket.closing = Some((now + super::CLOSE_ANSWER_MAX, code));
-        if let Err(error) = socket.outbox.control(&mut socket.stream, &write::close(code, reason), now) {
+        if let Err(error) = socket.outbox.close(&mut socket.stream, &write::close(code, reason), now) {
             return self.gone(token, &error);
         }
-        if answer == CloseAnswer::Is {
+        if answer == CloseAnswer::Is && socket.outbox.blocked_since().is_none() {
             // The client has closed and has our answer: it is for us to end the connection.
             let _ = socket.stream.shutdown(std::net::Shutdown::Write);
         }
@@ -379,7 +403,7 @@ impl EventLoop {
             let mut socket = self.sockets.remove(token);
             let _ = self.poll.registry().deregister(&mut socket.stream);
             self.metrics.sockets.dec();
-            self.metrics.sockets_closed.with_label_values(&[&code.to_string()]).inc();
+            self.metrics.sockets_closed.with_label_values(&[super::label(code)]).inc();
             let Some(watched) = self.jobs.get_mut(&socket.job) else { continue };
             watched.sockets.swap_remove(socket.place);
             if let Some(moved) = watched.sockets.get(socket.place) {

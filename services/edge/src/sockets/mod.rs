@@ -37,6 +37,22 @@ const CODE_ABNORMAL: u16 = 1006;
 /// What is counted when a client's close frame has no code.
 const CODE_NONE: u16 = 1005;
 
+/// The metrics' label of a close code. Clients choose theirs, so all that are not expected are one.
+const fn label(code: u16) -> &'static str {
+    match code {
+        1000 => "1000",
+        1001 => "1001",
+        1002 => "1002",
+        1005 => "1005",
+        1006 => "1006",
+        1007 => "1007",
+        1008 => "1008",
+        1012 => "1012",
+        4404 => "4404",
+        _ => "other",
+    }
+}
+
 /// A connection after its handshake.
 pub struct Admitted {
     /// Non-blocking.
@@ -118,9 +134,14 @@ impl Sockets {
             let inbox = Arc::new(Inbox { messages: Mutex::default(), waker });
             let event_loop = EventLoop::new(poll, inbox.clone(), feed.clone(), metrics.clone());
             let run = move || {
-                if let Err(error) = event_loop.run() {
-                    tracing::error!(%error, "a socket loop failed");
-                    std::process::abort();
+                // Its clients would hear nothing any more, and nobody would notice: better to start anew.
+                match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run())) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "a socket loop failed");
+                        std::process::abort();
+                    }
+                    Err(_) => std::process::abort(),
                 }
             };
             threads.push(std::thread::Builder::new().name(format!("sockets-{number}")).spawn(run)?);

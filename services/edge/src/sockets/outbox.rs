@@ -86,6 +86,17 @@ impl Outbox {
         Ok(())
     }
 
+    /// Sends a close frame, behind a frame that was begun. A state that waits is dropped: nothing may follow a close.
+    ///
+    /// # Errors
+    /// See [`Outbox::control`].
+    pub fn close(&mut self, stream: &mut impl Write, bytes: &[u8], now: Instant) -> io::Result<()> {
+        if let Some(waiting) = &mut self.0 {
+            waiting.state = None;
+        }
+        self.control(stream, bytes, now)
+    }
+
     /// The client reads again: sends what waits.
     ///
     /// # Errors

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use millrace_domain::{
     limits::{
-        FINISHED_JOB_LINGER, UNKNOWN_JOB_WAIT, WS_MESSAGES_PER_WINDOW_MAX, WS_PING_INTERVAL, WS_RATE_WINDOW,
-        WS_SILENCE_MAX,
+        FINISHED_JOB_LINGER, UNKNOWN_JOB_WAIT, WS_FRAMES_PER_WINDOW_MAX, WS_MESSAGES_PER_WINDOW_MAX, WS_PING_INTERVAL,
+        WS_RATE_WINDOW, WS_SILENCE_MAX,
     },
     wire::{ClientMessage, close},
 };
@@ -28,6 +28,7 @@ pub struct Session {
     heard_at: Instant,
     pinged_at: Instant,
     window_began: Instant,
+    window_frames: u32,
     window_messages: u32,
 }
 
@@ -78,6 +79,7 @@ impl Session {
             heard_at: now,
             pinged_at: now,
             window_began: now,
+            window_frames: 0,
             window_messages: 0,
         }
     }
@@ -105,17 +107,16 @@ impl Session {
     /// Something has arrived.
     pub fn received(&mut self, received: &Received<'_>, now: Instant) -> Answer {
         self.heard_at = now;
-        match received {
-            Received::Close(code) => return Answer::Closed(*code),
-            // The answer to our own ping: no work, no rate.
-            Received::Pong => return Answer::Nothing,
-            Received::Text(_) | Received::Binary | Received::Ping(_) => {}
+        if let Received::Close(code) = received {
+            return Answer::Closed(*code);
         }
         if now.duration_since(self.window_began) >= WS_RATE_WINDOW {
-            (self.window_began, self.window_messages) = (now, 0);
+            (self.window_began, self.window_frames, self.window_messages) = (now, 0, 0);
         }
-        self.window_messages += 1;
-        if self.window_messages > WS_MESSAGES_PER_WINDOW_MAX {
+        // Pongs and parts of messages are no messages, but work all the same.
+        self.window_frames += 1;
+        self.window_messages += u32::from(!matches!(received, Received::Pong | Received::Part));
+        if self.window_messages > WS_MESSAGES_PER_WINDOW_MAX || self.window_frames > WS_FRAMES_PER_WINDOW_MAX {
             return Answer::Close((close::POLICY, "too many messages"));
         }
         match received {
@@ -195,6 +196,11 @@ mod tests {
         }
         assert_eq!(session.received(&Received::Pong, now), Answer::Nothing);
         assert!(matches!(session.received(&Received::Ping(b""), now), Answer::Close((1008, _))));
-        assert_eq!(session.received(&Received::Binary, now + WS_RATE_WINDOW), Answer::Nothing);
+        let next = now + WS_RATE_WINDOW;
+        assert_eq!(session.received(&Received::Binary, next), Answer::Nothing);
+        for _ in 1..WS_FRAMES_PER_WINDOW_MAX {
+            assert_eq!(session.received(&Received::Part, next), Answer::Nothing);
+        }
+        assert!(matches!(session.received(&Received::Pong, next), Answer::Close((1008, _))));
     }
 }

@@ -88,7 +88,7 @@ pub fn log() -> impl Strategy<Value = Vec<Entry>> {
                 }
                 1 => Command::Report { attempt, body: EventBody::Progress(progress) },
                 2 => Command::Cancel,
-                3 => Command::GiveUp(FailureKind::WorkerFailed),
+                3 => Command::Report { attempt, body: EventBody::Failed(FailureKind::WorkerFailed.failure()) },
                 _ => {
                     seq += gap;
                     entries.push(Entry { seq, kind: Kind::Events, event: None });
