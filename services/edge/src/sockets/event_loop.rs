@@ -263,10 +263,7 @@ impl EventLoop {
             }
             reads += 1;
             match socket.stream.read(&mut scratch) {
-                Ok(0) => {
-                    let code = socket.closing.map_or(super::CODE_ABNORMAL, |(_, code)| code);
-                    self.end(token, code);
-                }
+                Ok(0) => self.end(token),
                 Ok(count) => self.decode(token, &mut scratch[..count], now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -280,13 +277,13 @@ impl EventLoop {
         let Some(Socket { stream, session, decoder, outbox, closing, .. }) = self.sockets.get_mut(token) else {
             return;
         };
-        if let Some((_, code)) = *closing {
+        if closing.is_some() {
             // Of a client that we have closed only its answer counts, or that it speaks no WebSocket any more.
             let mut answered = false;
             let decoded = decoder.decode(bytes, |received| answered |= matches!(received, Received::Close(_)));
             if answered || decoded.is_err() {
                 let _ = stream.shutdown(std::net::Shutdown::Write);
-                self.end(token, code);
+                self.end(token);
             }
             return;
         }
@@ -354,10 +351,7 @@ impl EventLoop {
         for (token, due) in due {
             match due {
                 Due::Close(with) => self.close(token, with, CloseAnswer::Await, now),
-                Due::Gone => {
-                    let code = self.sockets.get(token).and_then(|socket| socket.closing);
-                    self.end(token, code.map_or(super::CODE_ABNORMAL, |(_, code)| code));
-                }
+                Due::Gone => self.end(token),
                 Due::Ping => {
                     let Some(socket) = self.sockets.get_mut(token) else { continue };
                     if let Err(error) = socket.outbox.control(&mut socket.stream, &write::PING, now) {
@@ -386,13 +380,15 @@ impl EventLoop {
 
     fn gone(&mut self, token: usize, error: &io::Error) {
         tracing::debug!(%error, "a client's connection broke");
-        self.end(token, super::CODE_ABNORMAL);
+        self.end(token);
     }
 
-    fn end(&mut self, token: usize, code: u16) {
+    /// A socket that we have closed ends with our code, however its connection then breaks.
+    fn end(&mut self, token: usize) {
         if let Some(socket) = self.sockets.get_mut(token)
             && !std::mem::replace(&mut socket.is_over, true)
         {
+            let code = socket.closing.map_or(super::CODE_ABNORMAL, |(_, code)| code);
             self.over.push((token, code));
         }
     }
