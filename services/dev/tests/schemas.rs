@@ -342,6 +342,7 @@ fn every_error_answer_is_a_problem_whose_examples_name_the_codes() {
     let expected = [
         "already_ended",
         "body_too_large",
+        "body_too_slow",
         "file_gone",
         "idempotency_key_reused",
         "invalid_idempotency_key",
