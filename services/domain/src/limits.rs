@@ -104,7 +104,7 @@ pub const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// State changes of an attempt that wait for the log; an attempt has fewer than this.
 pub const ATTEMPT_OUTBOX_MAX: usize = 16;
 /// How many workers may be lost on a job before it ends as failed.
-pub const WORKERS_LOST_MAX: u32 = 5;
+pub const WORKERS_LOST_MAX: u32 = 50;
 /// Longest pause before a job that could not be claimed is delivered again.
 pub const CLAIM_RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of one part of a multipart upload. Stores refuse parts under 5 MiB and more than 10,000 parts.
