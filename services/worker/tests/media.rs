@@ -12,7 +12,7 @@ use std::{
 };
 
 use millrace_domain::failure::FailureKind;
-use millrace_worker::media::{MediaError, Request, Step, ToolError, Tools, download};
+use millrace_worker::media::{Bounds, MediaError, Request, Step, ToolError, Tools, download};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -198,7 +198,8 @@ async fn a_download_that_dies_half_way_is_broken() {
 async fn a_worker_without_a_downloader_or_a_folder_is_at_fault_itself() {
     let trial = Trial::new();
     let url = trial.site.url("/video.mp4").parse().unwrap();
-    let request = Request { url: &url, quality: None, folder: trial.folder.path(), proxy: None };
+    let request =
+        Request { url: &url, quality: None, folder: trial.folder.path(), proxy: None, bounds: Bounds::default() };
     let cancel = CancellationToken::new();
     let missing = Tools { yt_dlp: PathBuf::from("/nowhere/yt-dlp"), ..tools().clone() };
     assert_fails(download(&missing, request, |_| (), &cancel).await, FailureKind::WorkerFailed);
@@ -213,7 +214,13 @@ async fn everything_goes_through_the_proxy_if_there_is_one() {
     let trial = Trial::new();
     let proxy = Site::default().start().await;
     let url = trial.site.url("/video.mp4").parse().unwrap();
-    let request = Request { url: &url, quality: None, folder: trial.folder.path(), proxy: Some(&proxy.url("/")) };
+    let request = Request {
+        url: &url,
+        quality: None,
+        folder: trial.folder.path(),
+        proxy: Some(&proxy.url("/")),
+        bounds: Bounds::default(),
+    };
     // This one has nothing, whatever it is asked for.
     assert_fails(download(tools(), request, |_| (), &CancellationToken::new()).await, FailureKind::SourceNotFound);
     assert_eq!(trial.site.requests("/video.mp4"), 0);
@@ -313,7 +320,8 @@ async fn a_download_that_was_canceled_before_starts_nothing() {
 async fn dropping_a_download_leaves_no_process() {
     let trial = Trial::new();
     let url = trial.site.url("/video.mp4?rate=100000").parse().unwrap();
-    let request = Request { url: &url, quality: None, folder: trial.folder.path(), proxy: None };
+    let request =
+        Request { url: &url, quality: None, folder: trial.folder.path(), proxy: None, bounds: Bounds::default() };
     let (send, mut begun) = tokio::sync::mpsc::unbounded_channel();
     let cancel = CancellationToken::new();
     let running = download(tools(), request, move |step| drop(send.send(step)), &cancel);
@@ -330,6 +338,7 @@ async fn dropping_a_download_leaves_no_process() {
 fn a_download_can_move_between_threads() {
     fn is_send<T: Send>(_: T) {}
     let url = "http://example.org/".parse().unwrap();
-    let request = Request { url: &url, quality: None, folder: Path::new("/nowhere"), proxy: None };
+    let request =
+        Request { url: &url, quality: None, folder: Path::new("/nowhere"), proxy: None, bounds: Bounds::default() };
     is_send(download(tools(), request, |_| (), &CancellationToken::new()));
 }

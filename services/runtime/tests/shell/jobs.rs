@@ -45,7 +45,11 @@ impl World {
 }
 
 fn claim(worker: usize) -> Command {
-    Command::Claim { worker: format!("worker{worker}") }
+    Command::Claim {
+        worker: format!("worker{worker}"),
+        submitted_seq: u64::MAX,
+        budget: millrace_domain::retry::Budget::default(),
+    }
 }
 
 fn report(attempt: u32, body: EventBody) -> Command {
