@@ -65,7 +65,7 @@ failure_kinds! {
         "The site could not be reached or did not answer properly. Try again later.";
     /// The address of the file that the site gave has gone stale; a new attempt asks for a new one.
     LinkExpired, "link_expired", Transient,
-        "The site's link to the file went stale before the download was done. Try again.";
+        "The site refused its own link to the file; it may have expired. Try again.";
     /// The download began and could not be brought to its end.
     SourceBroken, "source_broken", Transient,
         "The download broke off and could not be continued. Try again later.";
