@@ -15,8 +15,8 @@ use std::{
 use anyhow::Context;
 use millrace_domain::{
     Event, JobState, Submission,
-    failure::FailureKind,
-    limits, subjects,
+    failure::{FailureKind, Nature},
+    limits, retry, subjects,
     wire::{ClientMessage, HistoryLine, JobStatus, Problem, ServerMessage},
 };
 use serde_json::{Value, json};
@@ -153,6 +153,13 @@ fn words() -> Vec<(&'static str, String)> {
         ("{{event bytes}}", limits::EVENT_BYTES_MAX.to_string()),
         ("{{body bytes}}", limits::HTTP_BODY_BYTES_MAX.to_string()),
         ("{{workers lost}}", limits::WORKERS_LOST_MAX.to_string()),
+        ("{{attempts}}", limits::ATTEMPTS_MAX.to_string()),
+        ("{{retry seconds}}", retry::RETRY_DELAY_MAX.as_secs().to_string()),
+        ("{{retry after}}", limits::RETRY_AFTER_MAX.as_secs().to_string()),
+        ("{{pause}}", limits::RETRY_PAUSE.as_secs().to_string()),
+        ("{{pause min}}", limits::RETRY_PAUSE_MIN.as_secs().to_string()),
+        ("{{pause max}}", limits::RETRY_PAUSE_MAX.as_secs().to_string()),
+        ("{{growth}}", limits::RETRY_GROWTH.to_string()),
         ("{{append seconds}}", limits::APPEND_RETRY_MAX.as_secs().to_string()),
         ("{{progress ms}}", limits::PROGRESS_INTERVAL_MIN.as_millis().to_string()),
         ("{{frame bytes}}", limits::WS_FRAME_BYTES_MAX.to_string()),
@@ -169,11 +176,11 @@ fn words() -> Vec<(&'static str, String)> {
 
 fn failure_codes() -> String {
     let row = |kind: &FailureKind| {
-        let retryable = if kind.retryable() { "yes" } else { "no" };
+        let retryable = if kind.nature() == Nature::Transient { "yes" } else { "no" };
         format!("| `{}` | {retryable} | {} |\n", kind.code(), kind.sentence())
     };
     let rows: String = FailureKind::ALL.iter().map(row).collect();
-    format!("| code | may succeed later | sentence |\n|---|---|---|\n{}", rows.trim_end())
+    format!("| code | may pass | sentence |\n|---|---|---|\n{}", rows.trim_end())
 }
 
 fn replace(value: &mut Value, word: &str, by: &str) {

@@ -1,12 +1,14 @@
 //! From a command to the events that carry it out. A pure function: the shell appends what it returns, expecting
 //! the sequence of the state that was given; if somebody else was first, it folds their events and decides anew.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use crate::{
     event::EventBody,
-    failure::FailureKind,
-    limits::WORKERS_LOST_MAX,
+    failure::{FailureKind, Nature},
+    retry::{self, Budget},
     state::{JobState, Stage},
     submission::Submission,
 };
@@ -20,6 +22,10 @@ pub enum Command {
     Claim {
         /// The worker's name.
         worker: String,
+        /// The sequence of the submission that the queue has handed over.
+        submitted_seq: u64,
+        /// What the job may cost.
+        budget: Budget,
     },
     /// The holder of an attempt reports what happened in it.
     Report {
@@ -28,8 +34,23 @@ pub enum Command {
         /// What happened.
         body: EventBody,
     },
+    /// The holder of an attempt says that it has failed.
+    Fail {
+        /// The holder's attempt.
+        attempt: u32,
+        /// Why.
+        kind: FailureKind,
+        /// How long the source asks to be left alone.
+        retry_after: Option<Duration>,
+        /// Drawn evenly from 0 to 1, for the pause before the next attempt.
+        random: f64,
+        /// What the job may cost.
+        budget: Budget,
+    },
     /// A person ends it.
     Cancel,
+    /// A person wants it tried again after it has failed or was canceled.
+    Retry,
 }
 
 /// Why a command is not carried out.
@@ -41,9 +62,24 @@ pub enum Refusal {
     /// The job exists already.
     #[error("the job exists already")]
     Exists,
-    /// Nothing follows the end.
+    /// The job has ended.
     #[error("the job has already ended ({})", stage_word(*.0))]
     Ended(Stage),
+    /// There is nothing to retry: the job is waiting or under way.
+    #[error("the job has not ended ({})", stage_word(*.0))]
+    NotEnded(Stage),
+    /// The job was submitted again, and the newer submission is the one to work on.
+    #[error("the job was submitted again, at sequence {newest}")]
+    Superseded {
+        /// The sequence of the newest submission.
+        newest: u64,
+    },
+    /// The next attempt is not to begin yet.
+    #[error("the next attempt begins in {} s", .wait.as_secs_f64())]
+    TooEarly {
+        /// How long until then, at most [`retry::RETRY_DELAY_MAX`].
+        wait: Duration,
+    },
     /// Another attempt has begun; the one that reports is over.
     #[error("attempt {current} has taken over")]
     Fenced {
@@ -69,7 +105,7 @@ const fn stage_word(stage: Stage) -> &'static str {
     }
 }
 
-/// The events that carry out `command` in `state`, to be appended in their order. `now` is used for `retrying` only.
+/// The events that carry out `command` in `state`, to be appended in their order. `now` is used for retries only.
 ///
 /// # Errors
 /// Why the command is not carried out.
@@ -78,32 +114,53 @@ pub fn decide(state: Option<&JobState>, command: Command, now: Timestamp) -> Res
         (None, Command::Submit(submission)) => return Ok(vec![EventBody::Submitted(submission)]),
         (None, _) => return Err(Refusal::Unknown),
         (Some(_), Command::Submit(_)) => return Err(Refusal::Exists),
+        (Some(state), Command::Claim { submitted_seq, .. }) if submitted_seq < state.submitted_seq => {
+            return Err(Refusal::Superseded { newest: state.submitted_seq });
+        }
+        (Some(state), Command::Retry) if state.stage.is_retryable() => return Ok(vec![EventBody::Resubmitted]),
         (Some(state), _) if state.is_end() => return Err(Refusal::Ended(state.stage)),
         (Some(state), command) => (state, command),
     };
     match state {
-        (state, Command::Claim { worker }) => Ok(claim(state, worker, now)),
+        (state, Command::Claim { worker, budget, .. }) => claim(state, worker, budget, now),
         (state, Command::Report { attempt, body }) => report(state, attempt, body).map(|body| vec![body]),
+        (state, Command::Fail { attempt, kind, retry_after, random, budget }) => {
+            let again = kind.nature() == Nature::Transient && state.failures.saturating_add(1) < budget.attempts_max;
+            let body = if again {
+                retrying(kind, now.saturating_add(retry::delay(state.failures, retry_after, random)).unwrap_or(now))
+            } else {
+                EventBody::Failed(kind.failure())
+            };
+            report(state, attempt, body).map(|body| vec![body])
+        }
         (_, Command::Cancel) => Ok(vec![EventBody::Canceled]),
+        (state, Command::Retry) => Err(Refusal::NotEnded(state.stage)),
         (_, Command::Submit(_)) => Err(Refusal::Exists),
     }
 }
 
-/// A job that is waiting starts its attempt; one that somebody was at first says that its worker was lost. A job that
-/// has cost too many workers ends: whatever it does to them stops.
-fn claim(state: &JobState, worker: String, now: Timestamp) -> Vec<EventBody> {
-    match state.stage {
-        Stage::Queued | Stage::Retrying => vec![EventBody::Started { worker, attempt: state.attempt }],
-        _ if state.workers_lost >= WORKERS_LOST_MAX => vec![EventBody::Failed(FailureKind::TooManyAttempts.failure())],
+/// A job that is waiting starts its attempt when its time has come; one that somebody was at first says that its worker
+/// was lost. A job that has cost too many workers ends: whatever it does to them stops.
+fn claim(state: &JobState, worker: String, budget: Budget, now: Timestamp) -> Result<Vec<EventBody>, Refusal> {
+    Ok(match state.stage {
+        Stage::Queued | Stage::Retrying => {
+            if let Some(wait) = state.retry_at.and_then(|at| retry::wait(at, now)) {
+                return Err(Refusal::TooEarly { wait });
+            }
+            vec![EventBody::Started { worker, attempt: state.attempt }]
+        }
+        _ if state.workers_lost.saturating_add(1) >= budget.workers_lost_max => {
+            vec![EventBody::Failed(FailureKind::TooManyAttempts.failure())]
+        }
         _ => vec![
-            EventBody::Retrying {
-                code: FailureKind::WorkerLost.code().into(),
-                message: FailureKind::WorkerLost.sentence().into(),
-                until: now,
-            },
+            retrying(FailureKind::WorkerLost, now),
             EventBody::Started { worker, attempt: state.attempt.saturating_add(1) },
         ],
-    }
+    })
+}
+
+fn retrying(kind: FailureKind, until: Timestamp) -> EventBody {
+    EventBody::Retrying { code: kind.code().into(), message: kind.sentence().into(), until }
 }
 
 fn report(state: &JobState, attempt: u32, body: EventBody) -> Result<EventBody, Refusal> {
@@ -118,7 +175,11 @@ fn report(state: &JobState, attempt: u32, body: EventBody) -> Result<EventBody, 
         EventBody::Uploading { .. } | EventBody::Uploaded(_) => state.stage == Uploading,
         EventBody::Completed => state.stage == Finishing,
         EventBody::Failed(_) | EventBody::Retrying { .. } => true,
-        EventBody::Submitted(_) | EventBody::Started { .. } | EventBody::Canceled | EventBody::Unknown => false,
+        EventBody::Submitted(_)
+        | EventBody::Resubmitted
+        | EventBody::Started { .. }
+        | EventBody::Canceled
+        | EventBody::Unknown => false,
     };
     if fits { Ok(body) } else { Err(Refusal::OutOfOrder(state.stage)) }
 }

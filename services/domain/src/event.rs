@@ -23,12 +23,14 @@ pub struct Event {
     pub body: EventBody,
 }
 
-/// What happened. `submitted` is on the job's submission subject, all others on its events subject.
+/// What happened. `submitted` and `resubmitted` are on the job's submission subject, all others on its events subject.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum EventBody {
     /// The job exists. The first event of every job, and the work item of the workers.
     Submitted(Submission),
+    /// A person wants a failed or canceled job to be tried again: a new work item, and a new attempt.
+    Resubmitted,
     /// A worker has taken the job and begins the given attempt.
     Started {
         /// The worker's name, for operators.
@@ -234,7 +236,7 @@ impl EventBody {
     #[must_use]
     pub const fn kind(&self) -> crate::subjects::Kind {
         match self {
-            Self::Submitted(_) => crate::subjects::Kind::Submitted,
+            Self::Submitted(_) | Self::Resubmitted => crate::subjects::Kind::Submitted,
             _ => crate::subjects::Kind::Events,
         }
     }

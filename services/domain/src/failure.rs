@@ -1,9 +1,20 @@
 //! Why jobs fail: stable codes, sentences for people, and whether trying again can help.
 
+use Nature::{Permanent, Transient};
+
 use crate::event::Failure;
 
+/// Whether a failure lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// The same submission fails again: the job ends at once.
+    Permanent,
+    /// The same submission may succeed later: it is tried again after a pause, see [`crate::retry`].
+    Transient,
+}
+
 macro_rules! failure_kinds {
-    ($($(#[$doc:meta])* $name:ident, $code:literal, $retryable:literal, $sentence:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident, $code:literal, $nature:ident, $sentence:literal;)*) => {
         /// The kinds of failure. Codes are frozen once released; sentences may be improved.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum FailureKind { $($(#[$doc])* $name,)* }
@@ -18,10 +29,10 @@ macro_rules! failure_kinds {
                 match self { $(Self::$name => $code,)* }
             }
 
-            /// Whether the same submission might succeed later.
+            /// Whether it lasts.
             #[must_use]
-            pub const fn retryable(self) -> bool {
-                match self { $(Self::$name => $retryable,)* }
+            pub const fn nature(self) -> Nature {
+                match self { $(Self::$name => $nature,)* }
             }
 
             /// The sentence for people.
@@ -35,49 +46,64 @@ macro_rules! failure_kinds {
 
 failure_kinds! {
     /// 404 or 410, or the site says that it was removed.
-    SourceNotFound, "source_not_found", false,
+    SourceNotFound, "source_not_found", Permanent,
         "There is nothing at that address (any more). Check the address.";
-    /// 401 or 403.
-    SourceForbidden, "source_forbidden", false,
+    /// 401 or 403, or the site protects the video.
+    SourceForbidden, "source_forbidden", Permanent,
         "The site refuses to hand out this video. It may be private, need a login, or not be available here.";
+    /// Private, or for those only who have logged in.
+    SourcePrivate, "source_private", Permanent,
+        "The video is not public: it is private, or the site wants a login. Only public videos can be downloaded.";
+    /// Not for where the worker is.
+    SourceGeoBlocked, "source_geo_blocked", Permanent,
+        "The site does not offer this video in the country that we download from.";
     /// 429.
-    SourceRateLimited, "source_rate_limited", true,
+    SourceRateLimited, "source_rate_limited", Transient,
         "The site has had too many requests and refuses more for now. Try again later.";
     /// 5xx, refused, reset, no name, no route, no answer in time.
-    SourceUnavailable, "source_unavailable", true,
+    SourceUnavailable, "source_unavailable", Transient,
         "The site could not be reached or did not answer properly. Try again later.";
+    /// The address of the file that the site gave has gone stale; a new attempt asks for a new one.
+    LinkExpired, "link_expired", Transient,
+        "The site refused its own link to the file; it may have expired. Try again.";
     /// The download began and could not be brought to its end.
-    SourceBroken, "source_broken", true,
+    SourceBroken, "source_broken", Transient,
         "The download broke off and could not be continued. Try again later.";
     /// A page without a video, or a site that the downloader does not know.
-    Unsupported, "unsupported", false,
+    Unsupported, "unsupported", Permanent,
         "No video was found at that address. Give the address of the video, or of the page that shows it.";
     /// The source is a live stream.
-    LiveStream, "live_stream", false,
+    LiveStream, "live_stream", Permanent,
         "This is a live stream. It can be downloaded once it has ended.";
+    /// More bytes than the operator allows.
+    TooLarge, "too_large", Permanent,
+        "The file is larger than this service takes. Ask for a lower quality.";
+    /// A longer video than the operator allows.
+    TooLong, "too_long", Permanent,
+        "The video is longer than this service takes.";
     /// What arrived holds neither picture nor sound.
-    NotMedia, "not_media", false,
+    NotMedia, "not_media", Permanent,
         "What was downloaded is neither video nor sound.";
     /// The downloader failed in a way that has no kind of its own.
-    DownloadFailed, "download_failed", true,
+    DownloadFailed, "download_failed", Transient,
         "The download failed.";
     /// The object store refused the file or could not be reached.
-    StorageFailed, "storage_failed", true,
+    StorageFailed, "storage_failed", Transient,
         "The file was downloaded, but it could not be stored. Try again later.";
     /// The worker has no room, no downloader, or another fault of its own.
-    WorkerFailed, "worker_failed", true,
+    WorkerFailed, "worker_failed", Transient,
         "Something went wrong on our side. Try again later.";
     /// The worker died or was cut off; only in `retrying`.
-    WorkerLost, "worker_lost", true,
+    WorkerLost, "worker_lost", Transient,
         "The worker was lost. Another one starts over.";
     /// The worker was told to stop; only in `retrying`.
-    WorkerStopped, "worker_stopped", true,
+    WorkerStopped, "worker_stopped", Transient,
         "The worker was stopped. Another one starts over.";
-    /// Too many workers were lost on this job.
-    TooManyAttempts, "too_many_attempts", false,
+    /// Too many workers were lost on this job: whatever it does to them stops.
+    TooManyAttempts, "too_many_attempts", Permanent,
         "The job was given up after it had brought down its workers several times.";
     /// A person ended the job.
-    Canceled, "canceled", false,
+    Canceled, "canceled", Permanent,
         "The job was canceled.";
 }
 
@@ -91,6 +117,6 @@ impl FailureKind {
     /// The failure with another sentence.
     #[must_use]
     pub fn because(self, message: impl Into<String>) -> Failure {
-        Failure { code: self.code().into(), message: message.into(), retryable: self.retryable() }.bounded()
+        Failure { code: self.code().into(), message: message.into(), retryable: self.nature() == Transient }.bounded()
     }
 }

@@ -39,7 +39,7 @@ pub const PROGRESS_COMPLETED: u8 = 100;
 /// Applies one entry. Total: whatever the entry, there is a next state.
 ///
 /// An entry at or before `state.seq` was applied already and changes nothing. An entry that does not fit (an event
-/// before the submission, after the end, of an attempt that is over, or on the job's other subject) changes nothing
+/// before the submission, after the end but for `resubmitted`, of an attempt that is over, or on the job's other subject) changes nothing
 /// but the sequence.
 #[must_use]
 pub fn fold(state: Option<JobState>, id: &JobId, entry: &Entry) -> Option<JobState> {
@@ -48,12 +48,12 @@ pub fn fold(state: Option<JobState>, id: &JobId, entry: &Entry) -> Option<JobSta
         return Some(state);
     }
     state.seq = entry.seq;
-    if entry.kind == Kind::Events {
-        state.events_seq = entry.seq;
+    match entry.kind {
+        Kind::Submitted => state.submitted_seq = entry.seq,
+        Kind::Events => state.events_seq = entry.seq,
     }
     if let Some(event) = &entry.event
         && event.body.kind() == entry.kind
-        && !state.is_end()
         && apply(&mut state, event)
     {
         state.updated_at = event.at;
@@ -80,11 +80,13 @@ fn first(id: &JobId, entry: &Entry) -> Option<JobState> {
         job_id: id.clone(),
         seq: entry.seq,
         events_seq: 0,
+        submitted_seq: entry.seq,
         submission: submission.clone(),
         submitted_at: *at,
         updated_at: *at,
         stage: Stage::Queued,
         attempt: 1,
+        failures: 0,
         workers_lost: 0,
         worker: None,
         progress: 0,
@@ -103,6 +105,12 @@ fn apply(state: &mut JobState, event: &Event) -> bool {
     use Stage::{Canceled, Completed, Downloading, Failed, FetchingInfo, Finishing, Queued, Retrying, Uploading};
     let running = matches!(state.stage, FetchingInfo | Downloading | Uploading | Finishing);
     match &event.body {
+        EventBody::Resubmitted if state.stage.is_retryable() && state.attempt < u32::MAX => {
+            begin_attempt(state, state.attempt + 1, Queued, 0);
+            (state.failures, state.workers_lost, state.failure) = (0, 0, None);
+            true
+        }
+        _ if state.is_end() => false,
         EventBody::Started { worker, attempt } => {
             let next =
                 *attempt > state.attempt || (*attempt == state.attempt && matches!(state.stage, Queued | Retrying));
@@ -155,6 +163,8 @@ fn apply(state: &mut JobState, event: &Event) -> bool {
             begin_attempt(state, state.attempt + 1, Retrying, 0);
             if code == FailureKind::WorkerLost.code() {
                 state.workers_lost = state.workers_lost.saturating_add(1);
+            } else if code != FailureKind::WorkerStopped.code() {
+                state.failures = state.failures.saturating_add(1);
             }
             state.failure = Some(Failure { code: code.clone(), message: message.clone(), retryable: true });
             state.retry_at = Some(*until);

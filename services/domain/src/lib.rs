@@ -11,6 +11,7 @@ pub mod files;
 pub mod fold;
 pub mod ids;
 pub mod limits;
+pub mod retry;
 pub mod state;
 pub mod subjects;
 pub mod submission;

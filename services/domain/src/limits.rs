@@ -103,8 +103,20 @@ pub const ATTEMPT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 pub const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// State changes of an attempt that wait for the log; an attempt has fewer than this.
 pub const ATTEMPT_OUTBOX_MAX: usize = 16;
-/// How many workers may be lost on a job before it ends as failed.
-pub const WORKERS_LOST_MAX: u32 = 50;
+/// How many attempts of a job may fail before it ends, where nobody has configured it.
+pub const ATTEMPTS_MAX: u32 = 5;
+/// How many workers a job may cost before it ends, where nobody has configured it.
+pub const WORKERS_LOST_MAX: u32 = 10;
+/// Longest pause before the first retry; each further one may be [`RETRY_GROWTH`] times as long.
+pub const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// By how much the longest pause grows with each failure.
+pub const RETRY_GROWTH: u32 = 3;
+/// Shortest pause before any retry.
+pub const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause before any retry, but for what the source itself asks for.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
+/// Longest `Retry-After` of a source that is waited for.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 /// Longest pause before a job that could not be claimed is delivered again.
 pub const CLAIM_RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of one part of a multipart upload. Stores refuse parts under 5 MiB and more than 10,000 parts.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     event::{Failure, Provider, StoredFile, VideoInfo},
     ids::JobId,
+    subjects::Kind,
     submission::Submission,
 };
 
@@ -60,10 +61,16 @@ impl Stage {
         }
     }
 
-    /// Whether nothing can follow.
+    /// Whether the job has ended. Nothing follows but, after [`Stage::is_retryable`], a person's retry.
     #[must_use]
     pub const fn is_end(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Canceled)
+    }
+
+    /// Whether the job has ended in a way that a person may have tried again.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::Failed | Self::Canceled)
     }
 }
 
@@ -77,6 +84,9 @@ pub struct JobState {
     pub seq: u64,
     /// The same, of the events subject alone; 0 before its first entry. The next append expects it.
     pub events_seq: u64,
+    /// The same, of the submission subject alone: the newest work item. 0 in a state of a version that did not keep it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub submitted_seq: u64,
     /// What was asked for.
     pub submission: Submission,
     /// When it was asked for.
@@ -88,7 +98,10 @@ pub struct JobState {
     /// From 1. A job that waits for a retry already counts the attempt that it waits for.
     #[schemars(range(min = 1))]
     pub attempt: u32,
-    /// How many workers were lost on it.
+    /// How many of its attempts have failed by a transient failure since it was submitted or resubmitted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// How many workers were lost on it since then.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub workers_lost: u32,
     /// Who is at it.
@@ -120,9 +133,8 @@ pub struct JobState {
     pub retry_at: Option<Timestamp>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)]
-const fn is_zero(count: &u32) -> bool {
-    *count == 0
+fn is_zero<T: Default + PartialEq>(count: &T) -> bool {
+    *count == T::default()
 }
 
 impl JobState {
@@ -132,7 +144,16 @@ impl JobState {
         self.stage.status()
     }
 
-    /// Whether nothing can follow.
+    /// The last sequence on one of the job's subjects; what is appended to it next expects that.
+    #[must_use]
+    pub const fn last_seq(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Submitted => self.submitted_seq,
+            Kind::Events => self.events_seq,
+        }
+    }
+
+    /// See [`Stage::is_end`].
     #[must_use]
     pub const fn is_end(&self) -> bool {
         self.stage.is_end()

@@ -2,7 +2,7 @@
 //!
 //! | name | layout | written by | read by |
 //! |---|---|---|---|
-//! | `jobs.submitted.<id>` | one `submitted` event | edge | workers (as work item), projector, edges |
+//! | `jobs.submitted.<id>` | one `submitted` event, and `resubmitted` for each time that a person has it tried again | edge | workers (as work item), projector, edges |
 //! | `jobs.events.<id>` | all later events of the job | workers, edges (cancel) | projector, edges |
 //! | `live.<shard>.<submitted\|events>.<id>` | the same messages, republished at most once | nats-server | edges |
 //! | KV `JOB_STATE`, key `<id>` | [`crate::JobState`] as JSON | projector | edges, operators |
@@ -14,7 +14,7 @@ use crate::ids::JobId;
 pub const STREAM: &str = "JOBS";
 /// Every subject of the log.
 pub const ALL: &str = "jobs.*.*";
-/// The work queue: one submission per job.
+/// The work queue: one submission per job, and one more for each time that a person has it tried again.
 pub const SUBMITTED_ALL: &str = "jobs.submitted.*";
 /// All republished messages, whatever their shard.
 pub const LIVE_ALL: &str = "live.*.*.*";

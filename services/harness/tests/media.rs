@@ -145,7 +145,7 @@ async fn every_listed_path_gives_the_status_that_it_should() {
         let expected = match path {
             "/missing.mp4" => StatusCode::NOT_FOUND,
             "/forbidden.mp4" => StatusCode::FORBIDDEN,
-            "/unavailable.mp4" => StatusCode::SERVICE_UNAVAILABLE,
+            "/unavailable.mp4" | "/video.mp4?fails=2" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::OK,
         };
         assert_eq!(get(&site, path, &[]).await.status(), expected, "{path}");
@@ -178,4 +178,17 @@ async fn media_that_cannot_be_made_give_503_with_the_reason() {
     let answer = get(&site, "/video.mp4", &[]).await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.text().await.unwrap().contains("no ffmpeg here"));
+}
+
+#[tokio::test]
+async fn a_path_fails_as_often_as_it_is_told_to_and_then_works() {
+    let site = start();
+    for _ in 0..2 {
+        let refused = get(&site, "/video.mp4?fails=2&status=429&retry_after=7", &[]).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused.headers()["retry-after"], "7");
+    }
+    assert_eq!(get(&site, "/video.mp4?fails=2&status=429&retry_after=7", &[]).await.status(), StatusCode::OK);
+    let other = get(&site, "/thumb.jpg?fails=1", &[]).await;
+    assert_eq!((other.status(), other.headers().get("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, None));
 }

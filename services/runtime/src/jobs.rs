@@ -1,6 +1,6 @@
 //! Carrying out commands: decide, append, fold; and if somebody else was first, read and decide again.
 
-use millrace_domain::{Command, Event, JobId, JobState, Refusal, decide, fold, limits::DECIDE_ATTEMPTS_MAX};
+use millrace_domain::{Command, Event, JobId, JobState, Refusal, Stage, decide, fold, limits::DECIDE_ATTEMPTS_MAX};
 
 use crate::{
     direct::ReadError,
@@ -75,7 +75,7 @@ impl Jobs {
                 }
             };
             for body in bodies {
-                let expected = state.as_ref().map_or(0, |state| state.events_seq);
+                let expected = state.as_ref().map_or(0, |state| state.last_seq(body.kind()));
                 let append = Append::new(id, expected, &Event { at: now(), body });
                 let appended = loop {
                     match self.log.append(&append).await {
@@ -102,7 +102,7 @@ impl Jobs {
     }
 }
 
-/// Whether every later state refuses too: nothing follows the end, and a job that exists stays.
+/// Whether every later state refuses too: nothing follows completion, and a job that exists stays.
 const fn is_final(refusal: Refusal) -> bool {
-    matches!(refusal, Refusal::Ended(_) | Refusal::Exists)
+    matches!(refusal, Refusal::Ended(Stage::Completed) | Refusal::Exists | Refusal::Superseded { .. })
 }

@@ -143,6 +143,8 @@ fn projected(stored: direct::Stored) -> Option<(JobId, Projected)> {
     let id: JobId = stored.subject.rsplit('.').next()?.parse().ok()?;
     let state = match serde_json::from_slice::<JobState>(&stored.payload) {
         _ if stored.deleted => None,
+        // Of a version that did not keep what a retry needs.
+        Ok(state) if state.submitted_seq == 0 => None,
         Ok(state) if state.job_id == id => Some(state),
         Ok(state) => {
             tracing::error!(key = stored.subject, job = %state.job_id, "a state in the bucket is that of another job");

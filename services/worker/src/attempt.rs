@@ -1,11 +1,8 @@
 //! One attempt: download, upload, complete. It reports to the journal and stops when the journal's writer says so.
 
-use millrace_domain::{
-    EventBody, JobState, Stage,
-    event::{Failure, StoredFile},
-    failure::FailureKind,
-    files,
-};
+use std::time::Duration;
+
+use millrace_domain::{EventBody, JobState, Stage, event::StoredFile, failure::FailureKind, files, retry};
 use millrace_runtime::{blobs::Labels, now};
 use tokio_util::sync::CancellationToken;
 
@@ -19,8 +16,8 @@ use crate::{
 pub enum Outcome {
     /// The job is at its end, by us (with the error code if it failed) or by somebody else.
     Ended(&'static str),
-    /// The worker is to stop, and has said so in the log.
-    Stopped,
+    /// The job waits so long for its next attempt: this one has failed, the worker stops, or it came too early.
+    Waits(Duration),
     /// Another worker has the job.
     Fenced,
     /// The log did not let us begin.
@@ -32,7 +29,7 @@ impl Outcome {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Ended(how) => how,
-            Self::Stopped => "stopped",
+            Self::Waits(_) => "waits",
             Self::Fenced => "fenced",
             Self::NotClaimed => "not_claimed",
         }
@@ -69,7 +66,7 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
                 Stage::Completed => Outcome::Ended("completed"),
                 Stage::Failed => Outcome::Ended("failed"),
                 Stage::Canceled => Outcome::Ended("ended"),
-                _ => Outcome::Stopped,
+                _ => Outcome::Waits(state.retry_at.and_then(|at| retry::wait(at, now())).unwrap_or_default()),
             }
         }
         Err(stop) => {
@@ -91,18 +88,30 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
 /// Does the work and reports it; the last thing reported is the end of the attempt. Returns the key of a stored file.
 async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &CancellationToken) -> Option<String> {
     let mut stored = None;
-    let end = match attempt(worker, state, &journal, cancel, &mut stored).await {
-        Ok(()) => EventBody::Completed,
+    match attempt(worker, state, &journal, cancel, &mut stored).await {
+        Ok(()) => journal.change(EventBody::Completed),
         Err(_) if worker.shutdown.is_cancelled() => {
             let kind = FailureKind::WorkerStopped;
-            EventBody::Retrying { code: kind.code().into(), message: kind.sentence().into(), until: now() }
+            let (code, message) = (kind.code().into(), kind.sentence().into());
+            journal.change(EventBody::Retrying { code, message, until: now() });
         }
         // Stopped by the writer, which takes no more.
-        Err(_) if cancel.is_cancelled() => return stored,
-        Err(failure) => EventBody::Failed(failure),
-    };
-    journal.change(end);
+        Err(_) if cancel.is_cancelled() => {}
+        Err(Failed { kind, retry_after }) => journal.fail(kind, retry_after, worker.budget),
+    }
     stored
+}
+
+/// Why an attempt failed.
+struct Failed {
+    kind: FailureKind,
+    retry_after: Option<Duration>,
+}
+
+impl From<FailureKind> for Failed {
+    fn from(kind: FailureKind) -> Self {
+        Self { kind, retry_after: None }
+    }
 }
 
 async fn attempt(
@@ -111,17 +120,18 @@ async fn attempt(
     journal: &Journal,
     cancel: &CancellationToken,
     stored: &mut Option<String>,
-) -> Result<(), Failure> {
+) -> Result<(), Failed> {
     let id = &state.job_id;
     let scratch = worker.workspace.scratch(id, state.attempt).map_err(|error| {
         tracing::error!(job = %id, %error, "no folder could be made for the download");
-        FailureKind::WorkerFailed.failure()
+        FailureKind::WorkerFailed
     })?;
     let request = media::Request {
         url: &state.submission.url,
         quality: state.submission.quality,
         folder: scratch.path(),
         proxy: None,
+        bounds: worker.bounds,
     };
     let mut informed = false;
     let steps = |step| match step {
@@ -135,7 +145,7 @@ async fn attempt(
         if let MediaError::Failed(reason) = &error {
             tracing::warn!(job = %id, code = reason.kind.code(), detail = reason.detail, "the download failed");
         }
-        error.failure()
+        Failed { kind: error.kind(), retry_after: error.retry_after() }
     })?;
     worker.metrics.bytes_downloaded.inc_by(media.size);
 
@@ -154,7 +164,7 @@ async fn attempt(
     };
     let receipt = worker.blobs.put_file(&key, &media.path, &labels, cancel).await.map_err(|error| {
         tracing::warn!(job = %id, error = format!("{error:#}"), "the file could not be stored");
-        FailureKind::StorageFailed.failure()
+        FailureKind::StorageFailed
     })?;
     *stored = Some(key.clone());
     worker.metrics.bytes_stored.inc_by(receipt.size);

@@ -1,17 +1,19 @@
 //! What can be configured about a worker.
 
 use std::{
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32, NonZeroU64},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
+use millrace_domain::retry::Budget;
 use millrace_runtime::{
     blobs::{Location, STORAGE},
     config::{Reader, Setting},
 };
 
-use crate::media::Tools;
+use crate::media::{Bounds, Tools};
 
 const SLOTS: Setting = Setting::new("slots", "NUMBER", "2", "How many jobs this worker does at once.");
 const NAME: Setting =
@@ -22,12 +24,44 @@ const WORK_DIR: Setting = Setting::new(
     ".millrace/work",
     "For downloads under way; emptied by itself, also after a crash.",
 );
+const ATTEMPTS_MAX: Setting = Setting::new(
+    "attempts-max",
+    "NUMBER",
+    "5",
+    "How often a job is tried when what goes wrong may pass: the site or the store is away, a link has expired.",
+);
+const WORKERS_LOST_MAX: Setting = Setting::new(
+    "workers-lost-max",
+    "NUMBER",
+    "10",
+    "How many workers may die or be cut off while they have the same job; then the job fails.",
+);
+const FILE_MIB_MAX: Setting =
+    Setting::new("file-mib-max", "MIB", "10240", "Largest file that is downloaded; a job for a larger one fails.");
+const DURATION_SECONDS_MAX: Setting = Setting::new(
+    "duration-seconds-max",
+    "SECONDS",
+    "43200",
+    "Longest video that is downloaded; a job for a longer one fails.",
+);
 const YT_DLP: Setting = Setting::new("yt-dlp", "PROGRAM", "yt-dlp", "The downloader: a path, or a name on PATH.");
 const FFMPEG: Setting = Setting::new("ffmpeg", "PROGRAM", "ffmpeg", "ffmpeg: a path, or a name on PATH.");
 const FFPROBE: Setting = Setting::new("ffprobe", "PROGRAM", "ffprobe", "ffprobe: a path, or a name on PATH.");
 
 /// In the order of `--help`.
-pub const SETTINGS: &[&Setting] = &[&SLOTS, &NAME, &STORAGE, &WORK_DIR, &YT_DLP, &FFMPEG, &FFPROBE];
+pub const SETTINGS: &[&Setting] = &[
+    &SLOTS,
+    &NAME,
+    &STORAGE,
+    &WORK_DIR,
+    &ATTEMPTS_MAX,
+    &WORKERS_LOST_MAX,
+    &FILE_MIB_MAX,
+    &DURATION_SECONDS_MAX,
+    &YT_DLP,
+    &FFMPEG,
+    &FFPROBE,
+];
 
 /// A worker's configuration.
 #[derive(Clone, Debug)]
@@ -40,6 +74,10 @@ pub struct Config {
     pub storage: Location,
     /// For downloads under way.
     pub work_dir: PathBuf,
+    /// What a job may cost.
+    pub budget: Budget,
+    /// What is too much of a video.
+    pub bounds: Bounds,
     /// The programs, as configured.
     pub tools: Programs,
 }
@@ -58,12 +96,21 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let name = reader.optional(&NAME);
     let storage = reader.value(&STORAGE);
     let work_dir = reader.value(&WORK_DIR);
+    let attempts_max = reader.value::<NonZeroU32>(&ATTEMPTS_MAX);
+    let workers_lost_max = reader.value::<NonZeroU32>(&WORKERS_LOST_MAX);
+    let file_mib_max = reader.value::<NonZeroU64>(&FILE_MIB_MAX);
+    let duration_seconds_max = reader.value::<NonZeroU64>(&DURATION_SECONDS_MAX);
     let (yt_dlp, ffmpeg, ffprobe) = (reader.value(&YT_DLP), reader.value(&FFMPEG), reader.value(&FFPROBE));
     Some(Config {
         slots: slots?,
         name: name?.unwrap_or_else(own_name),
         storage: storage?,
         work_dir: work_dir?,
+        budget: Budget { attempts_max: attempts_max?.get(), workers_lost_max: workers_lost_max?.get() },
+        bounds: Bounds {
+            bytes_max: file_mib_max?.get().saturating_mul(1024 * 1024),
+            duration_max: Duration::from_secs(duration_seconds_max?.get()),
+        },
         tools: Programs { yt_dlp: yt_dlp?, ffmpeg: ffmpeg?, ffprobe: ffprobe? },
     })
 }

@@ -53,7 +53,7 @@ async fn take(worker: &Worker, delivery: Delivery, check: &Check) {
     let (outcome, ()) = tokio::join!(work, hold(&delivery, worker.queue.lease(), &over));
     match outcome {
         Outcome::Ended(_) => delivery.ack().await,
-        Outcome::Stopped => delivery.give_back(Duration::ZERO).await,
+        Outcome::Waits(pause) => delivery.give_back(pause).await,
         Outcome::NotClaimed => {
             let doublings = u32::try_from(delivery.delivered.clamp(1, 6)).unwrap_or(1);
             let pause = (CLAIM_RETRY_PAUSE * 2u32.pow(doublings - 1)).min(CLAIM_RETRY_PAUSE_MAX);
@@ -68,13 +68,21 @@ async fn work(worker: &Worker, delivery: &Delivery, check: &Check) -> Outcome {
     let id = &delivery.id;
     let state = match claim(worker, delivery).await {
         Ok(state) if state.is_end() => {
-            tracing::error!(job = %id, workers_lost = state.workers_lost, "the job is given up");
+            tracing::error!(job = %id, workers_lost = state.workers_lost + 1, "the job has cost too many workers and is given up");
             return Outcome::Ended("given_up");
         }
         Ok(state) => state,
         Err(ExecuteError::Refused(Refusal::Ended(stage))) => {
             tracing::debug!(job = %id, ?stage, "the job has ended already");
             return Outcome::Ended("ended");
+        }
+        Err(ExecuteError::Refused(Refusal::Superseded { newest })) => {
+            tracing::debug!(job = %id, seq = delivery.entry.seq, newest, "the job was submitted again since");
+            return Outcome::Ended("superseded");
+        }
+        Err(ExecuteError::Refused(Refusal::TooEarly { wait })) => {
+            tracing::debug!(job = %id, ?wait, "the job is to wait for its next attempt");
+            return Outcome::Waits(wait);
         }
         Err(ExecuteError::Refused(Refusal::Unknown)) => {
             tracing::error!(job = %id, seq = delivery.entry.seq, "a submission cannot be decoded; it stays in the log");
@@ -112,11 +120,13 @@ async fn hold(delivery: &Delivery, lease: Duration, over: &CancellationToken) {
 
 /// Makes the job's next attempt ours, or ends a job that has cost too many workers.
 ///
-/// A first delivery needs no read: the submission itself is the state, and if it is not any more the append tells.
+/// A first delivery of a job's first submission needs no read: it is the state, and if it is not any more the append
+/// tells.
 async fn claim(worker: &Worker, delivery: &Delivery) -> Result<JobState, ExecuteError> {
     let id = &delivery.id;
-    let known =
-        if delivery.delivered == 1 { fold(None, id, &delivery.entry) } else { worker.jobs.snapshots.get(id).await? };
-    let command = Command::Claim { worker: worker.name.clone() };
+    let first = (delivery.delivered == 1).then(|| fold(None, id, &delivery.entry)).flatten();
+    let known = if first.is_some() { first } else { worker.jobs.snapshots.get(id).await? };
+    let command =
+        Command::Claim { worker: worker.name.clone(), submitted_seq: delivery.entry.seq, budget: worker.budget };
     worker.jobs.execute(id, known, &command, Patience::Bounded).await
 }

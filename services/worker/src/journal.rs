@@ -7,7 +7,9 @@ use std::time::Duration;
 use millrace_domain::{
     Command, EventBody, JobState, Refusal, Stage,
     event::Progress,
+    failure::FailureKind,
     limits::{ATTEMPT_CHECK_INTERVAL, ATTEMPT_OUTBOX_MAX, PROGRESS_INTERVAL_MIN},
+    retry::Budget,
 };
 use millrace_runtime::jobs::{ExecuteError, Jobs, Patience};
 use tokio::{
@@ -17,7 +19,8 @@ use tokio::{
 
 /// The attempt's end of the journal. Dropped, the writer writes what is left and ends.
 pub struct Journal {
-    changes: mpsc::Sender<EventBody>,
+    attempt: u32,
+    changes: mpsc::Sender<Command>,
     progress: watch::Sender<Option<Progress>>,
 }
 
@@ -26,7 +29,7 @@ pub struct Writer {
     jobs: Jobs,
     state: JobState,
     attempt: u32,
-    changes: mpsc::Receiver<EventBody>,
+    changes: mpsc::Receiver<Command>,
     progress: watch::Receiver<Option<Progress>>,
 }
 
@@ -44,13 +47,27 @@ pub fn journal(jobs: Jobs, state: JobState) -> (Journal, Writer) {
     let (changes, changes_out) = mpsc::channel(ATTEMPT_OUTBOX_MAX);
     let (progress, progress_out) = watch::channel(None);
     let attempt = state.attempt;
-    (Journal { changes, progress }, Writer { jobs, state, attempt, changes: changes_out, progress: progress_out })
+    (
+        Journal { attempt, changes, progress },
+        Writer { jobs, state, attempt, changes: changes_out, progress: progress_out },
+    )
 }
 
 impl Journal {
     /// Reports a state change.
     pub fn change(&self, body: EventBody) {
-        if self.changes.try_send(body).is_err() {
+        self.put(Command::Report { attempt: self.attempt, body });
+    }
+
+    /// Reports that the attempt has failed. Whether that ends the job or another attempt follows is decided when it is
+    /// written.
+    pub fn fail(&self, kind: FailureKind, retry_after: Option<Duration>, budget: Budget) {
+        let random = rand::random_range(0.0..1.0);
+        self.put(Command::Fail { attempt: self.attempt, kind, retry_after, random, budget });
+    }
+
+    fn put(&self, command: Command) {
+        if self.changes.try_send(command).is_err() {
             // Full cannot be, an attempt has fewer changes; closed means that the attempt is being stopped.
             tracing::debug!("a change was reported after the attempt's end");
         }
@@ -73,7 +90,7 @@ impl Writer {
             tokio::select! {
                 biased;
                 change = self.changes.recv() => match change {
-                    Some(body) => self.write(body).await?,
+                    Some(command) => self.write(command).await?,
                     None => return Ok(self.state),
                 },
                 _ = checks.tick() => self.check().await?,
@@ -81,7 +98,8 @@ impl Writer {
                     progressing = changed.is_ok();
                     let newest = *self.progress.borrow_and_update();
                     if let (Some(progress), Stage::FetchingInfo | Stage::Downloading) = (newest, self.state.stage) {
-                        self.write(EventBody::Progress(progress)).await?;
+                        let body = EventBody::Progress(progress);
+                        self.write(Command::Report { attempt: self.attempt, body }).await?;
                         progress_due = Instant::now() + PROGRESS_INTERVAL_MIN;
                     }
                 }
@@ -89,10 +107,9 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, body: EventBody) -> Result<(), Stop> {
-        let is_progress = matches!(body, EventBody::Progress(_));
+    async fn write(&mut self, command: Command) -> Result<(), Stop> {
+        let is_progress = matches!(command, Command::Report { body: EventBody::Progress(_), .. });
         let id = self.state.job_id.clone();
-        let command = Command::Report { attempt: self.attempt, body };
         // Progress is not worth repeating: the next one says more.
         let patience = if is_progress { Patience::Bounded } else { Patience::Endless };
         loop {
@@ -117,7 +134,12 @@ impl Writer {
     fn refused(&self, refusal: Refusal) -> Result<(), Stop> {
         match refusal {
             Refusal::Ended(stage) => Err(Stop::Ended(stage)),
-            Refusal::Fenced { .. } | Refusal::Unknown | Refusal::Exists => Err(Stop::Fenced),
+            Refusal::Fenced { .. }
+            | Refusal::Superseded { .. }
+            | Refusal::TooEarly { .. }
+            | Refusal::NotEnded(_)
+            | Refusal::Unknown
+            | Refusal::Exists => Err(Stop::Fenced),
             Refusal::OutOfOrder(stage) => {
                 // A defect of ours; the job goes on with what fits.
                 tracing::error!(job = %self.state.job_id, ?stage, "an event did not fit and was left out");

@@ -14,6 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use async_nats::jetstream;
+use millrace_domain::retry::Budget;
 use millrace_runtime::{
     blobs::Blobs,
     jobs::Jobs,
@@ -44,6 +45,8 @@ pub(crate) struct Worker {
     queue: Queue,
     blobs: Blobs,
     tools: media::Tools,
+    budget: Budget,
+    bounds: media::Bounds,
     workspace: workspace::Workspace,
     metrics: metrics::Metrics,
     shutdown: CancellationToken,
@@ -68,6 +71,8 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
         queue,
         blobs: Blobs::open(&config.storage)?,
         tools,
+        budget: config.budget,
+        bounds: config.bounds,
         workspace: workspace::Workspace::open(&config.work_dir)
             .with_context(|| format!("cannot use the work folder {}", config.work_dir.display()))?,
         metrics: metrics::Metrics::register(&registry)?,

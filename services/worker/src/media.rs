@@ -12,14 +12,16 @@ mod process;
 mod progress;
 mod protocol;
 mod tools;
+mod traffic;
 
 use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use millrace_domain::{
-    event::{Failure, Progress, VideoInfo},
+    event::{Progress, VideoInfo},
     failure::FailureKind,
     submission::{Quality, SourceUrl},
 };
@@ -33,6 +35,7 @@ use self::{
     process::{Ended, RunError},
     progress::Combined,
     protocol::Line,
+    traffic::Traffic,
 };
 
 /// What to download, and where to.
@@ -46,6 +49,25 @@ pub struct Request<'a> {
     pub folder: &'a Path,
     /// The HTTP proxy through which everything goes, if any, like `http://127.0.0.1:3128`. The environment's is not used.
     pub proxy: Option<&'a str>,
+    /// What is too much.
+    pub bounds: Bounds,
+}
+
+/// What is too much of a video.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Bytes, of all files that make up the video. A download is stopped as soon as it is known to pass them; what ffmpeg
+    /// fetches by itself is looked at when it is there.
+    pub bytes_max: u64,
+    /// Where the source does not tell, what the file says decides.
+    pub duration_max: Duration,
+}
+
+impl Default for Bounds {
+    /// None.
+    fn default() -> Self {
+        Self { bytes_max: u64::MAX, duration_max: Duration::from_secs(u64::from(u32::MAX)) }
+    }
 }
 
 /// What is known in between.
@@ -84,12 +106,21 @@ pub enum MediaError {
 }
 
 impl MediaError {
-    /// The failure for clients: its own sentence, without the tool's words.
+    /// What clients are told.
     #[must_use]
-    pub fn failure(&self) -> Failure {
+    pub const fn kind(&self) -> FailureKind {
         match self {
-            Self::Canceled => FailureKind::Canceled.failure(),
-            Self::Failed(reason) => reason.kind.failure(),
+            Self::Canceled => FailureKind::Canceled,
+            Self::Failed(reason) => reason.kind,
+        }
+    }
+
+    /// How long the source wants to be left alone, if it has said so.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Canceled => None,
+            Self::Failed(reason) => reason.retry_after,
         }
     }
 }
@@ -123,8 +154,13 @@ pub async fn download(
     steps: impl FnMut(Step),
     cancel: &CancellationToken,
 ) -> Result<Media, MediaError> {
-    let mut session = Session::new(steps);
-    let ended = process::run(command::yt_dlp(tools, &request), |line| session.take(line), cancel).await?;
+    let bounds = request.bounds;
+    let stop = cancel.child_token();
+    let mut session = Session::new(steps, bounds, stop.clone());
+    let ended = match process::run(command::yt_dlp(tools, &request), |line| session.take(line), &stop).await {
+        Err(RunError::Canceled) if session.too_large => return Err(too_large(bounds).into()),
+        ended => ended?,
+    };
     let (name, info) = session.end(&ended)?;
     let path = request.folder.join(&name);
     let size = match tokio::fs::symlink_metadata(&path).await {
@@ -135,17 +171,37 @@ pub async fn download(
             );
         }
     };
+    if size > bounds.bytes_max {
+        return Err(too_large(bounds).into());
+    }
     let probed = probe::probe(tools, request.folder, &name, cancel).await?;
+    if probed.info.duration.is_some_and(|seconds| seconds > bounds.duration_max.as_secs()) {
+        return Err(too_long(bounds).into());
+    }
     let named = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let (extension, content_type) = formats::of(named, &probed.container, probed.has_video);
     let info = info.or(&probed.info);
     Ok(Media { path, size, extension: extension.to_owned(), content_type: content_type.to_owned(), info })
 }
 
+fn too_large(bounds: Bounds) -> Reason {
+    Reason::new(FailureKind::TooLarge, &format!("more than {} bytes", bounds.bytes_max))
+}
+
+fn too_long(bounds: Bounds) -> Reason {
+    Reason::new(FailureKind::TooLong, &format!("longer than {} s", bounds.duration_max.as_secs()))
+}
+
 /// What one run of the downloader has told so far.
 struct Session<S> {
     steps: S,
+    bounds: Bounds,
+    /// Stops the downloader.
+    stop: CancellationToken,
+    too_large: bool,
     live: bool,
+    too_long: bool,
+    traffic: Traffic,
     info: Option<VideoInfo>,
     progress: Combined,
     file: Option<String>,
@@ -153,24 +209,44 @@ struct Session<S> {
 }
 
 impl<S: FnMut(Step)> Session<S> {
-    fn new(steps: S) -> Self {
-        Self { steps, live: false, info: None, progress: Combined::default(), file: None, lines_ignored: 0 }
+    fn new(steps: S, bounds: Bounds, stop: CancellationToken) -> Self {
+        Self {
+            steps,
+            bounds,
+            stop,
+            too_large: false,
+            live: false,
+            too_long: false,
+            traffic: Traffic::default(),
+            info: None,
+            progress: Combined::default(),
+            file: None,
+            lines_ignored: 0,
+        }
     }
 
     fn take(&mut self, line: &str) {
         match protocol::parse(line) {
-            Some(Line::Live(live)) => self.live = live,
+            Some(Line::Found { live, duration }) => {
+                self.live = live;
+                self.too_long = duration.is_some_and(|seconds| seconds > self.bounds.duration_max.as_secs());
+            }
             Some(Line::Info(info)) if self.info.is_none() => {
                 self.info = Some(info.clone());
                 (self.steps)(Step::Info(info));
             }
             Some(Line::Files(files)) => self.progress.plan(files, self.info.as_ref().and_then(|info| info.duration)),
-            Some(Line::Progress(progress)) => {
-                if let Some(progress) = self.progress.update(&progress) {
+            Some(Line::Progress(now)) => {
+                if let Some(progress) = self.progress.update(&now) {
                     (self.steps)(Step::Progress(progress));
+                }
+                if self.progress.least(&now) > self.bounds.bytes_max {
+                    self.too_large = true;
+                    self.stop.cancel();
                 }
             }
             Some(Line::Done(path)) => self.file = Some(path),
+            None if line.is_empty() || self.traffic.take(line) => {}
             Some(Line::Info(_)) | None => self.lines_ignored += 1,
         }
     }
@@ -187,7 +263,8 @@ impl<S: FnMut(Step)> Session<S> {
             ));
         }
         if !ended.status.success() {
-            return Err(classify::classify(&ended.stderr, self.progress.begun()));
+            let reason = classify::classify(&ended.stderr, self.progress.begun());
+            return Err(Reason { retry_after: self.traffic.retry_after(jiff::Timestamp::now()), ..reason });
         }
         match (self.file, self.info) {
             (Some(path), info) => match Path::new(&path).file_name().and_then(|name| name.to_str()) {
@@ -196,6 +273,7 @@ impl<S: FnMut(Step)> Session<S> {
             },
             // Success without a file: the video was filtered out, or the address names an empty list.
             (None, _) if self.live => Err(Reason::new(FailureKind::LiveStream, "a live stream, now or soon")),
+            (None, _) if self.too_long => Err(too_long(self.bounds)),
             (None, None) => Err(Reason::new(FailureKind::Unsupported, "the downloader found nothing and said nothing")),
             (None, Some(_)) => {
                 let reason = classify::classify(&ended.stderr, self.progress.begun());

@@ -18,7 +18,7 @@ impl Metrics {
             attempts: IntCounterVec::new(
                 Opts::new(
                     "millrace_worker_attempts_total",
-                    "Attempts that ended here: completed, an error code, ended (by somebody else), fenced or stopped",
+                    "Attempts that ended here: completed, failed, waits (for the next one), ended (by somebody else) or fenced",
                 ),
                 &["outcome"],
             )?,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use millrace_domain::failure::FailureKind;
-use millrace_worker::media::{MediaError, Request, Step, ToolError, Tools, download};
+use millrace_worker::media::{Bounds, MediaError, Request, Step, ToolError, Tools, download};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -164,6 +164,7 @@ async fn every_other_way_to_fail_has_its_kind_as_well() {
         .add_status("/login", 401)
         .add_status("/gone", 410)
         .add("/embeds-gone.html", "text/html", embeds("/gone"))
+        .add("/embeds-login.html", "text/html", embeds("/login"))
         .add("/embeds-busy.html", "text/html", embeds("/busy"))
         .add("/letters.mp4", "video/mp4", "this is not a video\n".repeat(1000))
         .add("/letters.txt", "application/octet-stream", "nor is this\n".repeat(1000))
@@ -176,6 +177,7 @@ async fn every_other_way_to_fail_has_its_kind_as_well() {
         ("/login", FailureKind::SourceForbidden),
         ("/gone", FailureKind::SourceNotFound),
         ("/embeds-gone.html", FailureKind::SourceNotFound),
+        ("/embeds-login.html", FailureKind::LinkExpired),
         ("/embeds-busy.html", FailureKind::SourceRateLimited),
         ("/letters.mp4", FailureKind::NotMedia),
         ("/letters.txt", FailureKind::NotMedia),
@@ -184,6 +186,53 @@ async fn every_other_way_to_fail_has_its_kind_as_well() {
         println!("{path}");
         assert_fails(Trial::new().download_url(&site.url(path), None).await, expected);
     }
+}
+
+#[tokio::test]
+async fn what_a_source_asks_for_by_retry_after_is_told_with_the_failure() {
+    let page = |path: &str| format!(r#"<html><title>Page</title><video src="{path}"></video></html>"#);
+    let mut trial = Trial::new();
+    let mut pages = Site::default();
+    // Refused as a page, and as the file of a page that was there.
+    let busy = "/video.mp4?fails=99&status=429&retry_after=7";
+    let pages = pages.add("/page.html", "text/html", page(&trial.site.url(busy))).start().await;
+    for url in [trial.site.url(busy), pages.url("/page.html")] {
+        let Err(MediaError::Failed(reason)) = trial.download_url(&url, None).await else { panic!("{url}") };
+        assert_eq!((reason.kind, reason.retry_after), (FailureKind::SourceRateLimited, Some(Duration::from_secs(7))));
+        trial.info = None;
+    }
+    let url = trial.site.url("/video.mp4?fails=99&retry_after=30");
+    let Err(MediaError::Failed(reason)) = trial.download_url(&url, None).await else { panic!() };
+    assert_eq!((reason.kind, reason.retry_after), (FailureKind::SourceUnavailable, Some(Duration::from_secs(30))));
+    let Err(MediaError::Failed(reason)) = trial.download("/unavailable.mp4", None).await else { panic!() };
+    assert_eq!((reason.kind, reason.retry_after), (FailureKind::SourceUnavailable, None));
+}
+
+#[tokio::test]
+async fn a_file_that_is_too_large_is_not_downloaded_to_its_end() {
+    for (path, bytes_max) in [("/video.mp4?rate=2000000", 3_000_000), ("/hls/master.m3u8?rate=400000", 500_000)] {
+        let mut trial = Trial::new();
+        trial.bounds.bytes_max = bytes_max;
+        assert_fails(trial.download(path, None).await, FailureKind::TooLarge);
+        let downloaded = trial.progress.last().unwrap().downloaded_bytes;
+        assert!(downloaded < bytes_max + 2_000_000 && downloaded < trial.site.video_size() / 2, "{path}: {downloaded}");
+    }
+    let mut trial = Trial::new();
+    trial.bounds.bytes_max = trial.site.video_size();
+    trial.download("/video.mp4", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_video_that_is_too_long_is_not_downloaded_where_the_source_says_so_and_not_kept_where_it_does_not() {
+    let mut trial = Trial::new();
+    trial.bounds.duration_max = Duration::from_secs(3);
+    assert_fails(trial.download("/hls/master.m3u8", None).await, FailureKind::TooLong);
+    assert_eq!((trial.progress.len(), trial.site.requests("/hls/720p/0.ts")), (0, 0));
+    assert_fails(trial.download("/video.mp4", None).await, FailureKind::TooLong);
+    trial.bounds.duration_max = Duration::from_secs(8);
+    trial.info = None;
+    trial.progress.clear();
+    trial.download("/hls/master.m3u8", None).await.unwrap();
 }
 
 #[tokio::test]
@@ -198,7 +247,8 @@ async fn a_download_that_dies_half_way_is_broken() {
 async fn a_worker_without_a_downloader_or_a_folder_is_at_fault_itself() {
     let trial = Trial::new();
     let url = trial.site.url("/video.mp4").parse().unwrap();
-    let request = Request { url: &url, quality: None, folder: trial.folder.path(), proxy: None };
+    let request =
+        Request { url: &url, quality: None, folder: trial.folder.path(), proxy: None, bounds: Bounds::default() };
     let cancel = CancellationToken::new();
     let missing = Tools { yt_dlp: PathBuf::from("/nowhere/yt-dlp"), ..tools().clone() };
     assert_fails(download(&missing, request, |_| (), &cancel).await, FailureKind::WorkerFailed);
@@ -213,7 +263,13 @@ async fn everything_goes_through_the_proxy_if_there_is_one() {
     let trial = Trial::new();
     let proxy = Site::default().start().await;
     let url = trial.site.url("/video.mp4").parse().unwrap();
-    let request = Request { url: &url, quality: None, folder: trial.folder.path(), proxy: Some(&proxy.url("/")) };
+    let request = Request {
+        url: &url,
+        quality: None,
+        folder: trial.folder.path(),
+        proxy: Some(&proxy.url("/")),
+        bounds: Bounds::default(),
+    };
     // This one has nothing, whatever it is asked for.
     assert_fails(download(tools(), request, |_| (), &CancellationToken::new()).await, FailureKind::SourceNotFound);
     assert_eq!(trial.site.requests("/video.mp4"), 0);
@@ -313,7 +369,8 @@ async fn a_download_that_was_canceled_before_starts_nothing() {
 async fn dropping_a_download_leaves_no_process() {
     let trial = Trial::new();
     let url = trial.site.url("/video.mp4?rate=100000").parse().unwrap();
-    let request = Request { url: &url, quality: None, folder: trial.folder.path(), proxy: None };
+    let request =
+        Request { url: &url, quality: None, folder: trial.folder.path(), proxy: None, bounds: Bounds::default() };
     let (send, mut begun) = tokio::sync::mpsc::unbounded_channel();
     let cancel = CancellationToken::new();
     let running = download(tools(), request, move |step| drop(send.send(step)), &cancel);
@@ -330,6 +387,7 @@ async fn dropping_a_download_leaves_no_process() {
 fn a_download_can_move_between_threads() {
     fn is_send<T: Send>(_: T) {}
     let url = "http://example.org/".parse().unwrap();
-    let request = Request { url: &url, quality: None, folder: Path::new("/nowhere"), proxy: None };
+    let request =
+        Request { url: &url, quality: None, folder: Path::new("/nowhere"), proxy: None, bounds: Bounds::default() };
     is_send(download(tools(), request, |_| (), &CancellationToken::new()));
 }

@@ -1,10 +1,11 @@
 //! What goes wrong at the source, and what people are told.
 
-use crate::stack::Stack;
+use crate::stack::{Options, Stack};
 
 #[tokio::test]
 async fn each_failing_source_ends_its_job_with_a_reason() {
-    let stack = Stack::start().await;
+    let env = vec![("MILLRACE_ATTEMPTS_MAX".into(), "1".into())];
+    let stack = Stack::start_with(Options { env, ..Default::default() }).await;
     for (path, code) in [
         ("/missing.mp4", "source_not_found"),
         ("/forbidden.mp4", "source_forbidden"),

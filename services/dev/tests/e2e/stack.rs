@@ -121,6 +121,23 @@ impl Stack {
         (edge, port)
     }
 
+    /// One more worker on the same NATS and storage, with a work folder of its own.
+    pub async fn another_worker(&self, name: &str, more: &[&str]) -> Service {
+        let admin = free_port();
+        let storage = self.folder.path().join("files").display().to_string();
+        let mut args = worker_args(&storage, &self.folder.path().join(name));
+        args.extend(["--nats-url".into(), self.nats.url(), "--admin-listen".into(), format!("127.0.0.1:{admin}")]);
+        args.extend(more.iter().map(|&arg| arg.to_owned()));
+        let mut worker = Service::spawn("millrace-worker", ServiceOptions { args, ..Default::default() }).expect(name);
+        worker.wait_ready(&format!("http://127.0.0.1:{admin}"), READY_MAX).await.expect("the worker");
+        worker
+    }
+
+    /// A client of JetStream beside the services.
+    pub async fn jetstream(&self) -> async_nats::jetstream::Context {
+        async_nats::jetstream::new(async_nats::connect(self.nats.url()).await.expect("NATS"))
+    }
+
     pub const fn port(&self) -> u16 {
         self.port
     }

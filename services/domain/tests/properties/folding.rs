@@ -19,7 +19,7 @@ fn all(entries: &[Entry]) -> Option<JobState> {
 
 /// The state without its position.
 fn placeless(state: Option<JobState>) -> Option<JobState> {
-    state.map(|state| JobState { seq: 0, events_seq: 0, ..state })
+    state.map(|state| JobState { seq: 0, events_seq: 0, submitted_seq: 0, ..state })
 }
 
 const fn rank(stage: Stage) -> u8 {
@@ -78,13 +78,32 @@ proptest! {
     }
 
     #[test]
-    fn after_the_end_only_the_sequence_moves(entries in entries(), more in garbage()) {
+    fn after_the_end_only_the_sequence_moves_until_a_failed_or_canceled_job_is_tried_again(entries in entries(), more in garbage()) {
         let Some(state) = all(&entries).filter(JobState::is_end) else { return Ok(()) };
-        let shifted: Vec<_> = more.into_iter().map(|entry| Entry { seq: entry.seq + state.seq, ..entry }).collect();
+        let more = more.into_iter().map(|entry| Entry { seq: entry.seq + state.seq, ..entry });
+        // After a failure or a cancel a person may have it tried again.
+        let is_retry = |entry: &Entry| entry.event.as_ref().is_some_and(|event| event.body == EventBody::Resubmitted);
+        let shifted: Vec<_> = more.take_while(|entry| state.stage == Stage::Completed || !is_retry(entry)).collect();
         let last = shifted.last().map_or(state.seq, |entry| entry.seq);
         let after = fold_all(Some(state.clone()), &job(), &shifted).unwrap();
         prop_assert_eq!(after.seq, last);
         prop_assert_eq!(placeless(Some(after)), placeless(Some(state)));
+    }
+
+    #[test]
+    fn a_retry_of_a_failed_or_canceled_job_begins_afresh_and_keeps_what_the_video_is(entries in entries()) {
+        let Some(state) = all(&entries).filter(|state| state.stage.is_retryable() && state.attempt < u32::MAX) else {
+            return Ok(());
+        };
+        let event = Event { at: state.updated_at, body: EventBody::Resubmitted };
+        let entry = Entry { seq: state.seq + 1, kind: Kind::Submitted, event: Some(event) };
+        let again = fold(Some(state.clone()), &job(), &entry).unwrap();
+        prop_assert_eq!((again.stage, again.progress, again.attempt), (Stage::Queued, 0, state.attempt + 1));
+        prop_assert_eq!((again.failures, again.workers_lost), (0, 0));
+        prop_assert_eq!((&again.failure, again.retry_at, &again.worker), (&None, None, &None));
+        prop_assert_eq!((&again.file, again.file_size, again.storage_provider, again.download), (&None, None, None, None));
+        prop_assert_eq!((&again.submission, &again.video_info), (&state.submission, &state.video_info));
+        prop_assert_eq!((again.submitted_seq, again.events_seq), (entry.seq, state.events_seq));
     }
 
     #[test]
@@ -108,6 +127,8 @@ proptest! {
             let first = mixed.iter().position(|(_, entry)| all(std::slice::from_ref(entry)).is_some()).unwrap();
             let last_of_events = mixed[first..].iter().rev().find(|(_, entry)| entry.kind == Kind::Events);
             prop_assert_eq!(noisy.events_seq, last_of_events.map_or(0, |(_, entry)| entry.seq));
+            let last_submission = mixed.iter().rev().find(|(_, entry)| entry.kind == Kind::Submitted);
+            prop_assert_eq!(noisy.submitted_seq, last_submission.unwrap().1.seq);
         }
         prop_assert_eq!(placeless(noisy), placeless(clean));
     }

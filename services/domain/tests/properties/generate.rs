@@ -106,6 +106,7 @@ pub fn body() -> impl Strategy<Value = EventBody> {
     let attempt = prop_oneof![8 => 0_u32..5, 1 => any::<u32>(), 1 => Just(u32::MAX)];
     prop_oneof![
         1 => submission().prop_map(EventBody::Submitted),
+        1 => Just(EventBody::Resubmitted),
         4 => ("[a-z]{1,4}", attempt).prop_map(|(worker, attempt)| EventBody::Started { worker, attempt }),
         2 => info(),
         4 => progress(),
@@ -191,7 +192,13 @@ pub enum Step {
         behind: u32,
         body: Box<EventBody>,
     },
+    /// The attempt so far behind the current one fails.
+    Fail {
+        behind: u32,
+        kind: FailureKind,
+    },
     Cancel,
+    Retry,
 }
 
 /// A job's life after its submission.
@@ -212,7 +219,9 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
         16 => (behind(), report).prop_map(|(behind, body)| Step::Report { behind, body: Box::new(body) }),
         4 => Just(Step::Claim),
         1 => (behind(), failed()).prop_map(|(behind, body)| Step::Report { behind, body: Box::new(body) }),
+        4 => (behind(), select(FailureKind::ALL)).prop_map(|(behind, kind)| Step::Fail { behind, kind }),
         1 => Just(Step::Cancel),
+        3 => Just(Step::Retry),
     ];
-    vec(step, 0..40)
+    vec(step, 0..60)
 }

@@ -4,6 +4,7 @@ use millrace_domain::{
     Command, Entry, Event, EventBody, JobState, Refusal, Stage, Submission, decide,
     event::{Progress, StoredFile},
     fold, fold_all,
+    retry::Budget,
 };
 
 use crate::generate::{Step, job, time_of};
@@ -46,9 +47,9 @@ impl Log {
     /// Carries out a command with nobody else about.
     pub fn execute(&mut self, command: Command) -> Result<JobState, Refusal> {
         let mut state = self.newest();
-        let now = time_of(self.entries.len());
+        let now = late(state.as_ref(), self.entries.len());
         for body in decide(state.as_ref(), command, now)? {
-            let expected = state.as_ref().map_or(0, |state| state.events_seq);
+            let expected = state.as_ref().map_or(0, |state| state.last_seq(body.kind()));
             let event = Event { at: time_of(self.entries.len()), body };
             let entry = self.append(expected, &event).expect("nobody else writes");
             state = fold(state, &job(), &entry);
@@ -68,11 +69,24 @@ impl Log {
     }
 }
 
+/// A time after the pause that the job is in, if it is in one.
+pub fn late(state: Option<&JobState>, n: usize) -> jiff::Timestamp {
+    state.and_then(|state| state.retry_at).map_or(time_of(n), |retry_at| retry_at.max(time_of(n)))
+}
+
 /// The command that a step stands for in a state.
 pub fn command(step: &Step, state: &JobState) -> Command {
     match step {
         Step::Next => next(state),
-        Step::Claim => Command::Claim { worker: "w".into() },
+        Step::Claim => claim(state, "w"),
+        Step::Fail { behind, kind } => Command::Fail {
+            attempt: state.attempt.wrapping_sub(*behind),
+            kind: *kind,
+            retry_after: None,
+            random: 0.5,
+            budget: Budget::default(),
+        },
+        Step::Retry => Command::Retry,
         Step::Report { behind, body } => {
             Command::Report { attempt: state.attempt.wrapping_sub(*behind), body: (**body).clone() }
         }
@@ -80,10 +94,15 @@ pub fn command(step: &Step, state: &JobState) -> Command {
     }
 }
 
+/// A claim with the newest submission in hand, by a worker whose clock says that every pause is over.
+pub fn claim(state: &JobState, worker: &str) -> Command {
+    Command::Claim { worker: worker.into(), submitted_seq: state.submitted_seq, budget: Budget::default() }
+}
+
 fn next(state: &JobState) -> Command {
     let provider = millrace_domain::Provider::S3;
     let body = match state.stage {
-        Stage::Queued | Stage::Retrying => return Command::Claim { worker: "diligent".into() },
+        Stage::Queued | Stage::Retrying => return claim(state, "diligent"),
         Stage::FetchingInfo => EventBody::Info { video_info: millrace_domain::VideoInfo::default() },
         Stage::Downloading if state.progress < 60 => EventBody::Progress(Progress {
             downloaded_bytes: u64::from(state.progress) + 20,

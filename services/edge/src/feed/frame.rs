@@ -11,7 +11,7 @@ pub struct Frame {
     pub job: JobId,
     /// The state's sequence.
     pub seq: u64,
-    /// Whether nothing follows.
+    /// Whether the job has ended; then nothing follows but, after a failure, a person's retry.
     pub is_end: bool,
     /// The message as one WebSocket frame.
     pub wire: Box<[u8]>,

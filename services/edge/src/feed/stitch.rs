@@ -53,10 +53,10 @@ impl Stitch {
         self.state.as_ref()
     }
 
-    /// Whether nothing more can come.
+    /// Whether nothing more can come. A failed job may be tried again.
     #[must_use]
-    pub fn is_end(&self) -> bool {
-        self.state.as_ref().is_some_and(JobState::is_end)
+    pub fn is_final(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.is_end() && !state.stage.is_retryable())
     }
 
     /// The job is watched from now on.
@@ -124,7 +124,9 @@ impl Stitch {
     fn connects(&self, heard: &Heard) -> bool {
         match (&self.state, heard.entry.kind) {
             (None, kind) => kind == Kind::Submitted && heard.previous == 0,
-            (Some(state), Kind::Events) => heard.previous == state.events_seq,
+            // What follows a failure follows a retry, which is on the other subject and may have been lost.
+            (Some(state), Kind::Events) => heard.previous == state.events_seq && !state.stage.is_retryable(),
+            // Nothing tells whether the failure before it was heard.
             (Some(_), Kind::Submitted) => false,
         }
     }

@@ -40,7 +40,7 @@ fn quiet_jobs(feed: &Feed, all: bool) -> Vec<JobId> {
     let now = Instant::now();
     let table = feed.table();
     let due = table.iter().filter(|(_, watched)| {
-        !watched.stitch.is_end() && (all || now.duration_since(watched.heard_at) >= SWEEP_INTERVAL)
+        !watched.stitch.is_final() && (all || now.duration_since(watched.heard_at) >= SWEEP_INTERVAL)
     });
     due.map(|(id, _)| id.clone()).collect()
 }

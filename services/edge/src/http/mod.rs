@@ -7,6 +7,7 @@ pub mod idempotency;
 pub mod origin;
 mod page;
 pub mod problem;
+mod retry;
 mod sse;
 mod status;
 mod submit;
@@ -30,6 +31,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/", get(page::index))
         .route("/api/download", post(submit::submit))
         .route("/api/download/{job_id}", axum::routing::delete(cancel::cancel))
+        .route("/api/download/{job_id}/retry", post(retry::retry))
         .route("/api/download/{job_id}/file", get(file::file))
         .route("/api/download/{job_id}/events", get(history::events))
         .route("/api/status/{job_id}", get(status::status))

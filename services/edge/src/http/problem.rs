@@ -35,6 +35,7 @@ pub enum ApiError {
     OriginNotAllowed(String),
     UnknownJob,
     AlreadyEnded(Refusal),
+    NotEnded(Refusal),
     NotCompleted,
     FileGone,
     RangeNotSatisfiable {
@@ -57,7 +58,7 @@ impl ApiError {
             Self::OriginNotAllowed(_) => StatusCode::FORBIDDEN,
             Self::NoSuchPath | Self::UnknownJob | Self::FileGone => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::AlreadyEnded(_) | Self::NotCompleted => StatusCode::CONFLICT,
+            Self::AlreadyEnded(_) | Self::NotEnded(_) | Self::NotCompleted => StatusCode::CONFLICT,
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -90,6 +91,7 @@ impl ApiError {
             Self::OriginNotAllowed(_) => "origin_not_allowed",
             Self::UnknownJob => "unknown_job",
             Self::AlreadyEnded(_) => "already_ended",
+            Self::NotEnded(_) => "not_ended",
             Self::NotCompleted => "not_completed",
             Self::FileGone => "file_gone",
             Self::RangeNotSatisfiable { .. } => "range_not_satisfiable",
@@ -128,7 +130,7 @@ impl ApiError {
                 format!("Pages of {origin} may not use this API. The operator can allow them by --allowed-origins.")
             }
             Self::UnknownJob => "There is no job of this id.".into(),
-            Self::AlreadyEnded(refusal) => format!("{}.", sentence(&refusal.to_string())),
+            Self::AlreadyEnded(refusal) | Self::NotEnded(refusal) => format!("{}.", sentence(&refusal.to_string())),
             Self::NotCompleted => "The job has no file, since it is not completed.".into(),
             Self::FileGone => "The file has been removed from the storage.".into(),
             Self::RangeNotSatisfiable { file_size } => {
@@ -195,6 +197,7 @@ impl From<ExecuteError> for ApiError {
     fn from(error: ExecuteError) -> Self {
         match error {
             ExecuteError::Refused(Refusal::Unknown) => Self::UnknownJob,
+            ExecuteError::Refused(refusal @ Refusal::NotEnded(_)) => Self::NotEnded(refusal),
             ExecuteError::Refused(refusal) => Self::AlreadyEnded(refusal),
             ExecuteError::Unavailable(why) | ExecuteError::Rejected(why) => Self::LogUnavailable(why),
         }

@@ -1,7 +1,7 @@
 //! What one socket still has to be sent. Empty, and without memory, while the client reads.
 //!
-//! At most the rest of one frame, a few control frames, and one state wait: a newer state replaces an older one, and
-//! since nothing follows the end, the end is never replaced.
+//! At most the rest of one frame, a few control frames, and one state wait: a newer state replaces an older one.
+//! The end of a job is replaced by nothing but the state after a person's retry.
 
 use std::{
     io::{self, ErrorKind, IoSlice, Write},

@@ -178,6 +178,19 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_is_tried_again_after_its_end_has_no_deadline_until_its_next_end() {
+        let now = Instant::now();
+        let mut session = Session::new(0, now);
+        session.offer(1, true, now);
+        assert_eq!(session.offer(2, false, now), Offer::Send);
+        let late = now + FINISHED_JOB_LINGER;
+        session.received(&Received::Pong, late);
+        assert_eq!(session.tick(late), Some(Due::Ping));
+        session.offer(3, true, late);
+        assert_eq!(session.tick(late + FINISHED_JOB_LINGER), Some(Due::Close(close::FINISHED)));
+    }
+
+    #[test]
     fn a_silent_client_is_pinged_and_then_gone() {
         let now = Instant::now();
         let mut session = Session::new(0, now);

@@ -26,8 +26,9 @@ use crate::serving::Serving;
 /// What the site has, for people: paths, some with a query, and a few words on each. The index page `/` shows them.
 ///
 /// `?rate=BYTES_PER_SECOND` slows a response down; a page and a playlist pass it on to what they point to. Each response has
-/// the rate for itself.
-pub const PATHS: [(&str, &str); 13] = [
+/// the rate for itself. `?fails=N` answers the first N requests for that address with 503, or `&status=CODE`, and with
+/// `&retry_after=SECONDS` says when to come back.
+pub const PATHS: [(&str, &str); 14] = [
     ("/video.mp4", "a video file"),
     ("/video.mp4?rate=1000000", "the same at 1 MB/s: watch the progress, or cancel it"),
     ("/page.html", "a page with a title and a video in it"),
@@ -38,6 +39,7 @@ pub const PATHS: [(&str, &str); 13] = [
     ("/missing.mp4", "fails with 404"),
     ("/forbidden.mp4", "fails with 403"),
     ("/unavailable.mp4", "fails with 503"),
+    ("/video.mp4?fails=2", "fails with 503, twice: watch it being tried again"),
     ("/dies.mp4", "breaks off in the middle, every time"),
     ("/stall.mp4", "begins, and then hangs"),
     ("/thumb.jpg", "a picture"),
@@ -59,6 +61,8 @@ struct Site {
     entities: BTreeMap<String, Entity>,
     video_sha256: String,
     seen: Mutex<BTreeMap<String, Seen>>,
+    /// How often each address with `?fails=` has failed.
+    failed: Mutex<BTreeMap<String, u64>>,
 }
 
 /// What was asked of one path.
@@ -70,10 +74,15 @@ struct Seen {
 
 /// How many `Range` headers are remembered for each path.
 const RANGES_KEPT_MAX: usize = 100;
+/// How many addresses with `?fails=` are remembered.
+const FAILED_KEPT_MAX: usize = 1000;
 
 #[derive(Deserialize)]
 struct Params {
     rate: Option<u64>,
+    fails: Option<u64>,
+    status: Option<u16>,
+    retry_after: Option<u64>,
 }
 
 impl MediaServer {
@@ -166,7 +175,12 @@ impl Site {
         }
         entities.insert("/thumb.jpg".to_owned(), entity(&files.thumb())?);
         load_folder(&files.hls(), "/hls", &mut entities)?;
-        Ok(Self { entities, video_sha256: video.etag.trim_matches('"').to_owned(), seen: Mutex::default() })
+        Ok(Self {
+            entities,
+            video_sha256: video.etag.trim_matches('"').to_owned(),
+            seen: Mutex::default(),
+            failed: Mutex::default(),
+        })
     }
 
     fn video_size(&self) -> u64 {
@@ -187,6 +201,18 @@ impl Site {
         {
             entry.ranges.push(range.to_owned());
         }
+    }
+
+    /// Whether this address has failed fewer than so many times; it then has once more.
+    fn fails(&self, uri: &Uri, times: u64) -> bool {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.len() > FAILED_KEPT_MAX {
+            failed.clear();
+        }
+        let count = failed.entry(uri.to_string()).or_default();
+        let fails = *count < times;
+        *count += u64::from(fails);
+        fails
     }
 }
 
@@ -231,6 +257,14 @@ async fn answer(
     site.note(path, &headers);
     if method != Method::GET && method != Method::HEAD {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
+    if params.fails.is_some_and(|times| site.fails(&uri, times)) {
+        let status = params.status.and_then(|status| StatusCode::from_u16(status).ok());
+        let mut refusal = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE).into_response();
+        if let Some(seconds) = params.retry_after {
+            refusal.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        return refusal;
     }
     let query = params.rate.map(|rate| format!("?rate={rate}")).unwrap_or_default();
     let page = |html: String| ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response();

@@ -85,7 +85,11 @@ impl World {
     pub async fn submit(&self, id: &JobId) -> JobState {
         let submission = millrace_domain::Submission { url: "https://a.example/v".parse().unwrap(), quality: None };
         let state = self.jobs.execute(id, None, &Command::Submit(submission), Patience::Bounded).await.unwrap();
-        let claim = Command::Claim { worker: "w".into() };
+        let claim = Command::Claim {
+            worker: "w".into(),
+            submitted_seq: u64::MAX,
+            budget: millrace_domain::retry::Budget::default(),
+        };
         self.jobs.execute(id, Some(state), &claim, Patience::Bounded).await.unwrap()
     }
 

@@ -45,7 +45,11 @@ impl World {
 }
 
 fn claim(worker: usize) -> Command {
-    Command::Claim { worker: format!("worker{worker}") }
+    Command::Claim {
+        worker: format!("worker{worker}"),
+        submitted_seq: u64::MAX,
+        budget: millrace_domain::retry::Budget::default(),
+    }
 }
 
 fn report(attempt: u32, body: EventBody) -> Command {
@@ -174,4 +178,26 @@ async fn a_command_that_does_not_fit_is_refused_and_leaves_no_trace() {
     let ahead = world.execute(&job, Some(&started), report(2, info("x"))).await;
     assert_eq!(ahead, Err(ExecuteError::Refused(Refusal::Fenced { current: 1 })));
     assert_eq!(world.messages().await, before);
+}
+
+#[tokio::test]
+async fn a_worker_that_still_sees_the_end_before_a_retry_takes_the_job() {
+    let world = World::start().await;
+    let job = id("job");
+    let queued = world.submit(&job).await;
+    let canceled = world.execute(&job, Some(&queued), Command::Cancel).await.unwrap();
+    let again = world.execute(&job, Some(&canceled), Command::Retry).await.unwrap();
+    assert_eq!((again.stage, again.attempt), (Stage::Queued, 2));
+    // The work item of before the retry, on whatever is known: given up, and not taken for the end of the job.
+    let budget = millrace_domain::retry::Budget::default();
+    let stale = Command::Claim { worker: "stale".into(), submitted_seq: queued.submitted_seq, budget };
+    for known in [&queued, &canceled, &again] {
+        let superseded = world.execute(&job, Some(known), stale.clone()).await;
+        let newest = again.submitted_seq;
+        assert_eq!(superseded, Err(ExecuteError::Refused(Refusal::Superseded { newest })));
+    }
+    let refused = world.execute(&job, Some(&canceled), Command::Retry).await;
+    assert_eq!(refused, Err(ExecuteError::Refused(Refusal::NotEnded(Stage::Queued))));
+    let started = world.execute(&job, Some(&canceled), claim(1)).await.unwrap();
+    assert_eq!((started.stage, started.attempt), (Stage::FetchingInfo, 2));
 }

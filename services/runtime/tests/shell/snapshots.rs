@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use async_nats::jetstream::kv::Store;
 use futures::{StreamExt, stream};
-use millrace_domain::{JobId, JobState, fold_all, subjects::STATE_BUCKET};
-use millrace_runtime::publish::PublishError;
+use millrace_domain::{Command, JobId, JobState, fold_all, subjects::STATE_BUCKET};
+use millrace_runtime::{jobs::Patience, publish::PublishError};
 
 use crate::support::{World, events_subject, id};
 
@@ -170,4 +170,25 @@ async fn a_state_is_only_written_over_the_revision_that_it_was_folded_on() {
     let racing = (0..20).map(|_| world.snapshots.put(&states[3], second));
     let won = futures::future::join_all(racing).await.into_iter().filter(Result::is_ok).count();
     assert_eq!(won, 1);
+}
+
+#[tokio::test]
+async fn a_job_that_was_tried_again_is_loaded_whole_however_far_the_projector_is_and_whatever_its_version() {
+    let world = World::start().await;
+    for projected in 0..=4 {
+        let job = id(&format!("job{projected}"));
+        world.job(&job, 1).await;
+        for command in [Command::Cancel, Command::Retry] {
+            world.jobs.execute(&job, world.fold(&job).await, &command, Patience::Bounded).await.unwrap();
+        }
+        if projected > 0 {
+            world.project(&job, projected).await;
+        }
+        world.assert_loaded(&[job]).await;
+    }
+    // A version that did not keep where the submission is.
+    let job = id("old");
+    world.job(&job, 3).await;
+    world.snapshots.put(&JobState { submitted_seq: 0, ..world.fold(&job).await.unwrap() }, 0).await.unwrap();
+    world.assert_loaded(&[job]).await;
 }

@@ -1,5 +1,7 @@
 //! What the downloader's error output means. It has no codes: the text is all there is.
 
+use std::time::Duration;
+
 use millrace_domain::{
     failure::FailureKind,
     limits::{ERROR_CHARS_MAX, cut},
@@ -12,11 +14,13 @@ pub struct Reason {
     pub kind: FailureKind,
     /// What the log is told; made of text that the source may have written.
     pub detail: String,
+    /// How long the source wants to be left alone, if it has said so.
+    pub retry_after: Option<Duration>,
 }
 
 impl Reason {
     pub(super) fn new(kind: FailureKind, detail: &str) -> Self {
-        Self { kind, detail: cut(detail, ERROR_CHARS_MAX) }
+        Self { kind, detail: cut(detail, ERROR_CHARS_MAX), retry_after: None }
     }
 }
 
@@ -66,13 +70,8 @@ const TABLE: &[(FailureKind, &[&str])] = &[
         ],
     ),
     (
-        FailureKind::SourceForbidden,
+        FailureKind::SourceGeoBlocked,
         &[
-            "http error 401",
-            "http error 402",
-            "http error 403",
-            "http error 407",
-            "http error 451",
             "geo restriction",
             "geo-restrict",
             "geoblock",
@@ -82,6 +81,11 @@ const TABLE: &[(FailureKind, &[&str])] = &[
             "in your area",
             "from your location",
             "at your territory",
+        ],
+    ),
+    (
+        FailureKind::SourcePrivate,
+        &[
             "private video",
             "video is private",
             "videos are private",
@@ -102,9 +106,17 @@ const TABLE: &[(FailureKind, &[&str])] = &[
             "subscribers",
             "age-restricted",
             "confirm your age",
-            "drm",
             "paywall",
         ],
+    ),
+    (
+        // The page was there, and the address of the file that it gave is refused. What is refused at once has no page.
+        FailureKind::LinkExpired,
+        &["unable to download video data: http error 401", "unable to download video data: http error 403"],
+    ),
+    (
+        FailureKind::SourceForbidden,
+        &["http error 401", "http error 402", "http error 403", "http error 407", "http error 451", "drm"],
     ),
     (
         FailureKind::Unsupported,
@@ -189,9 +201,11 @@ pub(super) fn classify(stderr: &[String], begun: bool) -> Reason {
     }
     let kind = kind_of_any(&errors).unwrap_or(FailureKind::DownloadFailed);
     // A site that fails in the middle of a file has handed out the first half: an address that went stale, a broken network.
-    let network =
-        [FailureKind::SourceUnavailable, FailureKind::SourceForbidden, FailureKind::SourceNotFound].contains(&kind);
-    let kind = if begun && network { FailureKind::SourceBroken } else { kind };
+    let kind = match kind {
+        FailureKind::SourceForbidden if begun => FailureKind::LinkExpired,
+        FailureKind::SourceUnavailable | FailureKind::SourceNotFound if begun => FailureKind::SourceBroken,
+        kind => kind,
+    };
     let told = last.split_once("; please report this issue").map_or(last, |(told, _)| told);
     Reason::new(kind, told)
 }

@@ -25,9 +25,6 @@ const FLAGS: &[&str] = &[
     "--no-playlist",
     "--playlist-items",
     "1",
-    // Decided before the download. A filtered video is no error for the downloader: it exits with 0 and no file.
-    "--match-filters",
-    "!is_live",
     // A stream with a hole in it is no success.
     "--abort-on-unavailable-fragments",
     "--restrict-filenames",
@@ -39,17 +36,20 @@ const FLAGS: &[&str] = &[
     "--no-warnings",
     "--no-simulate",
     "--progress",
+    // Read by `traffic`.
+    "--print-traffic",
     // Read by `protocol`. Null fields are left out of the objects, and objects without a field are left out of lists.
+    // Each begins a line: the traffic is buffered elsewhere, and may have been written up to the middle of a line.
     "--progress-template",
-    "download:P %(progress.{status,downloaded_bytes,total_bytes,total_bytes_estimate,fragment_index,fragment_count,speed})j",
+    "download:\nP %(progress.{status,downloaded_bytes,total_bytes,total_bytes_estimate,fragment_index,fragment_count,speed})j",
     "--print",
-    "pre_process:L %(.{live_status})j",
+    "pre_process:\nL %(.{live_status,duration})j",
     "--print",
-    "video:I %(.{id,title,thumbnail,duration,height,width,extractor_key})j",
+    "video:\nI %(.{id,title,thumbnail,duration,height,width,extractor_key})j",
     "--print",
-    "video:F %(requested_formats.:.{format_id,filesize,filesize_approx,tbr})j",
+    "video:\nF %(requested_formats.:.{format_id,filesize,filesize_approx,tbr})j",
     "--print",
-    "after_move:D %(.{filepath})j",
+    "after_move:\nD %(.{filepath})j",
     // Relative to the working directory: a path in here would be a template, in which `%` and `$` mean something.
     "--output",
     "media.%(ext)s",
@@ -61,6 +61,10 @@ pub(super) fn yt_dlp(tools: &Tools, request: &Request<'_>) -> Command {
     command.args(FLAGS);
     command.arg("--progress-delta").arg(PROGRESS_INTERVAL_MIN.as_secs_f64().to_string());
     command.arg("--socket-timeout").arg(TOOL_SOCKET_SILENCE_MAX.as_secs().to_string());
+    // Decided before the download. A filtered video is no error for the downloader: it exits with 0 and no file. Several
+    // filters would mean any of them.
+    let seconds_max = request.bounds.duration_max.as_secs();
+    command.arg("--match-filters").arg(format!("!is_live & duration <=? {seconds_max}"));
     for retries in ["--retries", "--fragment-retries", "--extractor-retries", "--file-access-retries"] {
         command.arg(retries).arg(TOOL_RETRIES_MAX.to_string());
     }
@@ -113,7 +117,10 @@ mod tests {
         let tools = Tools { yt_dlp, ffmpeg, ffprobe };
         let url = url.parse().unwrap();
         let quality = quality.map(|quality| quality.parse().unwrap());
-        let command = super::yt_dlp(&tools, &Request { url: &url, quality, folder: Path::new("/tmp/a%b"), proxy });
+        let command = super::yt_dlp(&tools, &{
+            let bounds = super::super::Bounds::default();
+            Request { url: &url, quality, folder: Path::new("/tmp/a%b"), proxy, bounds }
+        });
         command.as_std().get_args().map(|argument| argument.to_str().unwrap().to_owned()).collect()
     }
 

@@ -58,6 +58,11 @@ impl Combined {
         Some(Progress { bytes_per_second, eta_seconds, ..progress })
     }
 
+    /// What the whole comes to at least, after the update by `now`: what has arrived, and what the server says of the file.
+    pub(super) fn least(&self, now: &FileProgress) -> u64 {
+        self.finished_bytes.saturating_add(self.file_bytes.max(now.total_bytes.unwrap_or_default()))
+    }
+
     /// Bytes of all files together, as far as that can be told.
     fn total(&self, now: &FileProgress) -> Option<u64> {
         let file = if now.finished { Some(self.file_bytes) } else { file_total(now) }?.max(self.file_bytes);

@@ -6,8 +6,9 @@ use serde_json::Value;
 /// One line of the downloader.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Line {
-    /// Whether the video is a live stream. Comes first, and is all that comes for one.
-    Live(bool),
+    /// Whether the video is a live stream, and its seconds where they are known. Comes first, and is all that comes of a
+    /// video that is filtered out.
+    Found { live: bool, duration: Option<u64> },
     /// What the video is.
     Info(VideoInfo),
     /// Bytes of each file that is going to be downloaded, as far as known, in their order; empty where it is just one.
@@ -49,7 +50,10 @@ pub(super) fn parse(line: &str) -> Option<Line> {
     }
     let value: Value = serde_json::from_str(json).ok()?;
     Some(match tag {
-        "L" => Line::Live(matches!(text(value.as_object()?.get("live_status")?)?.as_str(), "is_live" | "is_upcoming")),
+        "L" => {
+            let status = value.as_object()?.get("live_status").and_then(text).unwrap_or_default();
+            Line::Found { live: ["is_live", "is_upcoming"].contains(&&*status), duration: number(&value, "duration") }
+        }
         "I" => Line::Info(info(&value)?),
         "F" => Line::Files(value.as_array()?.iter().map(file_size).collect()),
         "P" => Line::Progress(progress(&value)?),
@@ -202,8 +206,13 @@ mod tests {
                 ..FileProgress::default()
             }))
         );
-        assert_eq!(parse(r#"L {"live_status": "is_live"}"#), Some(Line::Live(true)));
-        assert_eq!(parse(r#"L {"live_status": "was_live"}"#), Some(Line::Live(false)));
+        for (line, live, duration) in [
+            (r#"L {"live_status": "is_live"}"#, true, None),
+            (r#"L {"live_status": "was_live", "duration": 19.6}"#, false, Some(20)),
+            ("L {}", false, None),
+        ] {
+            assert_eq!(parse(line), Some(Line::Found { live, duration }), "{line}");
+        }
     }
 
     #[test]
@@ -223,7 +232,7 @@ mod tests {
             "I {",
             "I []",
             "I null",
-            "L {}",
+            "L []",
             "F NA",
             "P {}",
             r#"P {"status": "error", "downloaded_bytes": 1}"#,

@@ -16,7 +16,7 @@ use millrace_harness::{
     checkout,
     media::{MediaFiles, MediaServer, MediaSpec},
 };
-use millrace_worker::media::{Media, MediaError, Request, Step, Tools, download};
+use millrace_worker::media::{Bounds, Media, MediaError, Request, Step, Tools, download};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -74,12 +74,13 @@ pub struct Trial {
     pub folder: TempDir,
     pub info: Option<VideoInfo>,
     pub progress: Vec<Progress>,
+    pub bounds: Bounds,
 }
 
 impl Trial {
     pub fn new() -> Self {
         let site = MediaServer::start(&files(), LOOPBACK).unwrap();
-        Self { site, folder: TempDir::new().unwrap(), info: None, progress: vec![] }
+        Self { site, folder: TempDir::new().unwrap(), info: None, progress: vec![], bounds: Bounds::default() }
     }
 
     /// Downloads a path of the site.
@@ -101,7 +102,7 @@ impl Trial {
     ) -> Result<Media, MediaError> {
         let url = url.parse().unwrap();
         let quality = quality.map(|quality| quality.parse().unwrap());
-        let request = Request { url: &url, quality, folder: self.folder.path(), proxy: None };
+        let request = Request { url: &url, quality, folder: self.folder.path(), proxy: None, bounds: self.bounds };
         let steps = |step| {
             on_step(&step);
             match step {

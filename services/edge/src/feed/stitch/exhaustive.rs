@@ -2,7 +2,7 @@
 //! is lost, one stale read, one reconnect that loses all that is under way. Repeats, other
 //! orders, failed reads and longer lives are for the property tests.
 
-use millrace_domain::{Entry, Event, EventBody, JobId, JobState, fold_all, subjects::Kind, submission::Submission};
+use millrace_domain::{Entry, Event, EventBody, JobId, JobState, fold_all, submission::Submission};
 use stateright::{Checker, Model, Property};
 
 use super::{Heard, Source, Stitch, Todo};
@@ -67,9 +67,8 @@ fn id(job: usize) -> JobId {
 
 impl Feed {
     fn entry(&self, job: usize, place: usize) -> Entry {
-        let kind = if place == 0 { Kind::Submitted } else { Kind::Events };
         let event = Event { at: jiff::Timestamp::UNIX_EPOCH, body: self.events[job][place].clone() };
-        Entry { seq: place as u64 + 1, kind, event: Some(event) }
+        Entry { seq: place as u64 + 1, kind: event.body.kind(), event: Some(event) }
     }
 
     fn truth(&self, job: usize, count: usize) -> Option<JobState> {
@@ -96,7 +95,8 @@ impl Feed {
 
     fn arrive(&self, world: &mut World, job: usize, place: usize) {
         let entry = self.entry(job, place);
-        let previous = if place < 2 { 0 } else { place as u64 };
+        let before = self.events[job][..place].iter().rposition(|body| body.kind() == entry.kind);
+        let previous = before.map_or(0, |place| place as u64 + 1);
         let todo = world.edge[job].stitch.heard(&id(job), Heard { entry, previous });
         self.carry_out(world, job, todo);
     }
@@ -109,7 +109,7 @@ impl Feed {
     }
 
     fn sweep(&self, world: &mut World, job: usize) {
-        if !world.edge[job].stitch.is_end() {
+        if !world.edge[job].stitch.is_final() {
             let last = world.stored[job] as u64;
             let todo = world.edge[job].stitch.swept(last);
             self.carry_out(world, job, todo);
@@ -223,7 +223,7 @@ impl Model for Feed {
             ),
             Property::always("the last state is told once faults stop", |feed: &Self, world| feed.converges(world)),
             Property::sometimes("a job's end is told", |_, world: &World| {
-                world.edge.iter().any(|edge| edge.stitch.is_end() && edge.told > 0)
+                world.edge.iter().any(|edge| edge.stitch.state().is_some_and(JobState::is_end) && edge.told > 0)
             }),
             Property::sometimes("a loss stays unnoticed until the sweep", |_, world: &World| {
                 world.under_way.is_empty()
@@ -257,4 +257,10 @@ fn no_order_of_events_and_faults_shows_the_past_or_hides_the_end_of_two_jobs() {
 fn no_order_of_events_and_faults_shows_the_past_or_hides_the_end_of_a_longer_job() {
     let started = EventBody::Started { worker: "w".into(), attempt: 1 };
     search([vec![submitted(), started, EventBody::Canceled], vec![]]);
+}
+
+#[test]
+fn no_order_of_events_and_faults_hides_that_a_canceled_job_is_tried_again() {
+    let started = EventBody::Started { worker: "w".into(), attempt: 2 };
+    search([vec![submitted(), EventBody::Canceled, EventBody::Resubmitted, started], vec![]]);
 }

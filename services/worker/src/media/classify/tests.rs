@@ -93,14 +93,14 @@ fn messages_before_the_download_have_their_kind() {
         ("[generic] Unable to download webpage: HTTP Error 418: see http://e.org/login", SourceUnavailable),
         (
             "[vimeo] 1: This video is only available for registered users. Use --cookies, --cookies-from-browser, --username and --password, --netrc-cmd, or --netrc (vimeo) to provide account credentials",
-            SourceForbidden,
+            SourcePrivate,
         ),
         (
             "[zdf] x: This video is not available from your location due to geo restriction. You might want to use a VPN or a proxy server (with --proxy) to workaround.",
-            SourceForbidden,
+            SourceGeoBlocked,
         ),
-        ("[youtube] a: Private video. Sign in if you've been granted access to this video", SourceForbidden),
-        ("[youtube] a: Sign in to confirm your age. This video may be inappropriate for some users.", SourceForbidden),
+        ("[youtube] a: Private video. Sign in if you've been granted access to this video", SourcePrivate),
+        ("[youtube] a: Sign in to confirm your age. This video may be inappropriate for some users.", SourcePrivate),
         (
             "[youtube] a: Sign in to confirm you’re not a bot. Use --cookies-from-browser or --cookies for the authentication.",
             SourceRateLimited,
@@ -132,8 +132,10 @@ fn messages_before_the_download_have_their_kind() {
 #[test]
 fn messages_of_the_download_have_their_kind() {
     for (lines, begun, expected) in [
-        (&["ERROR: unable to download video data: HTTP Error 403: Forbidden"][..], false, SourceForbidden),
+        (&["ERROR: unable to download video data: HTTP Error 403: Forbidden"][..], false, LinkExpired),
         (&["ERROR: unable to download video data: HTTP Error 404: Not Found"], false, SourceNotFound),
+        (&["ERROR: [download] Got error: HTTP Error 403: Forbidden. Giving up after 3 retries"], true, LinkExpired),
+        (&["ERROR: [download] Got error: HTTP Error 404: Not Found. Giving up after 3 retries"], true, SourceBroken),
         (&["ERROR: unable to download video data: HTTP Error 429: Too Many Requests"], false, SourceRateLimited),
         (
             &["ERROR: [download] Got error: HTTP Error 503: Service Unavailable. Giving up after 2 retries"],

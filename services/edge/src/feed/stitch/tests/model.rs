@@ -1,7 +1,9 @@
 //! The world around one [`Stitch`]: the log, the network and the loader; and what must hold after every step.
 
 use jiff::Timestamp;
-use millrace_domain::{Command, Event, EventBody, decide, event::Progress, failure::FailureKind, fold_all};
+use millrace_domain::{
+    Command, Event, EventBody, decide, event::Progress, failure::FailureKind, fold_all, retry::Budget,
+};
 use proptest::{collection::vec, prelude::*, test_runner::TestCaseResult};
 
 use super::super::*;
@@ -72,6 +74,7 @@ pub fn log() -> impl Strategy<Value = Vec<Entry>> {
         1 => Just(2),
         1 => Just(3),
         3 => Just(4),
+        2 => Just(5),
     ];
     let submitted_first = prop_oneof![20 => Just(true), 1 => Just(false)];
     (submitted_first, vec((command, 1_u64..4), 0..40)).prop_map(|(submitted_first, commands)| {
@@ -82,12 +85,13 @@ pub fn log() -> impl Strategy<Value = Vec<Entry>> {
             let attempt = state.as_ref().map_or(1, |state| state.attempt);
             let progress = Progress { downloaded_bytes: seq, total_bytes: Some(100), ..Progress::default() };
             let command = match choice {
-                0 => Command::Claim { worker: "w".into() },
+                0 => Command::Claim { worker: "w".into(), submitted_seq: u64::MAX, budget: Budget::default() },
                 1 if state.as_ref().is_some_and(|state| state.stage == millrace_domain::Stage::FetchingInfo) => {
                     Command::Report { attempt, body: EventBody::Info { video_info: Default::default() } }
                 }
                 1 => Command::Report { attempt, body: EventBody::Progress(progress) },
                 2 => Command::Cancel,
+                5 => Command::Retry,
                 3 => Command::Report { attempt, body: EventBody::Failed(FailureKind::WorkerFailed.failure()) },
                 _ => {
                     seq += gap;
@@ -202,7 +206,7 @@ impl Model {
                 self.retry_due = false;
                 self.stitch.watched()
             }
-            Step::SweepAsk { lag } if !self.stitch.is_end() => {
+            Step::SweepAsk { lag } if !self.stitch.is_final() => {
                 self.sweep = Some(self.last(*lag));
                 return Ok(());
             }
