@@ -1,21 +1,29 @@
-//! From the listener to HTTP: bounds that must hold before anything of a request is known.
+//! From the listener to a loop of sockets, and from there, whatever is no WebSocket handshake, to hyper: bounds that must
+//! hold before anything of a request is known.
 
 use std::{
     collections::HashMap,
+    io::Cursor,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use anyhow::Context;
 use axum::{Router, extract::Request};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    io::{self, AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    runtime::Handle,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -23,7 +31,7 @@ use tower::ServiceExt;
 
 use millrace_domain::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX, RETRY_AFTER_SECONDS};
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, sockets::Sockets};
 
 /// How many connections there are, and from where.
 #[derive(Clone)]
@@ -88,21 +96,71 @@ impl Drop for Place {
     }
 }
 
-/// Accepts until `stop`, then lets requests under way end within `drain`.
+/// A connection of which nothing was read yet.
+pub struct Accepted {
+    /// Non-blocking, and without delay.
+    pub stream: mio::net::TcpStream,
+    /// Who it is.
+    pub peer: SocketAddr,
+    /// Its place.
+    pub permit: Permit,
+}
+
+/// Serves connections by hyper.
+#[derive(Clone)]
+pub struct Http {
+    router: Router,
+    metrics: Metrics,
+    /// From then on no further request of a connection is served.
+    stop: CancellationToken,
+    cut: CancellationToken,
+    requests: TaskTracker,
+    /// For whoever is on no thread of it.
+    runtime: Handle,
+}
+
+/// What hyper reads of a connection: first what was read already.
+type Resumed = io::Join<io::Chain<Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
+
+impl Http {
+    /// Serves by `router` on this runtime, until `stop`.
+    #[must_use]
+    pub fn new(router: Router, metrics: Metrics, stop: CancellationToken) -> Self {
+        let (cut, requests) = (CancellationToken::new(), TaskTracker::new());
+        Self { router, metrics, stop, cut, requests, runtime: Handle::current() }
+    }
+
+    /// Serves one connection, of which `read` was read already, until it ends or is upgraded.
+    pub fn serve(&self, accepted: Accepted, read: Vec<u8>) {
+        let connection = connection(accepted, read, self.router.clone(), self.metrics.clone(), self.stop.clone());
+        self.requests.spawn_on(self.cut.clone().run_until_cancelled_owned(connection), &self.runtime);
+    }
+
+    /// Lets requests under way end within `drain`.
+    async fn end(self, drain: Duration) {
+        self.requests.close();
+        // Who is still sending a request or reading an answer has so long to end.
+        if timeout(drain, self.requests.wait()).await.is_err() {
+            tracing::info!(connections = self.requests.len(), "connections that did not end are cut");
+            self.cut.cancel();
+            self.requests.wait().await;
+        }
+    }
+}
+
+/// Accepts until `stop`, then closes the sockets and lets requests under way end, both within `drain`.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
     admission: Admission,
-    metrics: Metrics,
-    stop: CancellationToken,
+    sockets: Sockets,
+    http: Http,
     drain: Duration,
 ) -> anyhow::Result<()> {
-    let cut = CancellationToken::new();
-    let requests = TaskTracker::new();
+    let (metrics, stop) = (http.metrics.clone(), http.stop.clone());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept() => accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))),
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -115,8 +173,9 @@ pub async fn serve(
         };
         match admission.admit(peer.ip()) {
             Some(permit) => {
-                let connection = connection(stream, peer, permit, router.clone(), metrics.clone(), stop.clone());
-                requests.spawn(cut.clone().run_until_cancelled_owned(connection));
+                // Small frames, each to be there at once. An error shows again at the first read.
+                let _ = stream.set_nodelay(true);
+                sockets.greet(Accepted { stream: mio::net::TcpStream::from_std(stream), peer, permit });
             }
             None => {
                 metrics.connections_refused.inc();
@@ -125,38 +184,36 @@ pub async fn serve(
         }
     }
     drop(listener);
-    requests.close();
-    // Who is still sending a request or reading an answer has so long to end.
-    if timeout(drain, requests.wait()).await.is_err() {
-        tracing::info!(connections = requests.len(), "connections that did not end are cut");
-        cut.cancel();
-        requests.wait().await;
-    }
+    // After the last connection was handed to them.
+    sockets.drain(drain);
+    http.end(drain).await;
     Ok(())
 }
 
-/// Serves one connection until it ends or is upgraded; from the stop on, no further request of it.
 async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    permit: Permit,
+    Accepted { stream, peer, permit }: Accepted,
+    read: Vec<u8>,
     router: Router,
     metrics: Metrics,
     stop: CancellationToken,
 ) {
-    // Small frames, each to be there at once. An error shows again at the first read.
-    let _ = stream.set_nodelay(true);
+    let stream = match TcpStream::from_std(OwnedFd::from(stream).into()) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%peer, %error, "a connection could not be registered"),
+    };
     let service = router.map_request(move |request: Request<Incoming>| {
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(permit.clone());
         request
     });
+    let (reading, writing) = stream.into_split();
+    let resumed: Resumed = io::join(Cursor::new(read).chain(reading), writing);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        // From the accept, or the end of the request before, to the end of the headers.
+        // From here, or the end of the request before, to the end of the headers.
         .header_read_timeout(HTTP_HEAD_MAX)
         .max_buf_size(HTTP_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .serve_connection(TokioIo::new(resumed), TowerToHyperService::new(service))
         .with_upgrades();
     tokio::pin!(connection);
     let served = tokio::select! {
@@ -174,8 +231,20 @@ async fn connection(
     }
 }
 
+/// The bare connection of an upgraded one, and what the client has sent right behind its request.
+pub fn taken_out(upgraded: Upgraded) -> anyhow::Result<(std::net::TcpStream, Vec<u8>)> {
+    let parts =
+        upgraded.downcast::<TokioIo<Resumed>>().map_err(|_| anyhow::anyhow!("the connection is no TCP stream"))?;
+    let (reading, writing) = parts.io.into_inner().into_inner();
+    let (read, reading) = reading.into_inner();
+    let unread = read.get_ref().get(usize::try_from(read.position())?..).unwrap_or_default();
+    let stream = reading.reunite(writing).context("the halves of a connection")?;
+    Ok((stream.into_std()?, [&parts.read_buf, unread].concat()))
+}
+
 /// Answers 503 without reading the request.
-async fn refuse(mut stream: TcpStream) {
+async fn refuse(stream: std::net::TcpStream) {
+    let Ok(mut stream) = TcpStream::from_std(stream) else { return };
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\nretry-after: {RETRY_AFTER_SECONDS}\r\nconnection: close\r\n\
          content-type: application/problem+json\r\ncontent-length: {}\r\n\r\n{OVERLOADED}",
@@ -185,7 +254,7 @@ async fn refuse(mut stream: TcpStream) {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await?;
         // What the client has sent is taken, lest the close become a reset that overtakes the answer.
-        tokio::io::copy(&mut tokio::io::AsyncReadExt::take(&mut stream, 64 * 1024), &mut tokio::io::sink()).await
+        io::copy(&mut (&mut stream).take(64 * 1024), &mut io::sink()).await
     };
     let _ = timeout(Duration::from_secs(2), answering).await;
 }

@@ -22,7 +22,7 @@ use millrace_runtime::{
     tasks::Tasks,
 };
 
-use accept::Admission;
+use accept::{Admission, Http};
 pub use config::Config;
 use feed::Feed;
 use http::{idempotency::Keys, origin::Origins, problem::ApiError};
@@ -85,7 +85,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let keys = Keys::open(&nats.client).await?;
     let origins = Origins::new(&config.public_base_url, config.allowed_origins.clone());
     let jobs = Jobs { log, snapshots };
-    let (sockets, threads) = Sockets::start(config.socket_loops, &feed, &metrics)?;
+    let (sockets, loops) = Sockets::new(config.socket_loops)?;
     // Whoever is above the limit of open files could not even be told so.
     let connections_max = config.connections_max.min(files_max.saturating_sub(FILES_RESERVED));
     if connections_max < config.connections_max {
@@ -97,14 +97,10 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
 
     tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "the edge listens");
     health.check("http").pass();
-    let (router, shutdown) = (http::router(app.clone()), tasks.shutdown());
-    tasks.spawn(
-        "http",
-        accept::serve(listener, router, admission, app.metrics.clone(), shutdown.clone(), app.config.drain),
-    );
+    let http = Http::new(http::router(app.clone()), app.metrics.clone(), tasks.shutdown());
+    let threads = loops.start(&app, &http)?;
+    tasks.spawn("http", accept::serve(listener, admission, app.sockets.clone(), http, app.config.drain));
     tasks.spawn("sockets", async move {
-        shutdown.cancelled().await;
-        app.sockets.drain(app.config.drain);
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().try_for_each(std::thread::JoinHandle::join));
         joined.await?.map_err(|_| anyhow::anyhow!("a socket loop panicked"))
     });

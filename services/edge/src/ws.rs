@@ -1,55 +1,86 @@
 //! `ws://HOST:3001/ws/download/{job_id}`: the handshake. What follows is in `sockets`.
+//!
+//! A loop of sockets answers the usual handshake itself, since a storm of reconnects is one handshake after the other.
+//! Whatever is unusual or wrong about a request it leaves to hyper and the route here: one set of checks, one place
+//! where an error becomes an answer.
 
 use std::sync::Arc;
 
 use axum::{
     Extension,
-    extract::{Query, Request, State, rejection::QueryRejection},
+    extract::{Request, State},
     http::{HeaderMap, HeaderName, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use tokio::net::TcpStream;
 use tungstenite::handshake::derive_accept_key;
+use url::form_urlencoded;
 
 use millrace_domain::JobId;
 
 use crate::{
     App,
-    accept::Permit,
+    accept::{self, Permit},
     http::problem::{ApiError, Id},
     sockets::Admitted,
 };
 
-/// The query of the endpoint.
-#[derive(Deserialize)]
-pub struct Since {
-    /// The client has seen this sequence.
-    since: Option<String>,
+/// The path, before the job's id.
+pub const PATH: &str = "/ws/download/";
+
+/// A handshake that is to be answered with 101. Compression and other extensions that a client offers are not taken.
+pub struct Handshake {
+    /// The job that the client watches.
+    pub id: JobId,
+    /// What it has seen already.
+    pub since: u64,
+    /// The answer to its key.
+    accept: String,
 }
 
-/// Checks the request, then upgrades it. Compression and other extensions that a client offers are not taken.
+impl Handshake {
+    /// Checks a request; its origin was checked already.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn check<B>(app: &App, id: JobId, request: &http::Request<B>) -> Result<Self, ApiError> {
+        let since = since(request.uri().query().unwrap_or_default())?;
+        if request.method() != Method::GET {
+            return Err(ApiError::MethodNotAllowed);
+        }
+        let accept = accept_key(request.headers())?;
+        if app.tasks.shutdown().is_cancelled() {
+            return Err(ApiError::Stopping);
+        }
+        Ok(Self { id, since, accept })
+    }
+
+    /// The handshake of a request that no hyper has seen; `None` when hyper is to answer it.
+    pub fn of(app: &App, request: &http::Request<()>) -> Option<Self> {
+        let id = request.uri().path().strip_prefix(PATH)?.parse().ok()?;
+        app.origins.check(request.headers()).ok()?;
+        Self::check(app, id, request).ok()
+    }
+
+    /// The answer, as it goes over the wire.
+    pub fn answer(&self) -> Vec<u8> {
+        let accept = &self.accept;
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-accept: {accept}\r\n\r\n"
+        )
+        .into_bytes()
+    }
+}
+
+/// The route: checks the request, then upgrades it.
 pub async fn upgrade(
     State(app): State<Arc<App>>,
     Id(id): Id,
-    query: Result<Query<Since>, QueryRejection>,
     Extension(permit): Extension<Permit>,
     mut request: Request,
 ) -> Result<Response, ApiError> {
-    let Ok(Query(Since { since })) = query else { return Err(ApiError::InvalidSince) };
-    let since = match since.as_deref() {
-        None | Some("") => 0,
-        Some(text) => text.parse().map_err(|_| ApiError::InvalidSince)?,
-    };
-    if request.method() != Method::GET {
-        return Err(ApiError::MethodNotAllowed);
-    }
-    let accept = accept_key(request.headers())?;
-    if app.tasks.shutdown().is_cancelled() {
-        return Err(ApiError::Stopping);
-    }
+    let Handshake { id, since, accept } = Handshake::check(&app, id, &request)?;
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgraded.await.map_err(anyhow::Error::from).and_then(|upgraded| admitted(upgraded, id, since, permit)) {
@@ -63,6 +94,17 @@ pub async fn upgrade(
         (header::SEC_WEBSOCKET_ACCEPT, accept),
     ];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+/// The sequence that the client has seen, 0 for none.
+fn since(query: &str) -> Result<u64, ApiError> {
+    let mut given = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "since");
+    match (given.next(), given.next()) {
+        (None, _) => Ok(0),
+        (Some((_, text)), None) if text.is_empty() => Ok(0),
+        (Some((_, text)), None) => text.parse().map_err(|_| ApiError::InvalidSince),
+        (Some(_), Some(_)) => Err(ApiError::InvalidSince),
+    }
 }
 
 /// The answer to the client's key.
@@ -85,7 +127,21 @@ fn accept_key(headers: &HeaderMap) -> Result<String, ApiError> {
 
 /// Takes the connection out of hyper.
 fn admitted(upgraded: Upgraded, id: JobId, since: u64, permit: Permit) -> anyhow::Result<Admitted> {
-    let parts =
-        upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| anyhow::anyhow!("the connection is no TCP stream"))?;
-    Ok(Admitted { stream: parts.io.into_inner().into_std()?, early: parts.read_buf.to_vec(), id, since, permit })
+    let (stream, early) = accept::taken_out(upgraded)?;
+    Ok(Admitted { stream: mio::net::TcpStream::from_std(stream), early, id, since, permit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_one_whole_number_or_nothing() {
+        for (query, expected) in [("", 0), ("since=", 0), ("since=7", 7), ("a=b&since=7&c", 7), ("since=%37", 7)] {
+            assert_eq!(since(query).ok(), Some(expected), "{query}");
+        }
+        for query in ["since=soon", "since=-1", "since=1&since=2", "since=1.5", "since=99999999999999999999"] {
+            assert!(since(query).is_err(), "{query}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod cancel;
 mod delivery;
 mod failures;
 mod fleet;
+mod handshake;
 mod hostile;
 mod http;
 mod retries;

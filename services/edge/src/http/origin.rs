@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -33,6 +33,20 @@ impl Origins {
         origin.to_str().is_ok_and(|origin| self.0.contains(origin))
     }
 
+    /// Whether a request is of no page that is not allowed.
+    ///
+    /// # Errors
+    /// Names the origin that is not.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        match headers.get(header::ORIGIN) {
+            Some(origin) if !self.allows(origin) => {
+                let origin = origin.to_str().unwrap_or("an unreadable origin").chars().take(200).collect();
+                Err(ApiError::OriginNotAllowed(origin))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Lets pages of allowed origins read the answers.
     pub fn cors(&self) -> CorsLayer {
         let origins = self.clone();
@@ -52,11 +66,8 @@ impl Origins {
 
 /// Refuses requests of pages that are not allowed.
 pub async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match request.headers().get(header::ORIGIN) {
-        Some(origin) if !app.origins.allows(origin) => {
-            let origin = origin.to_str().unwrap_or("an unreadable origin").chars().take(200).collect();
-            ApiError::OriginNotAllowed(origin).into_response()
-        }
-        _ => next.run(request).await,
+    match app.origins.check(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
     }
 }

@@ -1,6 +1,8 @@
 //! One thread that serves many sockets: no task, no timer and no buffer of their own, so that an idle client costs
 //! little more than its entry here.
 
+mod greeting;
+
 use std::{
     collections::HashMap,
     io::{self, ErrorKind, Read},
@@ -8,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Poll, Token, net::TcpStream};
 use slab::Slab;
 
 use millrace_domain::{
@@ -17,16 +19,19 @@ use millrace_domain::{
     wire::{PONG, close},
 };
 
+use self::greeting::Greeting;
 use super::{
-    Admitted, CloseAnswer, Inbox, Message, WAKER,
+    CloseAnswer, Inbox, Message, WAKER,
     decode::{Decoder, Received},
+    drain::Drain,
     outbox::Outbox,
     session::{Answer, Close, Due, Offer, Session},
     write,
 };
 use crate::{
-    feed::{Feed, Frame, Watcher},
-    metrics::Metrics,
+    App,
+    accept::Http,
+    feed::{Frame, Watcher},
 };
 
 /// How often deadlines are looked at.
@@ -40,10 +45,11 @@ const EVENTS_MAX: usize = 1024;
 
 /// The state of one loop.
 pub struct EventLoop {
-    pub poll: Poll,
-    pub inbox: Arc<Inbox>,
-    pub feed: Feed,
-    pub metrics: Metrics,
+    poll: Poll,
+    inbox: Arc<Inbox>,
+    app: Arc<App>,
+    http: Http,
+    greetings: Slab<Greeting>,
     sockets: Slab<Socket>,
     jobs: HashMap<JobId, Watched>,
     /// Sockets that ended in this turn. They leave at its end, so that no late event finds another in their place.
@@ -79,22 +85,15 @@ struct Watched {
     fresh: Vec<Arc<Frame>>,
 }
 
-/// Closing all sockets, spread over a time.
-struct Drain {
-    began: Instant,
-    lasts: Duration,
-    total: usize,
-    closed: usize,
-}
-
 impl EventLoop {
     /// A loop without sockets.
-    pub fn new(poll: Poll, inbox: Arc<Inbox>, feed: Feed, metrics: Metrics) -> Self {
+    pub fn new(poll: Poll, inbox: Arc<Inbox>, app: Arc<App>, http: Http) -> Self {
         Self {
             poll,
             inbox,
-            feed,
-            metrics,
+            app,
+            http,
+            greetings: Slab::new(),
             sockets: Slab::new(),
             jobs: HashMap::new(),
             over: Vec::new(),
@@ -122,17 +121,21 @@ impl EventLoop {
                 self.read(token, now);
             }
             for event in &events {
-                if event.token() != WAKER {
-                    self.ready(event.token().0, event.is_readable(), event.is_writable(), now);
+                match event.token() {
+                    WAKER => {}
+                    Token(token @ greeting::FIRST_TOKEN..) => self.greeting_ready(token, now),
+                    Token(token) => self.ready(token, event.is_readable(), event.is_writable(), now),
                 }
             }
             self.inbox.take(&mut messages);
             for message in messages.drain(..) {
                 match message {
-                    Message::Admit(admitted) => self.admit(*admitted, now),
+                    Message::Greet(accepted) => self.greet(*accepted, now),
+                    Message::Admit(admitted) => self.admit(*admitted, Vec::new(), false, now),
                     Message::State(frame) => self.state(frame),
                     Message::Drain(lasts) => {
-                        self.drain = Some(Drain { began: now, lasts, total: self.sockets.len(), closed: 0 });
+                        self.hand_over_greetings(now);
+                        self.drain = Some(Drain::new(self.sockets.len(), lasts, now));
                     }
                 }
             }
@@ -140,56 +143,13 @@ impl EventLoop {
             if now.duration_since(ticked_at) >= tick {
                 ticked_at = now;
                 self.tick(now);
+                self.tick_greetings(now);
                 self.drain(now);
             }
             self.sweep_out();
             if self.drain.is_some() && self.sockets.is_empty() {
                 return Ok(());
             }
-        }
-    }
-
-    fn admit(&mut self, admitted: Admitted, now: Instant) {
-        let Admitted { stream, mut early, id, since, permit } = admitted;
-        let mut stream = TcpStream::from_std(stream);
-        let entry = self.sockets.vacant_entry();
-        let token = entry.key();
-        if let Err(error) =
-            self.poll.registry().register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)
-        {
-            tracing::warn!(%error, "a socket could not be registered");
-            return;
-        }
-        self.metrics.sockets.inc();
-        self.metrics.sockets_opened.inc();
-        let (newest, place) = match self.jobs.get_mut(&id) {
-            Some(watched) => {
-                watched.sockets.push(token);
-                (watched.newest.clone(), watched.sockets.len() - 1)
-            }
-            None => {
-                let newest = self.feed.watch(&id, since, self.inbox.clone());
-                let watched = Watched { sockets: vec![token], newest: newest.clone(), fresh: Vec::new() };
-                self.jobs.insert(id.clone(), watched);
-                (newest, 0)
-            }
-        };
-        entry.insert(Socket {
-            stream,
-            job: id,
-            place,
-            session: Session::new(since, now),
-            decoder: Decoder::default(),
-            outbox: Outbox::default(),
-            closing: None,
-            is_over: false,
-            _permit: permit,
-        });
-        if !early.is_empty() {
-            self.decode(token, &mut early, now);
-        }
-        if let Some(newest) = newest {
-            self.offer(token, &[newest], now);
         }
     }
 
@@ -231,14 +191,14 @@ impl EventLoop {
             match socket.session.offer(frame.seq, frame.is_end, now) {
                 Offer::Send => from = from.min(at),
                 Offer::Skip => {}
-                Offer::Behind => self.feed.refresh(&frame.job, socket.session.seen()),
+                Offer::Behind => self.app.feed.refresh(&frame.job, socket.session.seen()),
             }
         }
         let due = &frames[from..];
         if let Err(error) = socket.outbox.send(&mut socket.stream, due, now) {
             self.gone(token, &error);
         } else {
-            self.metrics.frames_sent.inc_by(due.len() as u64);
+            self.app.metrics.frames_sent.inc_by(due.len() as u64);
         }
     }
 
@@ -362,17 +322,12 @@ impl EventLoop {
         }
     }
 
-    /// Closes as many sockets as are due, so that their clients reach the other edges spread over the time.
+    /// Closes as many sockets as are due.
     fn drain(&mut self, now: Instant) {
         let Some(drain) = &mut self.drain else { return };
-        let share = now.duration_since(drain.began).as_secs_f64() / drain.lasts.as_secs_f64().max(0.001);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let due = (share.min(1.0) * drain.total as f64).ceil() as usize;
         let open = self.sockets.iter().filter(|(_, socket)| socket.closing.is_none()).map(|(token, _)| token);
-        // At the end also those that came in between.
-        let count = if share >= 1.0 { usize::MAX } else { due.saturating_sub(drain.closed) };
-        let batch: Vec<_> = open.take(count).collect();
-        drain.closed += batch.len();
+        let batch: Vec<_> = open.take(drain.due(now)).collect();
+        drain.closed(batch.len());
         for token in batch {
             self.close(token, close::GOING_AWAY, CloseAnswer::Await, now);
         }
@@ -398,8 +353,8 @@ impl EventLoop {
         for (token, code) in std::mem::take(&mut self.over) {
             let mut socket = self.sockets.remove(token);
             let _ = self.poll.registry().deregister(&mut socket.stream);
-            self.metrics.sockets.dec();
-            self.metrics.sockets_closed.with_label_values(&[super::label(code)]).inc();
+            self.app.metrics.sockets.dec();
+            self.app.metrics.sockets_closed.with_label_values(&[super::label(code)]).inc();
             let Some(watched) = self.jobs.get_mut(&socket.job) else { continue };
             watched.sockets.swap_remove(socket.place);
             if let Some(moved) = watched.sockets.get(socket.place) {
@@ -407,7 +362,7 @@ impl EventLoop {
             } else if watched.sockets.is_empty() {
                 self.jobs.remove(&socket.job);
                 let inbox: Arc<dyn Watcher> = self.inbox.clone();
-                self.feed.unwatch(&socket.job, &inbox);
+                self.app.feed.unwatch(&socket.job, &inbox);
             }
         }
     }

@@ -1,31 +1,33 @@
 //! All WebSockets of an edge, on a few threads that each serve many.
 //!
-//! axum answers the handshake; then the bare connection is handed to one of the loops. Why not a task per socket with
-//! axum's own WebSocket: see ARCHITECTURE.md, "Sockets".
+//! A connection comes here as it was accepted. A loop reads its first request: a WebSocket handshake it answers, anything
+//! else it hands to hyper. Why not a task per socket with axum's own WebSocket: see ARCHITECTURE.md, "Sockets".
 
 mod decode;
+mod drain;
 mod event_loop;
+mod head;
 mod outbox;
 mod session;
 pub mod write;
 
 use std::{
-    net::TcpStream,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    thread::JoinHandle,
     time::Duration,
 };
 
 use anyhow::Context;
 use millrace_domain::JobId;
-use mio::{Poll, Token, Waker};
+use mio::{Poll, Token, Waker, net::TcpStream};
 
 use crate::{
-    accept::Permit,
-    feed::{Feed, Frame, Watcher},
-    metrics::Metrics,
+    App,
+    accept::{Accepted, Http, Permit},
+    feed::{Frame, Watcher},
 };
 use event_loop::EventLoop;
 
@@ -55,7 +57,7 @@ const fn label(code: u16) -> &'static str {
 
 /// A connection after its handshake.
 pub struct Admitted {
-    /// Non-blocking.
+    /// It was read until nothing was left, or will tell that there is something.
     pub stream: TcpStream,
     /// What the client sent right behind its handshake.
     pub early: Vec<u8>,
@@ -68,6 +70,7 @@ pub struct Admitted {
 }
 
 enum Message {
+    Greet(Box<Accepted>),
     Admit(Box<Admitted>),
     State(Arc<Frame>),
     Drain(Duration),
@@ -116,23 +119,17 @@ impl Watcher for Inbox {
     }
 }
 
-impl Sockets {
-    /// Starts as many loops; each ends after [`Sockets::drain`].
+/// Loops that do not run yet.
+pub struct Loops(Vec<(Poll, Arc<Inbox>)>);
+
+impl Loops {
+    /// Starts them; each ends after [`Sockets::drain`].
     ///
     /// # Errors
-    /// When the kernel gives no threads or no epoll.
-    pub fn start(
-        loops: usize,
-        feed: &Feed,
-        metrics: &Metrics,
-    ) -> anyhow::Result<(Self, Vec<std::thread::JoinHandle<()>>)> {
-        let mut inboxes = Vec::new();
-        let mut threads = Vec::new();
-        for number in 0..loops {
-            let poll = Poll::new().context("no epoll for the socket loop")?;
-            let waker = Waker::new(poll.registry(), WAKER).context("no waker for the socket loop")?;
-            let inbox = Arc::new(Inbox { messages: Mutex::default(), waker });
-            let event_loop = EventLoop::new(poll, inbox.clone(), feed.clone(), metrics.clone());
+    /// When the kernel gives no threads.
+    pub fn start(self, app: &Arc<App>, http: &Http) -> anyhow::Result<Vec<JoinHandle<()>>> {
+        let start = |(number, (poll, inbox))| -> anyhow::Result<JoinHandle<()>> {
+            let event_loop = EventLoop::new(poll, inbox, app.clone(), http.clone());
             let run = move || {
                 // Its clients would hear nothing any more, and nobody would notice: better to start anew.
                 match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run())) {
@@ -144,16 +141,41 @@ impl Sockets {
                     Err(_) => std::process::abort(),
                 }
             };
-            threads.push(std::thread::Builder::new().name(format!("sockets-{number}")).spawn(run)?);
-            inboxes.push(inbox);
-        }
-        Ok((Self { inboxes: inboxes.into(), next: Arc::default() }, threads))
+            Ok(std::thread::Builder::new().name(format!("sockets-{number}")).spawn(run)?)
+        };
+        self.0.into_iter().enumerate().map(start).collect()
+    }
+}
+
+impl Sockets {
+    /// So many loops, which are to be started.
+    ///
+    /// # Errors
+    /// When the kernel gives no epoll.
+    pub fn new(loops: usize) -> anyhow::Result<(Self, Loops)> {
+        let each = (0..loops).map(|_| {
+            let poll = Poll::new().context("no epoll for the socket loop")?;
+            let waker = Waker::new(poll.registry(), WAKER).context("no waker for the socket loop")?;
+            Ok((poll, Arc::new(Inbox { messages: Mutex::default(), waker })))
+        });
+        let loops = each.collect::<anyhow::Result<Vec<_>>>()?;
+        let inboxes = loops.iter().map(|(_, inbox)| inbox.clone()).collect();
+        Ok((Self { inboxes, next: Arc::default() }, Loops(loops)))
+    }
+
+    /// Hands a connection of which nothing was read to the loops, in turn.
+    pub fn greet(&self, accepted: Accepted) {
+        self.put(Message::Greet(Box::new(accepted)));
     }
 
     /// Hands a connection to the loops, in turn.
     pub fn admit(&self, admitted: Admitted) {
+        self.put(Message::Admit(Box::new(admitted)));
+    }
+
+    fn put(&self, message: Message) {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.inboxes.len();
-        self.inboxes[turn].put(Message::Admit(Box::new(admitted)));
+        self.inboxes[turn].put(message);
     }
 
     /// Closes all sockets, spread over `lasts`; the loops end when none is left.

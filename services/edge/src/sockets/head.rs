@@ -1,0 +1,124 @@
+//! The first request of a connection: is it one that a loop may answer? Pure.
+
+use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
+
+use crate::ws::PATH;
+
+/// More headers than any browser or proxy sends; a request with more is hyper's.
+const HEADERS_MAX: usize = 64;
+
+/// What has arrived of a request.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "it is looked at once, on the stack")]
+pub enum Head {
+    /// Not all of its head.
+    Partial,
+    /// A `GET` without a body of a path under [`PATH`], and how many bytes it has.
+    Socket(Request<()>, usize),
+    /// Something else, or nothing that can be read: for hyper to answer.
+    Other,
+}
+
+/// Looks at what has arrived; of `seen` bytes it is known that they are no whole head.
+pub fn parse(bytes: &[u8], seen: usize) -> Head {
+    // Whoever sends byte by byte does not make us parse for each.
+    if seen > 0 && !has_empty_line(&bytes[seen.saturating_sub(3)..]) {
+        return Head::Partial;
+    }
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Partial) => Head::Partial,
+        Ok(httparse::Status::Complete(length)) => {
+            socket(&request).map_or(Head::Other, |request| Head::Socket(request, length))
+        }
+        Err(_) => Head::Other,
+    }
+}
+
+fn socket(request: &httparse::Request<'_, '_>) -> Option<Request<()>> {
+    let path = request.path.filter(|path| path.starts_with(PATH))?;
+    if request.method != Some("GET") || request.version != Some(1) {
+        return None;
+    }
+    let mut socket = Request::new(());
+    *socket.method_mut() = Method::GET;
+    *socket.uri_mut() = path.parse::<Uri>().ok()?;
+    for given in request.headers.iter() {
+        let name = HeaderName::from_bytes(given.name.as_bytes()).ok()?;
+        if matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::EXPECT) {
+            return None;
+        }
+        socket.headers_mut().append(name, HeaderValue::from_bytes(given.value).ok()?);
+    }
+    Some(socket)
+}
+
+/// Lines end as httparse takes them: a carriage return may be missing.
+fn has_empty_line(bytes: &[u8]) -> bool {
+    let after = |at: usize| &bytes[at + 1..];
+    let mut ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| after(at));
+    ends.any(|rest| rest.starts_with(b"\n") || rest.starts_with(b"\r\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SOCKET: &str = "GET /ws/download/a?since=1 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n";
+
+    /// What a loop sees that gets the bytes in pieces.
+    fn in_pieces(bytes: &[u8], sizes: &[usize]) -> (Head, usize) {
+        let (mut seen, mut turn) = (0, 0);
+        loop {
+            let end = (seen + sizes[turn % sizes.len()]).min(bytes.len());
+            match parse(&bytes[..end], seen) {
+                Head::Partial if end < bytes.len() => (seen, turn) = (end, turn + 1),
+                head => return (head, end),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_in_pieces_of_any_size_is_read_as_one_piece_is(sizes in prop::collection::vec(1usize..40, 1..6)) {
+            let followed = [SOCKET.as_bytes(), b"\x89\x80\0\0\0\0"].concat();
+            let (head, _) = in_pieces(&followed, &sizes);
+            let Head::Socket(request, length) = head else { panic!("{head:?}") };
+            prop_assert_eq!(length, SOCKET.len());
+            prop_assert_eq!(request.uri().query(), Some("since=1"));
+            prop_assert_eq!(request.headers().len(), 2);
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 1..300), seen in 0usize..300) {
+            parse(&bytes, seen.min(bytes.len()));
+        }
+    }
+
+    #[test]
+    fn what_a_loop_may_not_answer_is_hypers() {
+        let with = |what: &str, instead: &str| SOCKET.replace(what, instead);
+        for request in [
+            with("GET", "POST"),
+            with("/ws/download/a", "/api/status/a"),
+            with("/ws/download/a", "http://a/ws/download/a"),
+            with("HTTP/1.1", "HTTP/1.0"),
+            with("Host: a", "Content-Length: 1"),
+            with("Host: a", "Transfer-Encoding: chunked"),
+            with("Host: a", "Expect: 100-continue"),
+            with("Host: a", "No colon"),
+            "\u{16}\u{3}\u{1}".to_owned(),
+            with("Host: a", &"A: b\r\n".repeat(70)),
+        ] {
+            let head = parse(request.as_bytes(), 0);
+            assert!(matches!(head, Head::Other), "{request}: {head:?}");
+        }
+        assert!(matches!(parse(with("\r\n", "\n").as_bytes(), 0), Head::Socket(..)));
+        let line_feeds = with("\r\n", "\n");
+        assert!(matches!(in_pieces(line_feeds.as_bytes(), &[1]).0, Head::Socket(..)));
+        assert!(matches!(parse(&SOCKET.as_bytes()[..SOCKET.len() - 1], 0), Head::Partial));
+    }
+}
