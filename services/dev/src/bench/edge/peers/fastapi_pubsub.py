@@ -6,11 +6,11 @@ A connection to Redis for each socket, as many tutorials have it, would need two
 import asyncio
 import os
 from collections import defaultdict
+from contextlib import asynccontextmanager
 
 import redis.asyncio as redis
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
-app = FastAPI()
 # Waits for a free connection instead of failing.
 pool = redis.BlockingConnectionPool.from_url(
     os.environ["REDIS_URL"], decode_responses=True, max_connections=64, timeout=None
@@ -26,7 +26,6 @@ class Job:
 
 
 jobs = defaultdict(Job)
-reader = None
 
 
 async def read():
@@ -42,14 +41,24 @@ async def read():
                 queue.put_nowait(message["data"])
 
 
+@asynccontextmanager
+async def lifespan(_):
+    # Makes the connection: first subscriptions that come at once would make several, and lose all but one.
+    await pubsub.subscribe("ready")
+    reader = asyncio.create_task(read())
+    yield
+    reader.cancel()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
 async def watch(channel, queue):
     """Redis has answered the subscription when this returns: nothing published from now on is missed."""
-    global reader
     job = jobs[channel]
     job.queues.add(queue)
     if len(job.queues) == 1:
         await pubsub.subscribe(channel)
-        reader = reader or asyncio.create_task(read())
     await job.subscribed.wait()
 
 
