@@ -24,6 +24,8 @@ pub(super) fn install(packages: &[&str], why: &str, say: &mut dyn FnMut(&str)) -
     let apt = || {
         let mut command = Command::new(&apt);
         command.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "DPkg::Lock::Timeout=300"]);
+        // A package with a service must not start it: what is needed of it, we run ourselves.
+        command.env("SYSTEMD_OFFLINE", "1").env("RUNLEVEL", "1");
         command
     };
     run(apt().arg("update"), &what, LIMIT)?;

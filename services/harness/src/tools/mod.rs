@@ -1,11 +1,14 @@
 //! The outside programs: nats-server, yt-dlp, ffmpeg and Python, found on the PATH or installed.
 //!
 //! What is installed goes to `.tools/` in the checkout, pinned by hash; nothing outside the checkout is touched, except that
-//! ffmpeg and Python come from `apt-get` where this runs as root. Once everything is there, finding it starts no process.
+//! ffmpeg, Python and what benches compare us to come from `apt-get` where this runs as root. Once everything is there, finding
+//! it starts no process.
 
 mod apt;
 mod lock;
+mod npm;
 mod path;
+mod peers;
 mod pip;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use self::path::Probes;
+pub use self::peers::Peers;
 
 /// The oldest nats-server whose features we rely on.
 const NATS_SERVER_MIN: [u32; 2] = [2, 12];

@@ -218,9 +218,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Publisher(tokio::sync::Mutex<TcpStream>);
 
 impl Publisher {
-    /// Connects.
-    pub async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+    /// On a connection to the floor.
+    pub fn new(stream: TcpStream) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self(tokio::sync::Mutex::new(stream)))
     }

@@ -9,6 +9,8 @@ use super::mark::Mark;
 
 /// What the edge is told is its public address; links begin with it, running jobs have none.
 pub const BASE_URL: &str = "http://127.0.0.1:3001";
+/// No job that clients watch has such a number.
+pub const UNWATCHED_FROM: usize = 1 << 32;
 /// Sequences that no log reaches: of events that are sent as if republished.
 const INVENTED_FROM: u64 = 1 << 40;
 

@@ -19,8 +19,6 @@ use super::{Ground, Subject};
 
 const READY_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(60);
-/// No job that clients watch has such a number.
-const UNWATCHED_FROM: usize = 1 << 32;
 
 /// The subject.
 pub struct Edge {
@@ -113,7 +111,7 @@ impl Subject for Edge {
 
     fn offer_unwatched(&self, job: usize) -> Option<BoxFuture<'_, anyhow::Result<()>>> {
         let event = Event { at: now(), body: job::progress(Mark { at_us: 0, number: job as u64 }) };
-        let id = job::id(UNWATCHED_FROM + job);
+        let id = job::id(job::UNWATCHED_FROM + job);
         Some(Box::pin(async move { self.nats.republish(&id, job as u64 + 2, 1, event.encode()).await }))
     }
 

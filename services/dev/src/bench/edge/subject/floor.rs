@@ -1,7 +1,6 @@
 //! The floor: see [`super::super::floor`].
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use futures::future::BoxFuture;
@@ -13,9 +12,7 @@ use super::super::job::{self, Tracks};
 use super::super::load::control::Protocol;
 use super::super::loads::Access;
 use super::super::mark::Mark;
-use super::{Ground, Subject};
-
-const START_MAX: Duration = Duration::from_secs(20);
+use super::{Ground, Subject, connect};
 
 /// The subject.
 pub struct Floor {
@@ -44,16 +41,7 @@ impl Floor {
         args.extend(self.merge.then(|| "--merge".to_owned()));
         let options = ServiceOptions { args, ..ServiceOptions::default() };
         let mut service = Service::spawn_program("floor", &std::env::current_exe()?, options)?;
-        let deadline = Instant::now() + START_MAX;
-        let publisher = loop {
-            match Publisher::connect(publisher).await {
-                Ok(publisher) => break publisher,
-                Err(_) if Instant::now() < deadline && service.exit_status().is_none() => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                Err(error) => bail!("the floor did not start: {error}; its last lines:\n{}", service.log_tail()),
-            }
-        };
+        let publisher = Publisher::new(connect(&mut service, "floor", publisher).await?)?;
         for number in 0..self.tracks.len() {
             let id = job::id(number);
             let frame = frame::of_server(opcode::TEXT, job::status_text(&id, 3, None).as_bytes());

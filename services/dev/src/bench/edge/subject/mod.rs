@@ -4,14 +4,24 @@ pub mod edge;
 pub mod floor;
 pub mod nats_side;
 pub mod nats_ws;
+pub mod peer;
+mod redis_side;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use futures::future::BoxFuture;
+use millrace_harness::processes::Service;
 use millrace_harness::tools;
+use tokio::net::TcpStream;
 
+use self::peer::Kind;
 use super::loads::Access;
 use crate::programs::Programs;
+
+const START_MAX: Duration = Duration::from_secs(20);
 
 /// What every subject is started with.
 #[derive(Clone, Debug)]
@@ -66,6 +76,12 @@ pub enum Name {
     Edge,
     /// nats-server's own WebSocket listener
     NatsWs,
+    /// FastAPI on uvicorn, with Redis pub/sub
+    Fastapi,
+    /// FastAPI on uvicorn, which reads Redis each second for each socket
+    FastapiPoll,
+    /// Socket.IO on Node, a job is a room
+    SocketIo,
     /// A bare program that writes the same frames: one call for each client and message
     Floor,
     /// The same, which writes frames that are due together by one call
@@ -74,13 +90,17 @@ pub enum Name {
 
 impl Name {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 4] = [Self::Edge, Self::NatsWs, Self::Floor, Self::FloorMerged];
+    pub const ALL: [Self; 7] =
+        [Self::Edge, Self::NatsWs, Self::Fastapi, Self::FastapiPoll, Self::SocketIo, Self::Floor, Self::FloorMerged];
 
     /// As it is typed and printed.
     pub fn text(self) -> &'static str {
         match self {
             Self::Edge => "edge",
             Self::NatsWs => "nats-ws",
+            Self::Fastapi => "fastapi",
+            Self::FastapiPoll => "fastapi-poll",
+            Self::SocketIo => "socket-io",
             Self::Floor => "floor",
             Self::FloorMerged => "floor-merged",
         }
@@ -91,6 +111,9 @@ impl Name {
         Ok(match self {
             Self::Edge => Box::new(edge::Edge::start(ground, 1).await?),
             Self::NatsWs => Box::new(nats_ws::NatsWs::start(ground).await?),
+            Self::Fastapi => Box::new(peer::Peer::start(ground, Kind::FastapiPubsub).await?),
+            Self::FastapiPoll => Box::new(peer::Peer::start(ground, Kind::FastapiPoll).await?),
+            Self::SocketIo => Box::new(peer::Peer::start(ground, Kind::SocketIo).await?),
             Self::Floor => Box::new(floor::Floor::start(ground, false).await?),
             Self::FloorMerged => Box::new(floor::Floor::start(ground, true).await?),
         })
@@ -102,5 +125,19 @@ impl Ground {
     pub fn new(root: PathBuf, programs: Programs, jobs: usize) -> anyhow::Result<Self> {
         let nats_server = tools::nats_server(&root, &mut |words| println!("{words}"))?;
         Ok(Self { root, programs, nats_server, epoch_us: super::mark::now_us(), jobs })
+    }
+}
+
+/// Waits until the service takes connections.
+async fn connect(service: &mut Service, name: &str, address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let deadline = Instant::now() + START_MAX;
+    loop {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(_) if Instant::now() < deadline && service.exit_status().is_none() => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => bail!("{name} did not start: {error}; its last lines:\n{}", service.log_tail()),
+        }
     }
 }
