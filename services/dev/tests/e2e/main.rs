@@ -9,6 +9,7 @@ mod failures;
 mod fleet;
 mod hostile;
 mod http;
+mod log_away;
 #[cfg(feature = "s3")]
 mod s3;
 mod stack;
