@@ -21,10 +21,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Between a close and the next connection, at most.
 const PAUSE_MAX_MS: u64 = 1_000;
+/// Between the end of a job and the next one.
+const LOOK_AROUND_MAX_MS: u64 = 4_000;
 /// How often a client moves to another edge in the middle of a job.
 const MOVE_CHANCE: f64 = 0.02;
 /// Clients watch one of the newest jobs.
-const JOBS_NEWEST: usize = 16;
+const JOBS_NEWEST: usize = 8;
 
 /// What there is to watch, and whether there will be more.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +53,10 @@ pub async fn client(world: Arc<World>, number: usize, seed: u64, jobs: watch::Re
             }
         };
         match job {
-            Some(job) => watch_to_end(&world, number, job, &mut rng).await,
+            Some(job) => {
+                watch_to_end(&world, number, job, &mut rng).await;
+                sleep(Duration::from_millis(rng.random_range(500..LOOK_AROUND_MAX_MS))).await;
+            }
             None => sleep(Duration::from_millis(100)).await,
         }
     }

@@ -203,13 +203,7 @@ fn a_client_that_is_shown_the_past_or_the_same_twice_is_seen() {
     assert_eq!(with(1, 0), [Promise::SeqRises]);
     assert_eq!(with(2, 1), [Promise::SeqRises]);
     assert_eq!(with(2, 0), [], "a new connection begins with the current state");
-    let damage = |it: &mut History| {
-        let last = *it.sessions[1].seen.last().unwrap();
-        it.sessions[1].seen.insert(2, Seen { progress: 50, ..it.sessions[1].seen[1] });
-        it.sessions[1].seen[2].seq = last.seq;
-        it.sessions[1].seen[3] = Seen { seq: last.seq + 1, ..last };
-    };
-    assert_eq!(said(damage), [Promise::ProgressRises]);
+    assert_eq!(said(|it| it.sessions[1].seen[0].progress = 50), [Promise::ProgressRises]);
     assert_eq!(said(|it| it.sessions[0].seen[0].attempt = 9), [Promise::ProgressRises]);
 }
 
