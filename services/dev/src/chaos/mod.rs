@@ -189,6 +189,6 @@ async fn collect(world: &Arc<World>, calm_at: u64) -> anyhow::Result<History> {
 fn is_clear(injected: &[Injected], at: u64) -> bool {
     let lease = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
     let (from, to) = (at.saturating_sub(lease), at + 2 * lease);
-    let others = injected.iter().filter(|it| it.fault.hinders_recovery() && it.from.abs_diff(at) > 100);
-    others.into_iter().all(|it| it.to < from || it.from > to)
+    let mut others = injected.iter().filter(|it| it.fault.hinders_recovery() && it.from.abs_diff(at) > 100);
+    others.all(|it| it.to < from || it.from > to)
 }

@@ -17,6 +17,14 @@ const NATS_PAUSE: Duration = Duration::from_secs(20);
 /// How often, beside ten other faults of NATS, all of it is away.
 const LOG_AWAY_WEIGHT: u32 = 1;
 
+const MINUTE: Duration = Duration::from_secs(60);
+/// From here on a minute is quiet but for its trial.
+const QUIET_FROM: Duration = Duration::from_secs(44);
+/// Longer after that than the lease.
+const TRIAL_AT: Duration = Duration::from_secs(50);
+/// From the end of a fault of NATS until all replicas have caught up, as a rule.
+const NATS_WHOLE: Duration = Duration::from_secs(8);
+
 /// One of our processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
@@ -82,26 +90,54 @@ pub struct Planned {
 }
 
 /// The faults of a run of this length, in the order of their times.
+///
+/// Each minute ends with a trial in quiet: two workers are killed, and nothing else is in the way of those that take over.
 pub fn schedule(seed: u64, length: Duration) -> Vec<Planned> {
     let mut plan = Vec::new();
-    let mut rng = StdRng::seed_from_u64(seed);
+    // Luck of its own for each kind, so that a longer run begins like a shorter one.
+    let luck = |kind: u64| StdRng::seed_from_u64(seed ^ kind.rotate_right(8));
+    let mut rng = luck(1);
     let mut at = Duration::from_secs(3);
     while at < length {
         plan.push(Planned { at, fault: Fault::Kill(target(&mut rng)) });
-        at += millis(&mut rng, 3_000, 6_000);
+        at += millis(&mut rng, 1_500, 4_500);
     }
+    let mut rng = luck(2);
     let mut at = Duration::from_secs(1);
     while at < length {
         plan.push(Planned { at, fault: other(&mut rng) });
-        at += millis(&mut rng, 2_500, 6_500);
+        at += millis(&mut rng, 1_500, 4_500);
     }
-    let mut at = Duration::from_secs(10);
+    let mut rng = luck(3);
+    let mut at = Duration::from_secs(5);
     while at < length {
         plan.push(Planned { at, fault: of_nats(&mut rng) });
-        at += NATS_PAUSE + millis(&mut rng, 0, 10_000);
+        at += NATS_PAUSE + millis(&mut rng, 0, 5_000);
+    }
+    plan.retain(Planned::fits);
+    let mut rng = luck(4);
+    for minute in 0..length.as_secs() / MINUTE.as_secs() {
+        let at = MINUTE * u32::try_from(minute).unwrap_or(u32::MAX) + TRIAL_AT;
+        let first = rng.random_range(0..WORKERS);
+        for worker in [first, (first + 1) % WORKERS] {
+            plan.push(Planned { at, fault: Fault::Kill(Target::Worker(worker)) });
+        }
     }
     plan.sort_by_key(|planned| planned.at);
     plan
+}
+
+/// How far into its minute.
+fn minute(at: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(at.as_millis() % MINUTE.as_millis()).unwrap_or(0))
+}
+
+impl Planned {
+    /// Whether it is over before its minute's quiet, with the time that NATS needs to be whole again.
+    fn fits(&self) -> bool {
+        let after = if self.fault.is_of_nats() { NATS_WHOLE } else { Duration::ZERO };
+        minute(self.at) + self.fault.span() + after < QUIET_FROM
+    }
 }
 
 impl Fault {
@@ -127,6 +163,30 @@ impl Fault {
             Self::StoreCut(_) => "connections to the object store cut",
             Self::DiskFull(_) => "workers' disk full",
         }
+    }
+
+    /// How long it lasts.
+    pub const fn span(&self) -> Duration {
+        match *self {
+            Self::Kill(_) | Self::Cut(_) | Self::StoreCut(_) => Duration::ZERO,
+            Self::Freeze(_, span)
+            | Self::Refuse(_, span)
+            | Self::Stall(_, span)
+            | Self::Slow(_, span)
+            | Self::LoseLive(_, _, span)
+            | Self::LateLive(_, _, span)
+            | Self::KillNats(_, span)
+            | Self::FreezeNats(_, span)
+            | Self::LogAway(span)
+            | Self::StoreUnavailable(span)
+            | Self::StoreHangs(span)
+            | Self::DiskFull(span) => span,
+        }
+    }
+
+    /// Whether it hits a nats-server.
+    pub const fn is_of_nats(&self) -> bool {
+        matches!(self, Self::KillNats(..) | Self::FreezeNats(..) | Self::LogAway(_))
     }
 
     /// Whether it kills a process.
@@ -206,13 +266,9 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_run_begins_like_a_shorter_one_with_the_same_kills() {
-        let kills = |length| {
-            let plan = schedule(5, Duration::from_secs(length)).into_iter();
-            plan.filter(|planned| matches!(planned.fault, Fault::Kill(_)) && planned.at < Duration::from_secs(60))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(kills(60), kills(120));
+    fn a_longer_run_begins_like_a_shorter_one() {
+        let (short, long) = (schedule(5, MINUTE), schedule(5, MINUTE * 3));
+        assert!(short.len() > 20 && long.starts_with(&short));
     }
 
     #[test]
@@ -227,13 +283,21 @@ mod tests {
     }
 
     #[test]
+    fn in_the_quiet_of_each_minute_two_workers_are_killed_and_nothing_else_goes_wrong() {
+        let plan = schedule(9, HALF_AN_HOUR);
+        let quiet: Vec<_> = plan.iter().filter(|it| minute(it.at + it.fault.span()) >= QUIET_FROM).collect();
+        assert_eq!(quiet.len(), 2 * 30);
+        assert!(quiet.iter().all(|it| matches!(it.fault, Fault::Kill(Target::Worker(_))) && minute(it.at) == TRIAL_AT));
+        for pair in quiet.chunks(2) {
+            assert_ne!(pair[0].fault, pair[1].fault);
+        }
+    }
+
+    #[test]
     fn never_are_two_nats_servers_hit_at_once() {
         let plan = schedule(3, HALF_AN_HOUR);
-        let hits: Vec<_> = plan
-            .iter()
-            .filter(|it| matches!(it.fault, Fault::KillNats(..) | Fault::FreezeNats(..) | Fault::LogAway(_)))
-            .collect();
-        assert!(hits.len() > 50);
+        let hits: Vec<_> = plan.iter().filter(|it| it.fault.is_of_nats()).collect();
+        assert!(hits.len() > 30, "{}", hits.len());
         for pair in hits.windows(2) {
             assert!(pair[1].at - pair[0].at >= NATS_PAUSE, "{pair:?}");
         }
