@@ -52,7 +52,7 @@ async fn lost_messages_are_those_of_the_subject_and_late_ones_are_overtaken() {
     let mut all = client.subscribe(">").await.unwrap();
     client.flush().await.unwrap();
     let fault = |lost, late| MessageFault { subject: "live.".into(), lost, late, lateness: Duration::from_millis(200) };
-    let mut publish = async |subject: &'static str| {
+    let publish = async |subject: &'static str| {
         client.publish(subject, subject.into()).await.unwrap();
         client.flush().await.unwrap();
     };

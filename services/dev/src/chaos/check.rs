@@ -158,6 +158,9 @@ impl Checker<'_> {
     }
 
     fn log(&mut self) {
+        if self.history.acked.is_empty() {
+            self.say(Promise::AckedIsStored, "no service has told of an acknowledged append: nothing was checked");
+        }
         let by_seq: HashMap<u64, &str> = self.history.log.iter().map(|it| (it.seq, it.message_id.as_str())).collect();
         for acked in &self.history.acked {
             if by_seq.get(&acked.seq) != Some(&acked.message_id.as_str()) {
@@ -175,6 +178,9 @@ impl Checker<'_> {
     }
 
     fn accepted(&mut self) {
+        if self.history.accepted.is_empty() {
+            self.say(Promise::AcceptedIsStored, "no submission was accepted: nothing was checked");
+        }
         let mut by_url: HashMap<&str, Vec<&JobId>> = HashMap::new();
         for logged in &self.history.log {
             if let Some(EventBody::Submitted(submission)) = logged.event.as_ref().map(|event| &event.body) {
@@ -248,6 +254,9 @@ impl Checker<'_> {
     }
 
     fn sessions(&mut self) {
+        if self.history.sessions.is_empty() {
+            self.say(Promise::LastIsFold, "no client has watched a job: nothing was checked");
+        }
         for session in &self.history.sessions {
             let name = format!("client {} of {}", session.client, session.job);
             for pair in session.seen.windows(2) {

@@ -124,6 +124,12 @@ fn a_sound_history_has_no_violation() {
 }
 
 #[test]
+fn a_run_in_which_nothing_was_recorded_is_no_success() {
+    let promises: Vec<_> = check(&History::default()).into_iter().map(|violation| violation.promise).collect();
+    assert_eq!(promises, [Promise::AckedIsStored, Promise::AcceptedIsStored, Promise::LastIsFold]);
+}
+
+#[test]
 fn an_acknowledged_event_that_is_not_in_the_log_is_seen() {
     let lost = Acked { seq: 99, message_id: "a/99".into() };
     assert_eq!(said(|it| it.acked.push(lost)), [Promise::AckedIsStored]);
