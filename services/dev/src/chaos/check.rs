@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use millrace_domain::wire::JobStatus;
+use millrace_domain::wire::{JobStatus, close};
 use millrace_domain::{Entry, EventBody, JobId, JobState, Stage, fold};
 
 use super::history::{Accepted, Expected, History, Logged, Session};
@@ -53,6 +53,7 @@ promises! {
     SeqRises, "a client's seq rises";
     ProgressRises, "progress falls in no attempt";
     LastIsFold, "a client's last message is the fold";
+    ClosesRight, "a socket is closed for a reason that holds";
     FinalInTime, "final states reach clients in time";
     StateIsFold, "each state is the fold of its log";
     RecoversInTime, "a killed worker's job runs again in time";
@@ -271,6 +272,14 @@ impl Checker<'_> {
                 {
                     self.say(Promise::ProgressRises, format!("{name}: {before:?}, then {after:?}"));
                 }
+            }
+            // Of jobs that exist and have not ended: only an edge that goes away or has too much to do may close.
+            for code in session
+                .closes
+                .iter()
+                .filter(|code| [close::FINISHED.0, close::POLICY, close::UNKNOWN_JOB.0].contains(*code))
+            {
+                self.say(Promise::ClosesRight, format!("{name}: closed with {code} before its end"));
             }
             self.last(session, &name);
         }

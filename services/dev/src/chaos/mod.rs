@@ -31,8 +31,8 @@ use self::world::{LEASE, World};
 use crate::programs::{Programs, SERVICES};
 use crate::terminal::Output;
 
-/// How long jobs may take to end once nothing goes wrong any more.
-const JOBS_MAX: Duration = Duration::from_secs(180);
+/// How long jobs may take to end once nothing goes wrong any more; some wait for their next attempt.
+const JOBS_MAX: Duration = Duration::from_secs(330);
 /// Longer than the promise: that one is checked.
 const CLIENTS_MAX: Duration = Duration::from_secs(40);
 /// How long cleaning may take: unfinished uploads and files of dead workers.

@@ -32,6 +32,8 @@ use crate::programs::Programs;
 
 /// Short, so that a killed worker's jobs come again soon: an operator's choice, 30 s otherwise.
 pub const LEASE: Duration = Duration::from_secs(5);
+/// More goes wrong here in a minute than elsewhere in a month: no job is to be given up only since its luck was bad.
+const BUDGETS: [(&str, &str); 2] = [("MILLRACE_ATTEMPTS_MAX", "30"), ("MILLRACE_WORKERS_LOST_MAX", "50")];
 const READY_MAX: Duration = Duration::from_secs(60);
 /// Room for all downloads under way.
 const DISK_BYTES: u64 = 256 * 1024 * 1024;
@@ -177,7 +179,8 @@ impl World {
                 ("millrace-worker", Some(format!("http://{}", link.address())))
             }
         };
-        let env = endpoint.map(store_variables).unwrap_or_default();
+        let mut env = endpoint.map(store_variables).unwrap_or_default();
+        env.extend(BUDGETS.map(|(name, value)| (name.to_owned(), value.to_owned())));
         Ok(Plan { target, program: programs.path(program)?, args, env, admin, links, store_link })
     }
 }

@@ -221,6 +221,14 @@ fn a_client_whose_last_message_is_not_the_fold_is_seen() {
 }
 
 #[test]
+fn a_client_that_is_told_of_an_unknown_or_finished_job_before_its_end_is_seen() {
+    for code in [1000, 1008, 4404] {
+        assert_eq!(said(|it| it.sessions[0].closes.push(code)), [Promise::ClosesRight]);
+    }
+    assert_eq!(said(|it| it.sessions[0].closes.extend([1012, 1013])), []);
+}
+
+#[test]
 fn a_final_state_that_comes_late_is_seen() {
     assert_eq!(said(|it| it.sessions[0].seen[2].at = 33_001), [Promise::FinalInTime]);
     assert_eq!(said(|it| it.sessions[0].seen[2].at = 33_000), []);
