@@ -198,6 +198,11 @@ impl Checker<'_> {
         wrong.into_iter().for_each(|sentence| self.say(Promise::AcceptedIsStored, sentence));
     }
 
+    /// By job: a repeated submission is the same one.
+    fn expected(&self) -> BTreeMap<&JobId, &Expected> {
+        self.history.accepted.iter().map(|accepted| (&accepted.id, &accepted.expected)).collect()
+    }
+
     fn ends(&mut self) {
         let mut wrong = Vec::new();
         for (id, logged) in &self.jobs.0 {
@@ -209,7 +214,7 @@ impl Checker<'_> {
                 Some(_) => {}
             }
         }
-        for Accepted { id, expected, .. } in &self.history.accepted {
+        for (id, expected) in self.expected() {
             let Some(state) = self.jobs.state(id).filter(JobState::is_end) else { continue };
             let code = state.failure.as_ref().map_or("", |failure| failure.code.as_str());
             let right = match expected {
@@ -228,7 +233,7 @@ impl Checker<'_> {
     fn store(&mut self) {
         let mut orphans: HashSet<&str> = self.history.objects.keys().map(String::as_str).collect();
         let mut wrong = Vec::new();
-        for Accepted { id, expected, .. } in &self.history.accepted {
+        for (id, expected) in self.expected() {
             let state = self.jobs.state(id).filter(|state| state.stage == Stage::Completed);
             let Some(file) = state.and_then(|state| state.file) else { continue };
             orphans.remove(file.key.as_str());

@@ -1,6 +1,6 @@
 //! What a run prints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::check::{Promise, Recovery, Violation};
@@ -72,7 +72,9 @@ fn totals(history: &History, kept: &Kept, rest: &Rest) -> Vec<Vec<String>> {
     let messages: usize = history.sessions.iter().map(|session| session.seen.len()).sum();
     let connections: usize = history.sessions.iter().map(connections).sum();
     let took = |span: Option<Duration>| span.map_or("never".to_owned(), |span| format!("{:.1} s", span.as_secs_f64()));
-    let mut rows = vec![row("what ran", "count"), row("jobs accepted", history.accepted.len())];
+    let mut rows = vec![row("what ran", "count"), row("submissions accepted, with repeats", history.accepted.len())];
+    let jobs: BTreeSet<_> = history.log.iter().map(|it| &it.id).collect();
+    rows.push(row("jobs", jobs.len()));
     rows.extend(ends.into_iter().map(|(end, count)| row(&format!("jobs {end}"), count)));
     let mut answers: Vec<_> = kept.answers.iter().collect();
     answers.sort();

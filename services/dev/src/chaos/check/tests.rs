@@ -181,6 +181,10 @@ fn a_job_that_fails_though_its_source_is_good_is_seen() {
         it.accepted[1].expected = Expected::File { sha256: SHA.into() };
     };
     assert_eq!(said(damage), [Promise::EndsRight]);
+    let mut history = sound();
+    history.accepted[1].expected = Expected::File { sha256: SHA.into() };
+    history.accepted.push(history.accepted[1].clone());
+    assert_eq!(check(&history).len(), 1, "a repeated submission counts once");
     assert_eq!(said(|it| it.accepted[0].expected = Expected::CanceledOrFile { sha256: SHA.into() }), []);
 }
 
