@@ -32,6 +32,15 @@ async fn a_cluster_that_loses_its_leader_has_another_one_and_every_message() {
 }
 
 #[tokio::test]
+async fn a_cluster_of_one_leads_itself() {
+    let cluster = NatsCluster::start(None, 1).await.unwrap();
+    let client = cluster.connect().await.unwrap();
+    let config = stream::Config { name: "TEST".into(), ..Default::default() };
+    jetstream::new(client.clone()).create_stream(config).await.unwrap();
+    assert_eq!(cluster.wait_for_stream(&client, "TEST").await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_server_of_a_cluster_names_no_address_that_leads_around_a_proxy() {
     let cluster = NatsCluster::start(None, 3).await.unwrap();
     let client = cluster.connect().await.unwrap();

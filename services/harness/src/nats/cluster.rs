@@ -32,13 +32,18 @@ impl NatsCluster {
     /// The same, with the folder of each server's data; a temporary one where there is none.
     pub async fn start_with_stores(program: Option<PathBuf>, stores: Vec<Option<PathBuf>>) -> anyhow::Result<Self> {
         let routes: Vec<_> = stores.iter().map(|_| format!("nats://127.0.0.1:{}", free_port())).collect();
-        let all = routes.join(",");
+        let (all, size) = (routes.join(","), stores.len());
         let nodes = stores.into_iter().zip(&routes).map(|(store, own)| {
             NatsServer::start(NatsOptions {
                 program: program.clone(),
                 config: Some(checkout().join(CONFIG)),
                 store,
-                args: vec!["--cluster".into(), own.clone(), "--routes".into(), all.clone()],
+                // Alone it would wait for others for ever.
+                args: if size > 1 {
+                    vec!["--cluster".into(), own.clone(), "--routes".into(), all.clone()]
+                } else {
+                    vec![]
+                },
                 ..NatsOptions::default()
             })
         });
@@ -74,6 +79,14 @@ impl NatsCluster {
     /// The place of the server that leads a stream, or `None` where there is no leader now.
     pub async fn leader(&self, client: &async_nats::Client, stream: &str) -> Option<usize> {
         let info = request(client, format!("$JS.API.STREAM.INFO.{stream}")).await?;
+        self.place(&info)
+    }
+
+    /// Of the leader that a stream's info names.
+    fn place(&self, info: &Value) -> Option<usize> {
+        if self.nodes.len() == 1 {
+            return info.get("config").map(|_| 0);
+        }
         let leader = info.pointer("/cluster/leader")?.as_str()?;
         self.nodes.iter().position(|node| node.name() == leader)
     }
@@ -83,8 +96,7 @@ impl NatsCluster {
         let deadline = Instant::now() + LEADER_MAX;
         loop {
             let info = request(client, format!("$JS.API.STREAM.INFO.{stream}")).await.unwrap_or_default();
-            let leader = info.pointer("/cluster/leader").and_then(Value::as_str);
-            let place = leader.and_then(|leader| self.nodes.iter().position(|node| node.name() == leader));
+            let place = self.place(&info);
             let replicas = info.pointer("/cluster/replicas").and_then(Value::as_array);
             let behind = replicas.is_some_and(|replicas| replicas.iter().any(|replica| replica["current"] != true));
             match place {
