@@ -64,10 +64,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         for replicas in [1, 3] {
             let cluster = NatsCluster::start(Some(tools.nats_server.clone()), replicas.into()).await?;
             let client = cluster.connect().await?;
-            version = client.server_info().version;
             provision::apply(&jetstream::new(client.clone()), Some(replicas)).await?;
             cluster.wait_for_stream(&client, STREAM).await?;
             let (bare, ours) = turns(args, &client).await?;
+            // The connection is there by now.
+            version = client.server_info().version;
             let ratios: Vec<_> = ours.iter().zip(&bare).map(|(ours, bare)| ours / bare).collect();
             rows.push(vec![
                 format!("{replicas}"),
