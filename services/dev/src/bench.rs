@@ -1,5 +1,6 @@
 //! `cargo dev bench`: measures on this machine, and prints how. No exit code depends on what comes out.
 
+mod append;
 mod cold;
 mod e2e;
 mod edge;
@@ -25,6 +26,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
+    Append(append::Args),
     E2e(e2e::Args),
     Edge(edge::Args),
     #[command(hide = true)]
@@ -36,6 +38,7 @@ enum Bench {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.bench {
+        Bench::Append(args) => append::run(&args),
         Bench::E2e(args) => e2e::run(&args),
         Bench::Edge(args) => edge::run(&args),
         Bench::EdgeLoad(args) => edge::load::run(&args),

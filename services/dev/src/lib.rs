@@ -1,9 +1,14 @@
-//! The one entry for people and CI: `cargo dev up`, `test`, `verify`, `provision`, `schemas`, `bench`.
+//! The one entry for people and CI: `cargo dev up`, `test`, `verify`, `provision`, `schemas`, `bench`, `chaos`.
 //!
 //! Each subcommand is a module with `Args` and `run`. What fails says in one sentence what to do, and ends with an exit code
 //! other than 0.
 
 pub mod bench;
+#[cfg(feature = "s3")]
+mod chaos;
+#[cfg(not(feature = "s3"))]
+#[path = "chaos_elsewhere.rs"]
+mod chaos;
 mod connect;
 mod programs;
 mod provision;
@@ -28,6 +33,7 @@ Examples:
   cargo dev test canceled              Only the tests with `canceled` in their name
   cargo dev verify                     Is the state of each job what its log says?
   cargo dev bench e2e                  How long it all takes on this machine
+  cargo dev chaos --minutes 2          Does it keep its promises while everything goes wrong?
 
 `cargo dev COMMAND --help` tells more.";
 
@@ -50,6 +56,10 @@ enum Command {
     Provision(provision::Args),
     Schemas(schemas_command::Args),
     Bench(bench::Args),
+    Chaos(chaos::Args),
+    #[cfg(feature = "s3")]
+    #[command(hide = true)]
+    ChaosDownloader(chaos::downloader::Args),
 }
 
 /// Runs the program with the arguments of the process.
@@ -62,6 +72,9 @@ pub fn main() -> ExitCode {
         Command::Provision(args) => provision::run(&args),
         Command::Schemas(args) => schemas_command::run(&args),
         Command::Bench(args) => bench::run(args),
+        Command::Chaos(args) => chaos::run(&args),
+        #[cfg(feature = "s3")]
+        Command::ChaosDownloader(args) => chaos::downloader::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         terminal::error(&format!("{error:#}"));

@@ -12,6 +12,7 @@ mod command;
 pub mod media;
 pub mod nats;
 pub mod processes;
+pub mod proxy;
 mod reaper;
 #[cfg(feature = "s3")]
 pub mod s3;

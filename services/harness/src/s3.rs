@@ -4,12 +4,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
+use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 use crate::serving::Serving;
 
@@ -22,11 +26,21 @@ pub const BUCKET: &str = "videos";
 /// The region to sign for.
 pub const REGION: &str = "us-east-1";
 
+/// What a store does instead of what it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Answers 503 and does nothing.
+    Unavailable,
+    /// Takes requests and answers none; it does what they ask once the fault is over, if the client is there still.
+    Hangs,
+}
+
 /// An S3 server with one empty bucket, on a thread of its own. Dropped, it closes every connection and its files are removed.
 pub struct S3Server {
     // Before the folder: nothing may write to it any more when it is removed.
     serving: Serving,
     root: TempDir,
+    fault: watch::Sender<Option<Fault>>,
 }
 
 impl S3Server {
@@ -42,16 +56,19 @@ impl S3Server {
         let mut service = S3ServiceBuilder::new(files);
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = service.build();
+        let fault = watch::Sender::new(None);
+        let faults = fault.subscribe();
         let serving = Serving::start("S3 server", SocketAddr::from(([127, 0, 0, 1], 0)), async move |listener| {
             while let Ok((socket, _)) = listener.accept().await {
-                let service = service.clone();
+                let (service, faults) = (service.clone(), faults.clone());
+                let service = service_fn(move |request| answer(service.clone(), faults.clone(), request));
                 // Ends with its connection, or with the runtime of this server.
                 tokio::spawn(async move {
                     let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
                 });
             }
         })?;
-        Ok(Self { serving, root })
+        Ok(Self { serving, root, fault })
     }
 
     /// The endpoint for clients, `http://127.0.0.1:<port>`, with path-style addresses.
@@ -59,8 +76,34 @@ impl S3Server {
         format!("http://{}", self.serving.address())
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.serving.address()
+    }
+
+    /// From now on, until `None` is set.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        self.fault.send_replace(fault);
+    }
+
     /// The folder of the bucket's files: an object's key is its path in it.
     pub fn root(&self) -> &Path {
         self.root.path()
     }
+}
+
+async fn answer(
+    service: S3Service,
+    mut faults: watch::Receiver<Option<Fault>>,
+    request: Request<Incoming>,
+) -> Result<Response<s3s::Body>, s3s::HttpError> {
+    // The server is gone, and with it whoever asks.
+    let _ = faults.wait_for(|fault| *fault != Some(Fault::Hangs)).await;
+    if *faults.borrow() == Some(Fault::Unavailable) {
+        let mut response =
+            Response::new(s3s::Body::from(String::from("<Error><Code>ServiceUnavailable</Code></Error>")));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        return Ok(response);
+    }
+    service.call(request.map(s3s::Body::from)).await
 }

@@ -122,17 +122,13 @@ impl Log {
         let mut pause = Duration::from_millis(20);
         loop {
             let unavailable = match self.send(append).await {
-                Ok(seq) => {
-                    self.metrics.appended.inc();
-                    return Ok(seq);
-                }
+                Ok(seq) => return Ok(self.stored(append, seq)),
                 Err(PublishError::Refused { code, description }) => {
                     return Err(AppendError::Refused(format!("{description} ({code})")));
                 }
                 Err(PublishError::WrongLastSequence) => match self.successor(append).await {
                     Ok(Some(next)) if next.message_id.as_deref() == Some(&append.message_id) => {
-                        self.metrics.appended.inc();
-                        return Ok(next.seq);
+                        return Ok(self.stored(append, next.seq));
                     }
                     Ok(Some(next)) => {
                         self.metrics.conflicts.inc();
@@ -152,6 +148,13 @@ impl Log {
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
+    }
+
+    /// `cargo dev chaos` reads the line, and holds the log to it.
+    fn stored(&self, append: &Append, seq: u64) -> u64 {
+        self.metrics.appended.inc();
+        tracing::debug!(job = %append.id, seq, message_id = append.message_id, "an event is in the log");
+        seq
     }
 
     async fn send(&self, append: &Append) -> Result<u64, PublishError> {

@@ -11,6 +11,7 @@ mod handshake;
 mod hostile;
 mod http;
 mod retries;
+mod log_away;
 #[cfg(feature = "s3")]
 mod s3;
 mod stack;

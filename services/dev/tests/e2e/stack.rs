@@ -9,7 +9,7 @@ use std::{
 
 use millrace_harness::{
     media::{MediaFiles, MediaServer, MediaSpec},
-    nats::{NatsOptions, NatsServer},
+    nats::{NatsCluster, NatsOptions, NatsServer},
     processes::{Service, ServiceOptions, free_port},
     tools::Tools,
     ws::{WatchOptions, Watcher},
@@ -31,13 +31,51 @@ pub struct Options {
     pub storage: Option<String>,
     /// No worker: jobs stay queued.
     pub without_worker: bool,
+    /// Three nats-servers with three replicas, instead of one.
+    pub cluster: bool,
+}
+
+/// What the log is kept by.
+pub enum Nats {
+    One(NatsServer),
+    Three(NatsCluster),
+}
+
+impl Nats {
+    async fn start(cluster: bool) -> Self {
+        let program = Some(tools().nats_server.clone());
+        if cluster {
+            return Self::Three(NatsCluster::start(program, 3).await.expect("a cluster"));
+        }
+        Self::One(NatsServer::start(NatsOptions { program, ..Default::default() }).await.expect("a nats-server"))
+    }
+
+    pub fn url(&self) -> String {
+        match self {
+            Self::One(server) => server.url(),
+            Self::Three(cluster) => cluster.url(),
+        }
+    }
+
+    pub async fn connect(&self) -> async_nats::Client {
+        let urls: Vec<_> = self.url().split(',').map(|url| url.parse().expect("an address")).collect();
+        async_nats::connect(&urls[..] as &[async_nats::ServerAddr]).await.expect("NATS")
+    }
+
+    /// The single one.
+    pub fn one(&mut self) -> &mut NatsServer {
+        match self {
+            Self::One(server) => server,
+            Self::Three(_) => panic!("there are three"),
+        }
+    }
 }
 
 /// The system. Dropped, all of it is gone.
 pub struct Stack {
     pub api: Api,
     pub media: MediaServer,
-    pub nats: NatsServer,
+    pub nats: Nats,
     pub edge: Service,
     edge_admin: String,
     pub worker: Option<Service>,
@@ -71,12 +109,9 @@ impl Stack {
     pub async fn start_with(options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let media = MediaServer::start(media_files(), "127.0.0.1:0".parse().unwrap()).expect("the media server");
-        let nats = NatsServer::start(NatsOptions { program: Some(tools().nats_server.clone()), ..Default::default() })
-            .await
-            .expect("a nats-server");
-        let client = async_nats::connect(nats.url()).await.expect("NATS");
-        let context = async_nats::jetstream::new(client);
-        millrace_runtime::provision::apply(&context, None).await.expect("provisioned");
+        let nats = Nats::start(options.cluster).await;
+        let context = async_nats::jetstream::new(nats.connect().await);
+        millrace_runtime::provision::apply(&context, options.cluster.then_some(3)).await.expect("provisioned");
 
         let storage = options.storage.clone().unwrap_or_else(|| folder.path().join("files").display().to_string());
         let port = free_port();

@@ -104,6 +104,11 @@ impl NatsServer {
         self.port
     }
 
+    /// The name that it tells clients and other servers. It stays the same over restarts.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The process id, a new one after each restart.
     pub fn pid(&self) -> u32 {
         self.child.pid()

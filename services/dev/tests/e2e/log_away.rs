@@ -1,0 +1,144 @@
+//! The log is away for a while, as it is when its leader changes: downloads go on, sockets stay open, state changes wait
+//! and arrive, and a submission is either taken or can be repeated.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use millrace_domain::subjects::STREAM;
+use millrace_harness::ws::{Watcher, What};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::stack::{JOB_MAX, Nats, Options, Stack, files_under};
+
+/// As long as choosing a new leader takes.
+const AWAY: Duration = Duration::from_secs(8);
+/// 20 MB at this rate: the download takes longer than the log is away.
+const RATE: u64 = 1_500_000;
+
+/// A job that is past `progress`, and its watcher with the statuses so far.
+async fn downloading(stack: &Stack, progress: u64) -> (String, Watcher, Vec<Value>) {
+    let id = stack.submit(&format!("/video.mp4?rate={RATE}")).await;
+    let mut watcher = stack.watch(&id);
+    let mut statuses = Vec::new();
+    loop {
+        let message = watcher.next_json(JOB_MAX).await.expect("a message");
+        statuses.push(message["data"].clone());
+        if message["data"]["progress"].as_u64() > Some(progress) {
+            return (id, watcher, statuses);
+        }
+    }
+}
+
+/// Bytes that the download has so far.
+fn downloaded(stack: &Stack) -> u64 {
+    let files = files_under(&stack.folder.path().join("work"));
+    files.iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
+}
+
+/// Everything on the same socket, in order, in one attempt, and each state change once in the log.
+async fn assert_went_on(stack: &Stack, id: &str, mut watcher: Watcher, mut statuses: Vec<Value>) {
+    while statuses.last().is_none_or(|status| status["status"] != "completed") {
+        match watcher.next(JOB_MAX).await.expect("a message before long").what {
+            What::Text(text) => statuses.push(serde_json::from_str::<Value>(&text).unwrap()["data"].clone()),
+            other => panic!("the socket did not stay open: {other:?} after {:?}", statuses.last()),
+        }
+    }
+    for pair in statuses.windows(2) {
+        assert!(pair[0]["seq"].as_u64() < pair[1]["seq"].as_u64(), "seq must rise: {} {}", pair[0], pair[1]);
+        assert!(pair[0]["progress"].as_u64() <= pair[1]["progress"].as_u64(), "progress fell: {} {}", pair[0], pair[1]);
+    }
+    assert_eq!(statuses.last().unwrap()["attempt"], 1);
+    let history = stack.api.get(&format!("/api/download/{id}/events")).await.text();
+    let lines: Vec<Value> = history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let tags: Vec<_> =
+        lines.iter().map(|line| line["type"].as_str().unwrap()).filter(|tag| *tag != "progress").collect();
+    assert_eq!(tags, ["submitted", "started", "info", "downloaded", "uploading", "uploaded", "completed"]);
+    stack.assert_no_leftovers();
+    stack.verify();
+}
+
+#[tokio::test]
+async fn a_download_goes_on_while_nats_is_frozen_and_its_client_sees_the_end_on_the_same_socket() {
+    let mut stack = Stack::start().await;
+    let (id, watcher, statuses) = downloading(&stack, 20).await;
+    stack.nats.one().pause();
+    let before = downloaded(&stack);
+    sleep(AWAY).await;
+    let meanwhile = downloaded(&stack) - before;
+    stack.nats.one().resume();
+    assert!(meanwhile > RATE * AWAY.as_secs() / 2, "the download came only {meanwhile} bytes further");
+    assert_went_on(&stack, &id, watcher, statuses).await;
+}
+
+#[tokio::test]
+async fn a_download_that_ends_while_nats_is_dead_waits_with_its_changes_and_loses_none() {
+    let mut stack = Stack::start().await;
+    let (id, watcher, statuses) = downloading(&stack, 60).await;
+    stack.nats.one().kill();
+    // The download is complete and stored by then.
+    sleep(AWAY).await;
+    assert!(!files_under(&stack.folder.path().join("files")).is_empty(), "the upload waited for the log");
+    stack.nats.one().restart().await.expect("nats-server again");
+    assert_went_on(&stack, &id, watcher, statuses).await;
+}
+
+#[tokio::test]
+async fn a_submission_while_the_log_is_dead_gets_503_with_retry_after_and_its_repeat_makes_one_job() {
+    let mut stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+    stack.nats.one().kill();
+    let body = json!({"url": stack.media.url("/video.mp4")}).to_string();
+    let headers = [("content-type", "application/json"), ("idempotency-key", "the same")];
+    let answer = stack.api.post_with("/api/download", &body, &headers).await;
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("log_unavailable")), "{answer:?}");
+    assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{answer:?}");
+    stack.nats.one().restart().await.expect("nats-server again");
+    let first = taken(&stack, &body, &headers).await;
+    assert_eq!(taken(&stack, &body, &headers).await, first);
+    assert_eq!(events(&stack.nats).await, 1, "one job, whatever was sent late");
+    stack.verify();
+}
+
+#[tokio::test]
+async fn a_job_whose_logs_leader_is_killed_goes_on_and_submissions_meanwhile_are_taken_or_may_be_repeated() {
+    let mut stack = Stack::start_with(Options { cluster: true, ..Default::default() }).await;
+    let (id, watcher, statuses) = downloading(&stack, 20).await;
+    let client = stack.nats.connect().await;
+    let Nats::Three(cluster) = &mut stack.nats else { unreachable!("a cluster was asked for") };
+    let leader = cluster.leader(&client, STREAM).await.expect("a leader");
+    cluster.node(leader).kill();
+    let killed = Instant::now();
+    let body = json!({"url": stack.media.url("/video.mp4")}).to_string();
+    let headers = [("content-type", "application/json"), ("idempotency-key", "during the election")];
+    let second = taken(&stack, &body, &headers).await;
+    eprintln!("a submission was taken {:?} after the leader's death", killed.elapsed());
+    assert_eq!(taken(&stack, &body, &headers).await, second);
+    let mut other = stack.watch(&second);
+    let end = stack.watch_to_end(&mut other).await.pop().unwrap();
+    assert_eq!(end["status"], "completed", "{end}");
+    let Nats::Three(cluster) = &mut stack.nats else { unreachable!("a cluster was asked for") };
+    cluster.node(leader).restart().await.expect("the node again");
+    cluster.wait_for_stream(&client, STREAM).await.expect("whole again");
+    assert_went_on(&stack, &id, watcher, statuses).await;
+}
+
+/// Submits until it is taken, as a client does that is told to try again; the job's id.
+async fn taken(stack: &Stack, body: &str, headers: &[(&str, &str)]) -> String {
+    let deadline = Instant::now() + JOB_MAX;
+    loop {
+        let answer = stack.api.post_with("/api/download", body, headers).await;
+        match answer.status {
+            202 => return answer.json()["jobId"].as_str().expect("a job id").to_owned(),
+            503 if Instant::now() < deadline => {
+                let seconds = answer.header("retry-after").parse().expect("Retry-After");
+                sleep(Duration::from_secs(seconds)).await;
+            }
+            _ => panic!("{answer:?}"),
+        }
+    }
+}
+
+async fn events(nats: &Nats) -> u64 {
+    let stream = jetstream::new(nats.connect().await).get_stream(STREAM).await.expect("the stream");
+    stream.cached_info().state.messages
+}
