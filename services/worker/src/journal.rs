@@ -11,14 +11,20 @@ use millrace_domain::{
 };
 use millrace_runtime::jobs::{ExecuteError, Jobs, Patience};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 /// The attempt's end of the journal. Dropped, the writer writes what is left and ends.
 pub struct Journal {
-    changes: mpsc::Sender<EventBody>,
+    changes: mpsc::Sender<Change>,
     progress: watch::Sender<Option<Progress>>,
+}
+
+/// A state change, and who wants to know that it is in the log.
+struct Change {
+    body: EventBody,
+    written: Option<oneshot::Sender<()>>,
 }
 
 /// The log's end.
@@ -26,7 +32,7 @@ pub struct Writer {
     jobs: Jobs,
     state: JobState,
     attempt: u32,
-    changes: mpsc::Receiver<EventBody>,
+    changes: mpsc::Receiver<Change>,
     progress: watch::Receiver<Option<Progress>>,
 }
 
@@ -50,7 +56,18 @@ pub fn journal(jobs: Jobs, state: JobState) -> (Journal, Writer) {
 impl Journal {
     /// Reports a state change.
     pub fn change(&self, body: EventBody) {
-        if self.changes.try_send(body).is_err() {
+        self.send(Change { body, written: None });
+    }
+
+    /// Reports a state change and waits until it, and all before it, are in the log. False when the attempt must stop.
+    pub async fn change_and_wait(&self, body: EventBody) -> bool {
+        let (written, is_written) = oneshot::channel();
+        self.send(Change { body, written: Some(written) });
+        is_written.await.is_ok()
+    }
+
+    fn send(&self, change: Change) {
+        if self.changes.try_send(change).is_err() {
             // Full cannot be, an attempt has fewer changes; closed means that the attempt is being stopped.
             tracing::debug!("a change was reported after the attempt's end");
         }
@@ -73,7 +90,11 @@ impl Writer {
             tokio::select! {
                 biased;
                 change = self.changes.recv() => match change {
-                    Some(body) => self.write(body).await?,
+                    Some(Change { body, written }) => {
+                        self.write(body).await?;
+                        // Nobody may wait any more.
+                        let _ = written.map(|written| written.send(()));
+                    }
                     None => return Ok(self.state),
                 },
                 _ = checks.tick() => self.check().await?,

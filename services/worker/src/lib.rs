@@ -3,11 +3,13 @@
 //! The modules stand in the order in which a job meets them.
 
 mod attempt;
+mod cleaning;
 mod config;
 mod intake;
 mod journal;
 pub mod media;
 mod metrics;
+mod upload;
 mod workspace;
 
 use std::{sync::Arc, time::Duration};

@@ -9,6 +9,8 @@ mod failures;
 mod fleet;
 mod hostile;
 mod http;
+#[cfg(all(feature = "failpoints", feature = "s3"))]
+mod kills;
 #[cfg(feature = "s3")]
 mod s3;
 mod stack;
