@@ -3,6 +3,7 @@
 use std::{
     num::NonZeroU16,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -22,12 +23,18 @@ const WORK_DIR: Setting = Setting::new(
     ".millrace/work",
     "For downloads under way; emptied by itself, also after a crash.",
 );
+const RETENTION_HOURS: Setting = Setting::new(
+    "retention-hours",
+    "HOURS",
+    "168",
+    "How long a job is kept after its end: file, state and events leave together. 0: for ever.",
+);
 const YT_DLP: Setting = Setting::new("yt-dlp", "PROGRAM", "yt-dlp", "The downloader: a path, or a name on PATH.");
 const FFMPEG: Setting = Setting::new("ffmpeg", "PROGRAM", "ffmpeg", "ffmpeg: a path, or a name on PATH.");
 const FFPROBE: Setting = Setting::new("ffprobe", "PROGRAM", "ffprobe", "ffprobe: a path, or a name on PATH.");
 
 /// In the order of `--help`.
-pub const SETTINGS: &[&Setting] = &[&SLOTS, &NAME, &STORAGE, &WORK_DIR, &YT_DLP, &FFMPEG, &FFPROBE];
+pub const SETTINGS: &[&Setting] = &[&SLOTS, &NAME, &STORAGE, &WORK_DIR, &RETENTION_HOURS, &YT_DLP, &FFMPEG, &FFPROBE];
 
 /// A worker's configuration.
 #[derive(Clone, Debug)]
@@ -40,6 +47,8 @@ pub struct Config {
     pub storage: Location,
     /// For downloads under way.
     pub work_dir: PathBuf,
+    /// How long a job is kept after its end; `None` for ever.
+    pub retention: Option<Duration>,
     /// The programs, as configured.
     pub tools: Programs,
 }
@@ -58,14 +67,25 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let name = reader.optional(&NAME);
     let storage = reader.value(&STORAGE);
     let work_dir = reader.value(&WORK_DIR);
+    let retention = reader.parsed(&RETENTION_HOURS, hours);
     let (yt_dlp, ffmpeg, ffprobe) = (reader.value(&YT_DLP), reader.value(&FFMPEG), reader.value(&FFPROBE));
     Some(Config {
         slots: slots?,
         name: name?.unwrap_or_else(own_name),
         storage: storage?,
         work_dir: work_dir?,
+        retention: retention?,
         tools: Programs { yt_dlp: yt_dlp?, ffmpeg: ffmpeg?, ffprobe: ffprobe? },
     })
+}
+
+/// `None` for 0.
+fn hours(text: &str) -> Result<Option<Duration>, String> {
+    match text.parse::<f64>() {
+        Ok(0.0) => Ok(None),
+        Ok(hours) if (0.0..=876_000.0).contains(&hours) => Ok(Some(Duration::from_secs_f64(hours * 3600.0))),
+        _ => Err("give a number of hours, a century (876000) at most; 0 means for ever".to_owned()),
+    }
 }
 
 fn own_name() -> String {

@@ -9,6 +9,7 @@ mod intake;
 mod journal;
 pub mod media;
 mod metrics;
+mod retention;
 mod upload;
 mod workspace;
 
@@ -77,6 +78,9 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     });
     tracing::info!(name = config.name, slots = config.slots, "the worker takes jobs");
     let check = health.check("queue");
+    if let Some(time) = config.retention {
+        tasks.spawn("retention", retention::run(worker.clone(), context, time));
+    }
     for _ in 0..config.slots.get() {
         tasks.spawn("slot", intake::slot(worker.clone(), check.clone()));
     }

@@ -127,7 +127,7 @@ async fn live_and_die(stack: &Stack, deaths: &Deaths) -> String {
     id
 }
 
-async fn status(stack: &Stack, id: &str) -> Value {
+pub async fn status(stack: &Stack, id: &str) -> Value {
     stack.api.get(&format!("/api/status/{id}")).await.json()
 }
 
@@ -141,7 +141,7 @@ async fn stop(worker: &mut Service) {
 }
 
 /// One end in the log, and the one file that it tells of, if any.
-async fn check_file(stack: &Stack, id: &str, stored: &[std::path::PathBuf], deaths: &Deaths) {
+pub async fn check_file(stack: &Stack, id: &str, stored: &[std::path::PathBuf], deaths: &Deaths) {
     let history = stack.api.get(&format!("/api/download/{id}/events")).await.text();
     let events: Vec<Value> = history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let ends =

@@ -6,11 +6,14 @@ mod api;
 mod cancel;
 mod delivery;
 mod failures;
+#[cfg(all(feature = "failpoints", feature = "s3"))]
+mod fences;
 mod fleet;
 mod hostile;
 mod http;
 #[cfg(all(feature = "failpoints", feature = "s3"))]
 mod kills;
+mod retention;
 #[cfg(feature = "s3")]
 mod s3;
 mod stack;
