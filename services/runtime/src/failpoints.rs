@@ -59,15 +59,20 @@ pub use on::{after, before, reach};
 
 #[cfg(feature = "failpoints")]
 mod on {
-    use std::sync::{
-        LazyLock,
-        atomic::{AtomicU32, Ordering},
+    use std::{
+        sync::{
+            LazyLock,
+            atomic::{AtomicU32, Ordering},
+        },
+        time::Duration,
     };
 
     use millrace_domain::EventBody;
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::POINTS;
+
+    const STOP_TAKES_MAX: Duration = Duration::from_millis(200);
 
     struct Armed {
         point: String,
@@ -95,6 +100,8 @@ mod on {
         if armed.passes_left.fetch_sub(1, Ordering::Relaxed) == 1 {
             eprintln!("failpoint {point}");
             kill_process(getpid(), armed.signal).expect("a process may signal itself");
+            // SIGKILL ends every thread before it returns; SIGSTOP may reach this one a moment later.
+            std::thread::sleep(STOP_TAKES_MAX);
         }
     }
 
