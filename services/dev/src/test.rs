@@ -9,7 +9,7 @@ use millrace_harness::{checkout, tools::Tools};
 use crate::{programs::cargo, schemas_command, terminal::Output};
 
 /// One set for every step, so that nothing is compiled twice.
-const FEATURES: [&str; 2] = ["--features", "millrace-dev/s3"];
+const FEATURES: [&str; 2] = ["--features", "millrace-dev/s3,millrace-dev/failpoints"];
 
 const HELP: &str = "\
 In order, stopping at the first failure: the outside tools, the format, the lints, the schemas in schemas/, the build, and all tests

@@ -57,10 +57,17 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         video_info: Option<VideoInfo>,
     },
-    /// The first bytes are on their way to the object store.
+    /// The first bytes are about to go to the object store. Only after this is in the log: whatever becomes of the writer,
+    /// the log then tells of an upload that may be half done. Whoever begins one has aborted the one told before it.
     Uploading {
         /// Where they go.
         storage_provider: Provider,
+        /// The key under which the file is going to be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+        /// The store's name of the upload, where it has one: what it takes to abort it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        upload_id: Option<String>,
     },
     /// The object store has the whole file.
     Uploaded(StoredFile),

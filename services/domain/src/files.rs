@@ -19,6 +19,9 @@ const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
+/// Where all files are. Frozen.
+pub const FOLDER: &str = "jobs";
+
 /// The name under which a browser saves the video, from its title: any script, but nothing that means something to a
 /// file system.
 #[must_use]
@@ -41,7 +44,23 @@ pub fn key(id: &JobId, attempt: u32, file_name: &str) -> String {
     let (stem, extension) = file_name.rsplit_once('.').unwrap_or((file_name, "bin"));
     let stem = ascii(stem).unwrap_or_else(|| "video".into());
     let extension = ascii(extension).unwrap_or_else(|| "bin".into());
-    format!("jobs/{id}/{attempt}/{stem}.{extension}")
+    format!("{FOLDER}/{id}/{attempt}/{stem}.{extension}")
+}
+
+/// Where all files of a job are.
+#[must_use]
+pub fn folder(id: &JobId) -> String {
+    format!("{FOLDER}/{id}")
+}
+
+/// Whose file a key names; `None` when it is none of ours.
+#[must_use]
+pub fn owner(key: &str) -> Option<(JobId, u32)> {
+    let mut parts = key.split('/');
+    let (FOLDER, id, attempt, Some(_name)) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
+        return None;
+    };
+    Some((id.parse().ok()?, attempt.parse().ok()?))
 }
 
 /// The `Content-Disposition` with which a browser saves a file instead of showing it (RFC 6266).
@@ -79,6 +98,11 @@ mod tests {
         let id: JobId = "a".parse().unwrap();
         assert_eq!(key(&id, 2, "Über alles.mp4"), "jobs/a/2/ber-alles.mp4");
         assert_eq!(key(&id, 1, "日本.mp4"), "jobs/a/1/video.mp4");
+        assert_eq!(owner(&key(&id, 7, "x.mp4")), Some((id.clone(), 7)));
+        assert!(key(&id, 7, "x.mp4").starts_with(&format!("{}/", folder(&id))));
+        for foreign in ["jobs/a/1", "jobs/a/b/x", "other/a/1/x", "jobs//1/x", ""] {
+            assert_eq!(owner(foreign), None, "{foreign}");
+        }
     }
 
     #[test]

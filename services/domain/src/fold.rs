@@ -4,7 +4,7 @@ use crate::{
     event::{Event, EventBody, Failure, Progress},
     failure::FailureKind,
     ids::JobId,
-    state::{JobState, Stage},
+    state::{JobState, Stage, Upload},
     subjects::Kind,
 };
 
@@ -95,6 +95,7 @@ fn first(id: &JobId, entry: &Entry) -> Option<JobState> {
         file_size: None,
         storage_provider: None,
         file: None,
+        upload: None,
         failure: None,
         retry_at: None,
     })
@@ -143,13 +144,17 @@ fn apply(state: &mut JobState, event: &Event) -> bool {
             }
             advance(state, Uploading, PROGRESS_DOWNLOADED)
         }
-        EventBody::Uploading { storage_provider } if running => {
+        EventBody::Uploading { storage_provider, key, upload_id } if running => {
             state.storage_provider = Some(*storage_provider);
+            if let Some(key) = key {
+                state.upload = Some(Upload { attempt: state.attempt, key: key.clone(), upload_id: upload_id.clone() });
+            }
             advance(state, Uploading, PROGRESS_UPLOADING)
         }
         EventBody::Uploaded(file) if running => {
             state.file_size = Some(file.file_size);
             state.file = Some(file.clone());
+            state.upload = state.upload.take().filter(|upload| upload.key != file.key);
             advance(state, Finishing, PROGRESS_UPLOADED)
         }
         EventBody::Completed if running && state.file.is_some() => advance(state, Completed, PROGRESS_COMPLETED),
@@ -180,7 +185,8 @@ fn apply(state: &mut JobState, event: &Event) -> bool {
     }
 }
 
-/// A new attempt knows nothing of the bytes of the one before; what the video is stays known.
+/// A new attempt knows nothing of the bytes of the one before; what the video is stays known, and so does an upload that
+/// somebody has to abort.
 fn begin_attempt(state: &mut JobState, attempt: u32, stage: Stage, progress: u8) {
     state.attempt = attempt;
     state.stage = stage;

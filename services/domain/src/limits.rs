@@ -119,6 +119,10 @@ pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 /// Longest pause before a job that could not be claimed is delivered again.
 pub const CLAIM_RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Shortest time between two looks for jobs that have expired.
+pub const RETENTION_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Longest time between two looks for jobs that have expired.
+pub const RETENTION_INTERVAL_MAX: Duration = Duration::from_secs(10 * 60);
 /// Bytes of one part of a multipart upload. Stores refuse parts under 5 MiB and more than 10,000 parts.
 pub const UPLOAD_PART_BYTES: usize = 8 * 1024 * 1024;
 /// Parts of one upload under way at once.

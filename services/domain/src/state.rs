@@ -125,12 +125,29 @@ pub struct JobState {
     /// The stored file, from the end of the upload on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<StoredFile>,
+    /// The upload that has begun last, unless it is known to be complete; of an earlier attempt, it is to be aborted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Upload>,
     /// Why the job, or its last attempt, failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// When the next attempt may begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
+}
+
+/// An upload that has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Upload {
+    /// Whose it is.
+    #[schemars(range(min = 1))]
+    pub attempt: u32,
+    /// The key under which the file is going to be.
+    pub key: String,
+    /// The store's name of the upload, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_id: Option<String>,
 }
 
 fn is_zero<T: Default + PartialEq>(count: &T) -> bool {

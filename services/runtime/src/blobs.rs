@@ -1,29 +1,24 @@
 //! Files in object storage: a folder by default, or a store that speaks S3.
 
-use std::{
-    path::{Path, PathBuf},
-    str::FromStr,
-    sync::Arc,
-    time::Duration,
-};
+mod folder;
+mod upload;
+
+use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use bytes::BytesMut;
+use futures::TryStreamExt;
 use object_store::{
-    Attribute, Attributes, MultipartUpload, ObjectStore, ObjectStoreExt, PutMultipartOptions, WriteMultipart,
+    Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions,
     aws::{AmazonS3, AmazonS3Builder},
     local::LocalFileSystem,
+    multipart::MultipartStore,
     path::Path as Key,
     signer::Signer,
 };
-use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
-use tokio_util::sync::CancellationToken;
 
-use millrace_domain::{
-    Provider,
-    limits::{UPLOAD_PART_BYTES, UPLOAD_PARTS_IN_FLIGHT_MAX},
-};
+use millrace_domain::{JobId, Provider, files};
+
+pub use self::upload::Upload;
 
 use crate::config::Setting;
 
@@ -131,34 +126,70 @@ impl Blobs {
         }
     }
 
-    /// Puts the file at `path` under `key`, by multipart upload; hashes on the way. Canceled or failed, it aborts the
-    /// upload; dropping the future does not.
+    /// Begins an upload to `key`. Nobody sees anything there before it is complete.
     ///
     /// # Errors
-    /// When the file cannot be read, the store does not take it, or `cancel` was cancelled.
-    pub async fn put_file(
-        &self,
-        key: &str,
-        path: &Path,
-        labels: &Labels,
-        cancel: &CancellationToken,
-    ) -> anyhow::Result<Receipt> {
+    /// When the store cannot be reached or does not take it.
+    pub async fn begin(&self, key: &str, labels: &Labels) -> anyhow::Result<Upload> {
         let key = Key::parse(key).with_context(|| format!("{key:?} is no key"))?;
-        let file = tokio::fs::File::open(path).await.with_context(|| format!("cannot open {}", path.display()))?;
-        // A folder keeps no attributes; what a browser is told of its files comes from the job's state.
-        let attributes = match self.place {
-            Place::Folder(_) => Attributes::new(),
-            Place::S3(_) => Attributes::from_iter([
-                (Attribute::ContentType, labels.content_type.clone()),
-                (Attribute::ContentDisposition, labels.content_disposition.clone()),
-            ]),
-        };
-        let options = PutMultipartOptions { attributes, ..Default::default() };
-        let upload =
-            self.store.put_multipart_opts(&key, options).await.context("the store does not begin an upload")?;
-        send(file, upload, cancel).await
+        let refused = "the store does not begin an upload";
+        match &self.place {
+            // A folder keeps no attributes; what a browser is told of its files comes from the job's state.
+            Place::Folder(_) => Ok(Upload { id: None, parts: self.store.put_multipart(&key).await.context(refused)? }),
+            Place::S3(s3) => {
+                let attributes = Attributes::from_iter([
+                    (Attribute::ContentType, labels.content_type.clone()),
+                    (Attribute::ContentDisposition, labels.content_disposition.clone()),
+                ]);
+                let options = PutMultipartOptions { attributes, ..Default::default() };
+                let id = s3.create_multipart_opts(&key, options).await.context(refused)?;
+                let parts = Box::new(upload::S3Parts::new(s3.clone(), key, id.clone()));
+                Ok(Upload { id: Some(id), parts })
+            }
+        }
     }
 
+    /// Aborts an upload that somebody else has begun; one that is not there counts as aborted. In a folder there is
+    /// nothing to abort: [`Blobs::remove`] finds what an upload has left.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn abort(&self, key: &str, id: &str) -> anyhow::Result<()> {
+        let Place::S3(s3) = &self.place else { return Ok(()) };
+        match s3.abort_multipart(&Key::parse(key)?, &id.to_owned()).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            // Some stores say so of one that is not there.
+            Err(error @ object_store::Error::PermissionDenied { .. }) => {
+                tracing::warn!(key, %error, "an upload is gone, or may not be aborted: then let the bucket's own rule do it");
+                Ok(())
+            }
+            Err(error) => Err(error).with_context(|| format!("the upload of {key} could not be aborted")),
+        }
+    }
+
+    /// Removes each file of a job that is `over` by its key, also what uploads to a folder have left half done. Returns
+    /// how many there were.
+    ///
+    /// # Errors
+    /// When the store cannot be reached; it may have removed some.
+    pub async fn remove(&self, id: &JobId, over: impl Fn(&str) -> bool + Send + 'static) -> anyhow::Result<usize> {
+        let prefix = files::folder(id);
+        if let Place::Folder(root) = &self.place {
+            let root = root.clone();
+            let removed = tokio::task::spawn_blocking(move || folder::remove(&root, &prefix, &over)).await?;
+            return removed.context("what is left of a job could not be removed");
+        }
+        let mut removed = 0;
+        let mut listed = self.store.list(Some(&Key::parse(&prefix)?));
+        while let Some(file) = listed.try_next().await.context("the store does not list its files")? {
+            let key = file.location.as_ref();
+            if over(key) {
+                self.delete(key).await.with_context(|| format!("{key} could not be removed"))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
     /// An address under which anybody can fetch the file for `valid`; `None` where the store has none (a folder).
     ///
     /// # Errors
@@ -195,41 +226,6 @@ impl Blobs {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-async fn send(
-    mut file: tokio::fs::File,
-    upload: Box<dyn MultipartUpload>,
-    cancel: &CancellationToken,
-) -> anyhow::Result<Receipt> {
-    let mut upload = WriteMultipart::new_with_chunk_size(upload, UPLOAD_PART_BYTES);
-    let mut hash = Sha256::new();
-    let mut size = 0;
-    let sending = async {
-        loop {
-            let mut chunk = BytesMut::with_capacity(1024 * 1024);
-            while chunk.len() < chunk.capacity() && file.read_buf(&mut chunk).await? > 0 {}
-            if chunk.is_empty() {
-                // The last parts, too, are waited for here, where a cancel ends the waiting.
-                upload.wait_for_capacity(0).await.context("the store does not take a part")?;
-                return Ok::<_, anyhow::Error>(());
-            }
-            hash.update(&chunk);
-            size += chunk.len() as u64;
-            upload.wait_for_capacity(UPLOAD_PARTS_IN_FLIGHT_MAX).await.context("the store does not take a part")?;
-            upload.put(chunk.freeze());
-        }
-    };
-    let sent = cancel.run_until_cancelled(sending).await.unwrap_or_else(|| Err(anyhow::anyhow!("canceled")));
-    if let Err(error) = sent {
-        // Nothing is cleaned up on drop; a store that does not answer keeps the parts until its own rule removes them.
-        if let Err(error) = upload.abort().await {
-            tracing::warn!(%error, "an unfinished upload could not be aborted");
-        }
-        return Err(error);
-    }
-    upload.finish().await.context("the store does not complete the upload")?;
-    Ok(Receipt { size, sha256: data_encoding::HEXLOWER.encode(&hash.finalize()) })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use millrace_domain::{Command, Event, JobId, JobState, Refusal, Stage, decide, f
 
 use crate::{
     direct::ReadError,
+    failpoints,
     log::{Append, AppendError, Log},
     now,
     snapshots::Snapshots,
@@ -75,8 +76,10 @@ impl Jobs {
                 }
             };
             for body in bodies {
+                failpoints::before(&body);
                 let expected = state.as_ref().map_or(0, |state| state.last_seq(body.kind()));
-                let append = Append::new(id, expected, &Event { at: now(), body });
+                let event = Event { at: now(), body };
+                let append = Append::new(id, expected, &event);
                 let appended = loop {
                     match self.log.append(&append).await {
                         Err(AppendError::Unavailable(why)) if patience == Patience::Endless => {
@@ -86,7 +89,10 @@ impl Jobs {
                     }
                 };
                 match appended {
-                    Ok(seq) => state = fold(state, id, &append.entry(seq)),
+                    Ok(seq) => {
+                        state = fold(state, id, &append.entry(seq));
+                        failpoints::after(&event.body);
+                    }
                     Err(AppendError::Conflict { .. }) => {
                         state = self.snapshots.get_from_leader(id).await?;
                         newest = true;

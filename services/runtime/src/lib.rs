@@ -6,6 +6,7 @@ pub mod admin;
 pub mod blobs;
 pub mod config;
 pub mod direct;
+pub mod failpoints;
 pub mod jobs;
 pub mod log;
 pub mod nats;

@@ -201,6 +201,15 @@ impl Log {
         Ok(page)
     }
 
+    /// One page of submissions after sequence `after`, oldest first, as they are stored; and whether more follow. Any
+    /// replica may answer, so the newest may be missing.
+    ///
+    /// # Errors
+    /// When the stream does not answer in time.
+    pub async fn submissions(&self, after: u64) -> Result<(Vec<Stored>, bool), ReadError> {
+        direct::next(&self.client, subjects::STREAM, subjects::SUBMITTED_ALL, after + 1, HISTORY_BATCH_MAX).await
+    }
+
     /// All of a job's history after sequence `after`. See [`Log::page`].
     ///
     /// # Errors

@@ -19,6 +19,9 @@ const CODE_WRONG_LAST_SEQUENCE: u64 = 10071;
 const CODES_IN_FLIGHT: [u64; 2] = [10158, 10164];
 /// The server is there but has no leader, no quorum or no time.
 const CODES_UNAVAILABLE: [u64; 4] = [10004, 10006, 10008, 10009];
+/// There is no room: insufficient resources, storage or memory exceeded, a store that failed, as on a full disk. Stored as
+/// soon as there is room again, so nothing that the message itself could change.
+const CODES_NO_ROOM: [u64; 4] = [10023, 10028, 10047, 10077];
 
 /// Why a message was not, or not surely, stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +32,7 @@ pub enum PublishError {
     /// Stored or not: no answer, or one that does not tell. The same message may be sent again.
     #[error("the log is not available: {0}")]
     Unavailable(String),
-    /// Not stored, and the server says why: too large, no room, no permission.
+    /// Not stored, and the server says why: too large, no permission.
     #[error("the server refuses the message: {description} ({code})")]
     Refused {
         /// JetStream's error code.
@@ -82,6 +85,9 @@ fn classify(answer: &[u8]) -> Result<u64, PublishError> {
             code if CODES_IN_FLIGHT.contains(&code) || CODES_UNAVAILABLE.contains(&code) => {
                 PublishError::Unavailable(error.description)
             }
+            code if CODES_NO_ROOM.contains(&code) => {
+                PublishError::Unavailable(format!("NATS has no room: {} ({code})", error.description))
+            }
             code => PublishError::Refused { code, description: error.description },
         }),
         _ => Err(PublishError::Unavailable("the answer is not one of JetStream".into())),
@@ -99,7 +105,7 @@ mod tests {
         };
         assert_eq!(classify(br#"{"stream":"JOBS","seq":7,"duplicate":true}"#), Ok(7));
         assert_eq!(error(10071), Err(PublishError::WrongLastSequence));
-        for code in [10164, 10158, 10008] {
+        for code in [10164, 10158, 10008, 10023, 10028, 10047, 10077] {
             assert!(matches!(error(code), Err(PublishError::Unavailable(_))), "{code}");
         }
         assert_eq!(error(10054), Err(PublishError::Refused { code: 10054, description: "x".into() }));

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use millrace_domain::{EventBody, JobState, Stage, event::StoredFile, failure::FailureKind, files, retry};
-use millrace_runtime::{blobs::Labels, now};
+use millrace_domain::{EventBody, JobState, Stage, failure::FailureKind, retry};
+use millrace_runtime::now;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Worker,
+    Worker, cleaning,
     journal::{Journal, Stop, journal},
     media::{self, MediaError, Step},
+    upload,
 };
 
 /// How an attempt ended.
@@ -43,9 +44,8 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
     let (journal, writer) = journal(worker.jobs.clone(), state.clone());
     let cancel = CancellationToken::new();
     let work = async {
-        let stored = work(worker, &state, journal, &cancel).await;
+        work(worker, &state, journal, &cancel).await;
         tracing::debug!(job = %id, attempt, "the work is over");
-        stored
     };
     let write = async {
         let written = writer.run().await;
@@ -58,7 +58,7 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
             () = cancel.cancelled() => {}
         }
     };
-    let (stored, written, ()) = tokio::join!(work, write, stop);
+    let ((), written, ()) = tokio::join!(work, write, stop);
     match written {
         Ok(state) => {
             tracing::info!(job = %id, attempt, stage = ?state.stage, "the attempt is over");
@@ -71,24 +71,21 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
         }
         Err(stop) => {
             tracing::info!(job = %id, attempt, ?stop, "the attempt was stopped");
-            // What was stored belongs to nobody: the log does not tell of it.
-            if let Some(key) = stored
-                && let Err(error) = worker.blobs.delete(&key).await
-            {
-                tracing::warn!(job = %id, key, %error, "a file of a stopped attempt could not be removed");
-            }
             match stop {
                 Stop::Ended(_) => Outcome::Ended("ended"),
-                Stop::Fenced => Outcome::Fenced,
+                Stop::Fenced => {
+                    // Whoever has the job now has looked already.
+                    cleaning::clean_up_own(worker, &id, attempt).await;
+                    Outcome::Fenced
+                }
             }
         }
     }
 }
 
-/// Does the work and reports it; the last thing reported is the end of the attempt. Returns the key of a stored file.
-async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &CancellationToken) -> Option<String> {
-    let mut stored = None;
-    match attempt(worker, state, &journal, cancel, &mut stored).await {
+/// Does the work and reports it; the last thing reported is the end of the attempt.
+async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &CancellationToken) {
+    match attempt(worker, state, &journal, cancel).await {
         Ok(()) => journal.change(EventBody::Completed),
         Err(_) if worker.shutdown.is_cancelled() => {
             let kind = FailureKind::WorkerStopped;
@@ -99,7 +96,6 @@ async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &Canc
         Err(_) if cancel.is_cancelled() => {}
         Err(Failed { kind, retry_after }) => journal.fail(kind, retry_after, worker.budget),
     }
-    stored
 }
 
 /// Why an attempt failed.
@@ -119,7 +115,6 @@ async fn attempt(
     state: &JobState,
     journal: &Journal,
     cancel: &CancellationToken,
-    stored: &mut Option<String>,
 ) -> Result<(), Failed> {
     let id = &state.job_id;
     let scratch = worker.workspace.scratch(id, state.attempt).map_err(|error| {
@@ -155,27 +150,10 @@ async fn attempt(
     let storage_provider = worker.blobs.provider();
     let video_info = Some(media.info.clone());
     journal.change(EventBody::Downloaded { file_size: media.size, storage_provider, video_info });
-    journal.change(EventBody::Uploading { storage_provider });
-    let file_name = files::file_name(media.info.title.as_deref(), &media.extension);
-    let key = files::key(id, state.attempt, &file_name);
-    let labels = Labels {
-        content_type: media.content_type.clone(),
-        content_disposition: files::content_disposition(&file_name),
-    };
-    let receipt = worker.blobs.put_file(&key, &media.path, &labels, cancel).await.map_err(|error| {
+    upload::store(worker, state, &media, journal, cancel).await.map_err(|error| {
         tracing::warn!(job = %id, error = format!("{error:#}"), "the file could not be stored");
         FailureKind::StorageFailed
     })?;
-    *stored = Some(key.clone());
-    worker.metrics.bytes_stored.inc_by(receipt.size);
-
-    journal.change(EventBody::Uploaded(StoredFile {
-        key,
-        file_size: receipt.size,
-        sha256: receipt.sha256,
-        content_type: media.content_type,
-        file_name,
-    }));
     if let Err(error) = scratch.remove() {
         tracing::warn!(job = %id, %error, "the download's folder could not be removed");
     }

@@ -44,6 +44,12 @@ const DURATION_SECONDS_MAX: Setting = Setting::new(
     "43200",
     "Longest video that is downloaded; a job for a longer one fails.",
 );
+const RETENTION_HOURS: Setting = Setting::new(
+    "retention-hours",
+    "HOURS",
+    "168",
+    "How long a job is kept after its end: file, state and events leave together. 0: for ever.",
+);
 const YT_DLP: Setting = Setting::new("yt-dlp", "PROGRAM", "yt-dlp", "The downloader: a path, or a name on PATH.");
 const FFMPEG: Setting = Setting::new("ffmpeg", "PROGRAM", "ffmpeg", "ffmpeg: a path, or a name on PATH.");
 const FFPROBE: Setting = Setting::new("ffprobe", "PROGRAM", "ffprobe", "ffprobe: a path, or a name on PATH.");
@@ -58,6 +64,7 @@ pub const SETTINGS: &[&Setting] = &[
     &WORKERS_LOST_MAX,
     &FILE_MIB_MAX,
     &DURATION_SECONDS_MAX,
+    &RETENTION_HOURS,
     &YT_DLP,
     &FFMPEG,
     &FFPROBE,
@@ -78,6 +85,8 @@ pub struct Config {
     pub budget: Budget,
     /// What is too much of a video.
     pub bounds: Bounds,
+    /// How long a job is kept after its end; `None` for ever.
+    pub retention: Option<Duration>,
     /// The programs, as configured.
     pub tools: Programs,
 }
@@ -100,6 +109,7 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let workers_lost_max = reader.value::<NonZeroU32>(&WORKERS_LOST_MAX);
     let file_mib_max = reader.value::<NonZeroU64>(&FILE_MIB_MAX);
     let duration_seconds_max = reader.value::<NonZeroU64>(&DURATION_SECONDS_MAX);
+    let retention = reader.parsed(&RETENTION_HOURS, hours);
     let (yt_dlp, ffmpeg, ffprobe) = (reader.value(&YT_DLP), reader.value(&FFMPEG), reader.value(&FFPROBE));
     Some(Config {
         slots: slots?,
@@ -111,8 +121,18 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Config> {
             bytes_max: file_mib_max?.get().saturating_mul(1024 * 1024),
             duration_max: Duration::from_secs(duration_seconds_max?.get()),
         },
+        retention: retention?,
         tools: Programs { yt_dlp: yt_dlp?, ffmpeg: ffmpeg?, ffprobe: ffprobe? },
     })
+}
+
+/// `None` for 0.
+fn hours(text: &str) -> Result<Option<Duration>, String> {
+    match text.parse::<f64>() {
+        Ok(0.0) => Ok(None),
+        Ok(hours) if (0.0..=876_000.0).contains(&hours) => Ok(Some(Duration::from_secs_f64(hours * 3600.0))),
+        _ => Err("give a number of hours, a century (876000) at most; 0 means for ever".to_owned()),
+    }
 }
 
 fn own_name() -> String {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use millrace_domain::{Command, JobState, Refusal, fold, limits::CLAIM_RETRY_PAUSE_MAX};
 use millrace_runtime::{
     admin::Check,
+    failpoints,
     jobs::{ExecuteError, Patience},
     queue::Delivery,
 };
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Worker,
     attempt::{self, Outcome},
+    cleaning,
 };
 
 /// Before a job that could not be claimed is delivered again, the first time; it doubles.
@@ -52,19 +54,38 @@ async fn take(worker: &Worker, delivery: Delivery, check: &Check) {
     };
     let (outcome, ()) = tokio::join!(work, hold(&delivery, worker.queue.lease(), &over));
     match outcome {
-        Outcome::Ended(_) => delivery.ack().await,
+        Outcome::Ended(_) => end(worker, delivery).await,
         Outcome::Waits(pause) => delivery.give_back(pause).await,
-        Outcome::NotClaimed => {
-            let doublings = u32::try_from(delivery.delivered.clamp(1, 6)).unwrap_or(1);
-            let pause = (CLAIM_RETRY_PAUSE * 2u32.pow(doublings - 1)).min(CLAIM_RETRY_PAUSE_MAX);
-            delivery.give_back(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-        }
+        Outcome::NotClaimed => give_back(delivery).await,
         // Whoever has the job now has a delivery of its own, which our acknowledgement would clear.
         Outcome::Fenced => tracing::warn!(job = %delivery.id, "another worker has taken over"),
     }
 }
 
+/// Acknowledges the delivery of a job at its end, unless something of it is left in the store: then it comes again.
+async fn end(worker: &Worker, delivery: Delivery) {
+    match cleaning::clean_up_after_end(worker, &delivery.id).await {
+        Ok(()) => {
+            failpoints::reach("before_ack");
+            delivery.ack().await;
+            failpoints::reach("after_ack");
+        }
+        Err(error) => {
+            tracing::warn!(job = %delivery.id, error = format!("{error:#}"), "what the job has left could not be removed; it is tried again");
+            give_back(delivery).await;
+        }
+    }
+}
+
+/// Gives a job back after something could not be reached, for later with each time.
+async fn give_back(delivery: Delivery) {
+    let doublings = u32::try_from(delivery.delivered.clamp(1, 6)).unwrap_or(1);
+    let pause = (CLAIM_RETRY_PAUSE * 2u32.pow(doublings - 1)).min(CLAIM_RETRY_PAUSE_MAX);
+    delivery.give_back(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+}
+
 async fn work(worker: &Worker, delivery: &Delivery, check: &Check) -> Outcome {
+    failpoints::reach("delivered");
     let id = &delivery.id;
     let state = match claim(worker, delivery).await {
         Ok(state) if state.is_end() => {

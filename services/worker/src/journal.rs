@@ -13,15 +13,21 @@ use millrace_domain::{
 };
 use millrace_runtime::jobs::{ExecuteError, Jobs, Patience};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 /// The attempt's end of the journal. Dropped, the writer writes what is left and ends.
 pub struct Journal {
     attempt: u32,
-    changes: mpsc::Sender<Command>,
+    changes: mpsc::Sender<Change>,
     progress: watch::Sender<Option<Progress>>,
+}
+
+/// A state change, and who wants to know that it is in the log.
+struct Change {
+    command: Command,
+    written: Option<oneshot::Sender<()>>,
 }
 
 /// The log's end.
@@ -29,7 +35,7 @@ pub struct Writer {
     jobs: Jobs,
     state: JobState,
     attempt: u32,
-    changes: mpsc::Receiver<Command>,
+    changes: mpsc::Receiver<Change>,
     progress: watch::Receiver<Option<Progress>>,
 }
 
@@ -56,18 +62,30 @@ pub fn journal(jobs: Jobs, state: JobState) -> (Journal, Writer) {
 impl Journal {
     /// Reports a state change.
     pub fn change(&self, body: EventBody) {
-        self.put(Command::Report { attempt: self.attempt, body });
+        self.put(Change { command: self.report(body), written: None });
+    }
+
+    /// Reports a state change and waits until it, and all before it, are in the log. False when the attempt must stop.
+    pub async fn change_and_wait(&self, body: EventBody) -> bool {
+        let (written, is_written) = oneshot::channel();
+        self.put(Change { command: self.report(body), written: Some(written) });
+        is_written.await.is_ok()
     }
 
     /// Reports that the attempt has failed. Whether that ends the job or another attempt follows is decided when it is
     /// written.
     pub fn fail(&self, kind: FailureKind, retry_after: Option<Duration>, budget: Budget) {
         let random = rand::random_range(0.0..1.0);
-        self.put(Command::Fail { attempt: self.attempt, kind, retry_after, random, budget });
+        let command = Command::Fail { attempt: self.attempt, kind, retry_after, random, budget };
+        self.put(Change { command, written: None });
     }
 
-    fn put(&self, command: Command) {
-        if self.changes.try_send(command).is_err() {
+    const fn report(&self, body: EventBody) -> Command {
+        Command::Report { attempt: self.attempt, body }
+    }
+
+    fn put(&self, change: Change) {
+        if self.changes.try_send(change).is_err() {
             // Full cannot be, an attempt has fewer changes; closed means that the attempt is being stopped.
             tracing::debug!("a change was reported after the attempt's end");
         }
@@ -90,7 +108,11 @@ impl Writer {
             tokio::select! {
                 biased;
                 change = self.changes.recv() => match change {
-                    Some(command) => self.write(command).await?,
+                    Some(Change { command, written }) => {
+                        self.write(command).await?;
+                        // Nobody may wait any more.
+                        let _ = written.map(|written| written.send(()));
+                    }
                     None => return Ok(self.state),
                 },
                 _ = checks.tick() => self.check().await?,

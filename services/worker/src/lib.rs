@@ -3,11 +3,14 @@
 //! The modules stand in the order in which a job meets them.
 
 mod attempt;
+mod cleaning;
 mod config;
 mod intake;
 mod journal;
 pub mod media;
 mod metrics;
+mod retention;
+mod upload;
 mod workspace;
 
 use std::{sync::Arc, time::Duration};
@@ -80,6 +83,9 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     });
     tracing::info!(name = config.name, slots = config.slots, "the worker takes jobs");
     let check = health.check("queue");
+    if let Some(time) = config.retention {
+        tasks.spawn("retention", retention::run(worker.clone(), context, time));
+    }
     for _ in 0..config.slots.get() {
         tasks.spawn("slot", intake::slot(worker.clone(), check.clone()));
     }

@@ -1,7 +1,9 @@
 //! The folders of downloads under way: one per attempt, in one per worker process.
 //!
 //! A process holds a lock on its folder, which the kernel releases however the process ends; the next worker on the
-//! same work folder removes what no living process holds.
+//! same work folder kills what still runs in a folder that no living process holds, and removes it.
+
+mod orphans;
 
 use std::{
     fs::{self, File},
@@ -89,7 +91,7 @@ fn remove_if_dead(folder: &Path) {
     }
     let Ok(lock) = File::open(folder.join(LOCK)) else { return };
     if lock.try_lock().is_ok() {
-        match fs::remove_dir_all(folder) {
+        match orphans::kill_in(folder).and_then(|()| fs::remove_dir_all(folder)) {
             Ok(()) => tracing::info!(folder = %folder.display(), "removed what a dead worker has left"),
             Err(error) => {
                 tracing::warn!(folder = %folder.display(), %error, "cannot remove what a dead worker has left")

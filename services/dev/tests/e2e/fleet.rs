@@ -69,7 +69,7 @@ async fn life(log: Log, id: String) -> u64 {
         sleep(Duration::from_millis(25)).await;
     }
     append(EventBody::Downloaded { file_size: EVENTS, storage_provider: Provider::Local, video_info: None }).await;
-    append(EventBody::Uploading { storage_provider: Provider::Local }).await;
+    append(EventBody::Uploading { storage_provider: Provider::Local, key: None, upload_id: None }).await;
     let file = StoredFile {
         key: format!("jobs/{id}/1/a.mp4"),
         file_size: EVENTS,

@@ -6,12 +6,17 @@ mod api;
 mod cancel;
 mod delivery;
 mod failures;
+#[cfg(all(feature = "failpoints", feature = "s3"))]
+mod fences;
 mod fleet;
 mod handshake;
 mod hostile;
 mod http;
-mod retries;
+#[cfg(all(feature = "failpoints", feature = "s3"))]
+mod kills;
 mod log_away;
+mod retention;
+mod retries;
 #[cfg(feature = "s3")]
 mod s3;
 mod stack;

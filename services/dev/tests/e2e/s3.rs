@@ -8,9 +8,8 @@ use crate::{
     stack::{Options, Stack, files_under},
 };
 
-#[tokio::test]
-async fn a_job_ends_in_a_bucket_and_its_link_redirects_to_a_signed_address() {
-    let s3 = S3Server::start().expect("an S3 server");
+/// A stack on a server's bucket.
+pub fn options(s3: &S3Server) -> Options {
     let env = [
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
         ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
@@ -18,12 +17,17 @@ async fn a_job_ends_in_a_bucket_and_its_link_redirects_to_a_signed_address() {
         ("AWS_ENDPOINT", s3.endpoint()),
         ("AWS_ALLOW_HTTP", "true".to_owned()),
     ];
-    let stack = Stack::start_with(Options {
+    Options {
         env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
         storage: Some(format!("s3://{BUCKET}")),
         ..Default::default()
-    })
-    .await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_ends_in_a_bucket_and_its_link_redirects_to_a_signed_address() {
+    let s3 = S3Server::start().expect("an S3 server");
+    let stack = Stack::start_with(options(&s3)).await;
     let end = stack.end_of("/page.html").await;
     assert_eq!((&end["status"], &end["storageProvider"]), (&"completed".into(), &"s3".into()), "{end}");
     let id = end["jobId"].as_str().unwrap();

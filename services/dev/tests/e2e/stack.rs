@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use millrace_domain::subjects::{STREAM, WORKERS_CONSUMER};
 use millrace_harness::{
     media::{MediaFiles, MediaServer, MediaSpec},
     nats::{NatsCluster, NatsOptions, NatsServer},
@@ -33,6 +34,8 @@ pub struct Options {
     pub without_worker: bool,
     /// Three nats-servers with three replicas, instead of one.
     pub cluster: bool,
+    /// How long a worker's lease is; the provisioned one if `None`.
+    pub lease: Option<Duration>,
 }
 
 /// What the log is kept by.
@@ -82,6 +85,8 @@ pub struct Stack {
     _projector: Service,
     pub folder: tempfile::TempDir,
     port: u16,
+    storage: String,
+    env: Vec<(String, String)>,
 }
 
 /// The outside programs, installed once.
@@ -113,6 +118,13 @@ impl Stack {
         let context = async_nats::jetstream::new(nats.connect().await);
         millrace_runtime::provision::apply(&context, options.cluster.then_some(3)).await.expect("provisioned");
 
+        if let Some(lease) = options.lease {
+            let jobs = context.get_stream(STREAM).await.expect("the log");
+            let mut config = jobs.consumer_info(WORKERS_CONSUMER).await.expect("the queue").config;
+            config.ack_wait = lease;
+            jobs.update_consumer(config).await.expect("a lease");
+        }
+
         let storage = options.storage.clone().unwrap_or_else(|| folder.path().join("files").display().to_string());
         let port = free_port();
         let (projector_admin, edge_admin, worker_admin) = (free_port(), free_port(), free_port());
@@ -142,7 +154,19 @@ impl Stack {
             worker.wait_ready(&admin(worker_admin), READY_MAX).await.expect("the worker");
         }
         let api = Api::new(format!("http://127.0.0.1:{port}"));
-        Self { api, media, nats, edge, edge_admin: admin(edge_admin), worker, _projector: projector, folder, port }
+        Self {
+            api,
+            media,
+            nats,
+            edge,
+            edge_admin: admin(edge_admin),
+            worker,
+            _projector: projector,
+            folder,
+            port,
+            storage,
+            env: options.env,
+        }
     }
 
     /// One more edge on the same NATS and storage; its port.
@@ -171,6 +195,28 @@ impl Stack {
     /// A client of JetStream beside the services.
     pub async fn jetstream(&self) -> async_nats::jetstream::Context {
         async_nats::jetstream::new(async_nats::connect(self.nats.url()).await.expect("NATS"))
+    }
+
+    /// A worker with one slot on a folder of its own inside the stack's; its admin address. It may not come up.
+    pub fn spawn_worker(&self, work: &str, env: &[(&str, &str)]) -> (Service, String) {
+        let admin = free_port();
+        let mut args = worker_args(&self.storage, &self.folder.path().join(work));
+        args.extend(
+            ["--nats-url", &self.nats.url(), "--admin-listen", &format!("127.0.0.1:{admin}")].map(str::to_owned),
+        );
+        args.extend(["--slots", "1", "--log", "debug,async_nats=info,hyper=info"].map(str::to_owned));
+        let given = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let env = self.env.iter().cloned().chain(given).collect();
+        let worker = Service::spawn("millrace-worker", ServiceOptions { args, env, ..Default::default() });
+        (worker.expect("a worker"), format!("http://127.0.0.1:{admin}"))
+    }
+
+    /// How many jobs the queue holds: waiting, and handed out without an acknowledgement.
+    pub async fn queued(&self) -> (u64, usize) {
+        let client = async_nats::connect(self.nats.url()).await.expect("NATS");
+        let jobs = async_nats::jetstream::new(client).get_stream(STREAM).await.expect("the log");
+        let info = jobs.consumer_info(WORKERS_CONSUMER).await.expect("the queue");
+        (info.num_pending, info.num_ack_pending)
     }
 
     pub const fn port(&self) -> u16 {
@@ -242,6 +288,15 @@ impl Stack {
         assert!(left.is_empty(), "temporary files are left: {left:?}");
         let running = processes_naming(&work);
         assert!(running.is_empty(), "processes are left: {running:?}");
+    }
+
+    /// The number of processes that work somewhere in a folder of the stack's.
+    pub fn tools_in(&self, folder: &str) -> usize {
+        let folder = self.folder.path().canonicalize().expect("the folder").join(folder);
+        let entries = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+        entries
+            .filter(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder)))
+            .count()
     }
 
     /// What users have to check the projection: every state equals the fold of its log.

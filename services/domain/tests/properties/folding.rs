@@ -144,4 +144,24 @@ proptest! {
             .collect();
         prop_assert_eq!(all(&entries), all(&fitting));
     }
+
+    #[test]
+    fn an_upload_is_told_from_its_begin_on_until_its_file_is_there_or_another_has_begun(entries in entries()) {
+        let mut state = None;
+        for entry in &entries {
+            let before: Option<JobState> = state;
+            state = fold(before.clone(), &job(), entry);
+            let upload = |state: &Option<JobState>| state.as_ref().and_then(|state| state.upload.clone());
+            if upload(&before) == upload(&state) {
+                continue;
+            }
+            match entry.event.as_ref().map(|event| &event.body) {
+                Some(EventBody::Uploading { key: Some(key), .. }) => {
+                    prop_assert_eq!(&upload(&state).unwrap().key, key);
+                }
+                Some(EventBody::Uploaded(file)) => prop_assert_eq!(upload(&before).unwrap().key, file.key.clone()),
+                other => prop_assert!(false, "{other:?} has changed the upload"),
+            }
+        }
+    }
 }

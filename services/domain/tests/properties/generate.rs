@@ -71,7 +71,12 @@ pub fn downloaded() -> impl Strategy<Value = EventBody> {
 }
 
 pub fn uploading() -> impl Strategy<Value = EventBody> {
-    provider().prop_map(|storage_provider| EventBody::Uploading { storage_provider })
+    let key = option::of("jobs/job_1-A/[12]/(video|x).mp4");
+    (provider(), key, option::of(text())).prop_map(|(storage_provider, key, upload_id)| EventBody::Uploading {
+        storage_provider,
+        key,
+        upload_id,
+    })
 }
 
 pub fn uploaded() -> impl Strategy<Value = EventBody> {

@@ -112,7 +112,11 @@ fn next(state: &JobState) -> Command {
         Stage::Downloading => {
             EventBody::Downloaded { file_size: 100, storage_provider: provider, video_info: state.video_info.clone() }
         }
-        Stage::Uploading if state.progress < 92 => EventBody::Uploading { storage_provider: provider },
+        Stage::Uploading if state.progress < 92 => EventBody::Uploading {
+            storage_provider: provider,
+            key: Some(format!("jobs/job_1-A/{}/video.mp4", state.attempt)),
+            upload_id: Some("id".into()),
+        },
         Stage::Uploading => EventBody::Uploaded(StoredFile {
             key: "jobs/job_1-A/1/video.mp4".into(),
             file_size: 100,

@@ -196,7 +196,7 @@ fn life(id: &JobId, n: usize) -> Vec<EventBody> {
     let mut bodies = vec![info(id.as_str())];
     bodies.extend((0..(n % 7) as u64).map(|step| progress(step * 10)));
     bodies.push(EventBody::Downloaded { file_size: 100, storage_provider: provider, video_info: None });
-    bodies.push(EventBody::Uploading { storage_provider: provider });
+    bodies.push(EventBody::Uploading { storage_provider: provider, key: None, upload_id: None });
     bodies.push(EventBody::Uploaded(file));
     bodies.push(EventBody::Completed);
     bodies

@@ -3,6 +3,7 @@
 mod jobs;
 mod log;
 mod log_outage;
+mod no_room;
 mod nats;
 mod process;
 mod provision;

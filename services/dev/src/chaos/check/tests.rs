@@ -77,7 +77,7 @@ fn sound() -> History {
     builder.push("a", 7_000, EventBody::Retrying { code: "worker_lost".into(), message: "lost".into(), until });
     builder.push("a", 7_001, started("w2", 2));
     builder.push("b", 7_100, submitted("b"));
-    builder.push("a", 8_000, EventBody::Uploading { storage_provider: Provider::S3 });
+    builder.push("a", 8_000, EventBody::Uploading { storage_provider: Provider::S3, key: None, upload_id: None });
     let file = StoredFile {
         key: "jobs/a/2/x.mp4".into(),
         file_size: 3,

@@ -1,0 +1,161 @@
+//! A worker killed at each named point, and restarted on the same folder as a supervisor would: each job still has one
+//! end and one file, and nothing is left of what was begun in vain.
+
+use std::{os::unix::process::ExitStatusExt, path::Path, time::Duration};
+
+use millrace_harness::{
+    processes::Service,
+    s3::{BUCKET, S3Server},
+};
+use millrace_runtime::failpoints::POINTS;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    delivery::hex,
+    s3,
+    stack::{JOB_MAX, Options, Stack, files_under},
+};
+
+/// Long enough for a busy machine to renew it, short enough to wait for.
+const LEASE: Duration = Duration::from_secs(3);
+/// Stacks at once.
+const LANES: usize = 3;
+
+/// Where one worker after the other is killed; the last one is not.
+type Deaths = Vec<&'static str>;
+
+/// Every point once, each in a life that gets there.
+fn every_point() -> Vec<Deaths> {
+    let deaths = |point: &'static str| match point {
+        "before_retrying" | "after_retrying" => vec!["after_started", point],
+        // The second time: of an attempt that follows one with an upload.
+        "before_clean_up" | "after_clean_up" => vec!["after_uploading", point],
+        point => vec![point],
+    };
+    POINTS.iter().copied().map(deaths).collect()
+}
+
+/// What matters of an upload to S3.
+fn every_step_of_an_upload() -> Vec<Deaths> {
+    vec![
+        vec!["after_create_upload"],
+        vec!["after_uploading", "before_clean_up"],
+        vec!["between_parts:2", "between_parts:1"],
+        vec!["before_complete_upload"],
+        vec!["after_complete_upload", "after_clean_up", "before_uploaded"],
+        vec!["after_uploaded"],
+        vec!["after_completed"],
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_at_any_step_leaves_one_end_one_file_and_nothing_else() {
+    let mut lanes = Vec::new();
+    for lane in 0..LANES {
+        let lives: Vec<_> = every_point().into_iter().skip(lane).step_by(LANES).collect();
+        lanes.push(tokio::spawn(async move {
+            let options = Options { without_worker: true, lease: Some(LEASE), ..Default::default() };
+            let stack = Stack::start_with(options).await;
+            for deaths in lives {
+                let id = live_and_die(&stack, &deaths).await;
+                let stored = files_under(&stack.folder.path().join("files/jobs").join(&id));
+                check_file(&stack, &id, &stored, &deaths).await;
+            }
+            let strays = files_under(&stack.folder.path().join("files"))
+                .into_iter()
+                .filter(|path| path.to_string_lossy().contains('#'));
+            assert_eq!(strays.count(), 0, "uploads are left half done");
+            stack.verify();
+        }));
+    }
+    for lane in lanes {
+        lane.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_at_any_step_of_an_upload_leaves_no_upload_in_the_bucket() {
+    let s3 = S3Server::start().expect("an S3 server");
+    let stack = Stack::start_with(Options { without_worker: true, lease: Some(LEASE), ..s3::options(&s3) }).await;
+    for deaths in every_step_of_an_upload() {
+        let id = live_and_die(&stack, &deaths).await;
+        let stored = files_under(&s3.root().join(BUCKET).join("jobs").join(&id));
+        check_file(&stack, &id, &stored, &deaths).await;
+        let (uploads, parts) = uploads_in(s3.root());
+        assert!(parts.is_empty(), "{deaths:?}: parts are left: {parts:?}");
+        // Killed between the store's answer and the log's: nobody knows of the upload, which has no bytes.
+        let unknown = usize::from(deaths == ["after_create_upload"]);
+        assert_eq!(uploads.len(), unknown, "{deaths:?}: uploads are left: {uploads:?}");
+        for upload in uploads {
+            std::fs::remove_file(upload).unwrap();
+        }
+    }
+    stack.verify();
+}
+
+/// The files by which the S3 server knows of uploads, and those of their parts.
+fn uploads_in(root: &Path) -> (Vec<std::path::PathBuf>, Vec<std::path::PathBuf>) {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let files = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let files: Vec<_> = files.collect();
+    let of = |begin: &str| files.iter().filter(|path| name(path).starts_with(begin)).cloned().collect();
+    (of(".upload-"), of(".upload_id-"))
+}
+
+/// One job through the deaths of its workers to its end; returns when the queue is empty and the last worker has stopped.
+async fn live_and_die(stack: &Stack, deaths: &Deaths) -> String {
+    let fails = deaths.iter().any(|point| point.ends_with("_failed"));
+    let id = stack.submit(if fails { "/missing.mp4" } else { "/video.mp4?rate=40000000" }).await;
+    for point in deaths {
+        let (mut worker, _) = stack.spawn_worker("work", &[("MILLRACE_FAILPOINT", point)]);
+        let status =
+            worker.wait(JOB_MAX).await.unwrap_or_else(|error| panic!("{deaths:?}: never at {point}: {error:#}"));
+        assert_eq!(status.signal(), Some(9), "{deaths:?}: {point}: {}", worker.log_tail());
+    }
+    let (mut worker, admin) = stack.spawn_worker("work", &[]);
+    worker.wait_ready(&admin, JOB_MAX).await.expect("a worker");
+    let deadline = Instant::now() + JOB_MAX;
+    while stack.queued().await != (0, 0) || !ended(&status(stack, &id).await) {
+        assert!(Instant::now() < deadline, "{deaths:?}: no end: {}\n{}", status(stack, &id).await, worker.log_tail());
+        sleep(Duration::from_millis(50)).await;
+    }
+    stop(&mut worker).await;
+    assert_eq!(files_under(&stack.folder.path().join("work")), Vec::<std::path::PathBuf>::new(), "{deaths:?}");
+    assert_eq!(stack.tools_in("work"), 0, "{deaths:?}: processes are left");
+    id
+}
+
+pub async fn status(stack: &Stack, id: &str) -> Value {
+    stack.api.get(&format!("/api/status/{id}")).await.json()
+}
+
+fn ended(status: &Value) -> bool {
+    matches!(status["status"].as_str(), Some("completed" | "failed"))
+}
+
+async fn stop(worker: &mut Service) {
+    let status = worker.terminate(Duration::from_secs(30)).await.expect("it stops");
+    assert!(status.success(), "{status}");
+}
+
+/// One end in the log, and the one file that it tells of, if any.
+pub async fn check_file(stack: &Stack, id: &str, stored: &[std::path::PathBuf], deaths: &Deaths) {
+    let history = stack.api.get(&format!("/api/download/{id}/events")).await.text();
+    let events: Vec<Value> = history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ends =
+        events.iter().filter(|event| matches!(event["type"].as_str(), Some("completed" | "failed" | "canceled")));
+    assert_eq!(ends.count(), 1, "{deaths:?}: {history}");
+    let status = status(stack, id).await;
+    let started = events.iter().filter(|event| event["type"] == "started").count();
+    assert_eq!(status["attempt"], started, "{deaths:?}: each worker claims the next attempt: {history}");
+    if status["status"] == "failed" {
+        assert!(stored.is_empty(), "{deaths:?}: {stored:?}");
+        return;
+    }
+    let [file] = stored else { panic!("{deaths:?}: {stored:?}") };
+    let key = events.iter().rfind(|event| event["type"] == "uploaded").unwrap()["key"].as_str().unwrap();
+    assert!(file.ends_with(key), "{deaths:?}: {} is stored, the log tells of {key}", file.display());
+    assert_eq!(hex(&Sha256::digest(std::fs::read(file).unwrap())), stack.media.video_sha256(), "{deaths:?}");
+}

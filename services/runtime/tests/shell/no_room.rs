@@ -1,0 +1,37 @@
+//! A server whose disk is full.
+
+use std::time::Duration;
+
+use async_nats::{HeaderMap, jetstream};
+use millrace_domain::subjects::STREAM;
+use millrace_harness::nats::{NatsOptions, NatsServer};
+use millrace_runtime::{
+    provision,
+    publish::{PublishError, publish},
+};
+
+#[tokio::test]
+async fn a_message_that_finds_no_room_counts_as_unavailable_and_is_taken_when_there_is_room_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("nats.conf");
+    std::fs::write(&config, "jetstream { max_file_store: 2MB, store_dir: $STORE_DIR }\n").unwrap();
+    let server = NatsServer::start(NatsOptions { config: Some(config), ..Default::default() }).await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let context = jetstream::new(client.clone());
+    provision::apply(&context, None).await.unwrap();
+    let send = async || {
+        let payload = vec![b'x'; 60_000].into();
+        publish(&client, "jobs.events.a", HeaderMap::new(), payload, Duration::from_secs(5)).await
+    };
+    let mut stored = 0;
+    let error = loop {
+        match send().await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 100, "the server takes more than it has room for");
+    };
+    assert!(matches!(&error, PublishError::Unavailable(why) if why.contains("no room")), "after {stored}: {error:?}");
+    context.get_stream(STREAM).await.unwrap().purge().await.unwrap();
+    send().await.expect("there is room again");
+}

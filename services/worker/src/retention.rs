@@ -1,0 +1,95 @@
+//! Jobs that ended long ago leave: the file, the state and the events, together.
+//!
+//! Every worker looks now and then; several at once are harmless, since each step may be done again. The submission is
+//! what leaves last, so a job whose worker died in between is found again.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use async_nats::jetstream;
+use jiff::{SignedDuration, Timestamp};
+use millrace_domain::{
+    EventBody, JobId, JobState,
+    limits::{RETENTION_INTERVAL_MAX, RETENTION_INTERVAL_MIN},
+    subjects::{self, PROJECTOR_CONSUMER, STATE_BUCKET, STREAM},
+};
+use millrace_runtime::now;
+
+use crate::Worker;
+
+/// Removes what has expired until the shutdown.
+pub async fn run(worker: Arc<Worker>, context: jetstream::Context, retention: Duration) -> anyhow::Result<()> {
+    let interval = (retention / 10).clamp(RETENTION_INTERVAL_MIN, RETENTION_INTERVAL_MAX);
+    loop {
+        let pause = interval.mul_f64(rand::random_range(0.5..1.5));
+        if worker.shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Ok(());
+        }
+        let swept = worker.shutdown.run_until_cancelled(sweep(&worker, &context, retention)).await;
+        match swept {
+            Some(Ok(0)) | None => {}
+            Some(Ok(expired)) => tracing::info!(jobs = expired, "expired jobs were removed"),
+            Some(Err(error)) => {
+                tracing::warn!(error = format!("{error:#}"), "expired jobs could not be removed; it is tried again");
+            }
+        }
+    }
+}
+
+/// Goes through the oldest submissions and removes the jobs that have ended before the retention; how many.
+async fn sweep(worker: &Worker, context: &jetstream::Context, retention: Duration) -> anyhow::Result<u64> {
+    let retention = SignedDuration::try_from(retention)?;
+    let before = now().checked_sub(retention).context("the retention is too long")?;
+    // What the projector has not seen it would write again.
+    let log = context.get_stream_no_info(STREAM).await?;
+    let projected = log.consumer_info(PROJECTOR_CONSUMER).await?.ack_floor.stream_sequence;
+    let (mut after, mut expired) = (0, 0);
+    loop {
+        let (page, more) = worker.jobs.log.submissions(after).await?;
+        let Some(last) = page.last() else { return Ok(expired) };
+        after = last.seq;
+        let mut ids: Vec<JobId> = Vec::new();
+        let mut young = false;
+        for stored in &page {
+            let Some(entry) = worker.jobs.log.entry(stored) else { continue };
+            // What was submitted later cannot have ended before.
+            young |= entry.event.as_ref().is_some_and(|event| event.at > before);
+            if !young && matches!(entry.event, Some(event) if matches!(event.body, EventBody::Submitted(_))) {
+                ids.extend(subjects::parse(&stored.subject).map(|(_, id)| id));
+            }
+        }
+        let is_old = |state: &JobState| has_expired(state, before) && state.seq <= projected;
+        let states = worker.jobs.snapshots.load(&ids).await?;
+        for (id, _) in states.into_iter().filter(|(_, state)| is_old(state)) {
+            // A replica may be behind; only the leader's word counts.
+            if let Some(state) = worker.jobs.snapshots.get_from_leader(&id).await?.filter(is_old) {
+                expire(worker, context, &state).await.with_context(|| format!("job {id}"))?;
+                expired += 1;
+            }
+        }
+        if young || !more {
+            return Ok(expired);
+        }
+    }
+}
+
+fn has_expired(state: &JobState, before: Timestamp) -> bool {
+    state.is_end() && state.updated_at < before
+}
+
+/// Each step may be repeated, and the last one makes the job unknown.
+async fn expire(worker: &Worker, context: &jetstream::Context, state: &JobState) -> anyhow::Result<()> {
+    let id = &state.job_id;
+    if let Some((key, upload)) =
+        state.upload.as_ref().and_then(|upload| Some((&upload.key, upload.upload_id.as_ref()?)))
+    {
+        worker.blobs.abort(key, upload).await?;
+    }
+    worker.blobs.remove(id, |_| true).await?;
+    let bucket = context.get_stream_no_info(format!("KV_{STATE_BUCKET}")).await?;
+    bucket.purge().filter(subjects::state_subject(id)).await.context("the state could not be removed")?;
+    let log = context.get_stream_no_info(STREAM).await?;
+    log.purge().filter(subjects::job_filter(id)).await.context("the events could not be removed")?;
+    tracing::debug!(job = %id, "an expired job was removed");
+    Ok(())
+}

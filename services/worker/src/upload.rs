@@ -1,0 +1,52 @@
+//! From a downloaded file to a stored one.
+
+use millrace_domain::{EventBody, JobState, event::StoredFile, files};
+use millrace_runtime::{blobs::Labels, failpoints};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Worker, cleaning, journal::Journal, media::Media};
+
+/// Stores the file of the attempt that `state` has begun, and reports it.
+///
+/// The order keeps every upload known to somebody who can abort it: what earlier attempts have begun is aborted, the
+/// upload begins, the log tells of it, and only then are bytes sent.
+///
+/// # Errors
+/// When the store does not take it, or the attempt was stopped. What was begun is aborted.
+pub async fn store(
+    worker: &Worker,
+    state: &JobState,
+    media: &Media,
+    journal: &Journal,
+    cancel: &CancellationToken,
+) -> anyhow::Result<()> {
+    let storage_provider = worker.blobs.provider();
+    if state.attempt > 1 {
+        cleaning::clean_up(&worker.blobs, state).await?;
+    }
+    let file_name = files::file_name(media.info.title.as_deref(), &media.extension);
+    let key = files::key(&state.job_id, state.attempt, &file_name);
+    let labels = Labels {
+        content_type: media.content_type.clone(),
+        content_disposition: files::content_disposition(&file_name),
+    };
+    failpoints::reach("before_create_upload");
+    let upload = worker.blobs.begin(&key, &labels).await?;
+    failpoints::reach("after_create_upload");
+    let upload_id = upload.id().map(str::to_owned);
+    let begun = EventBody::Uploading { storage_provider, key: Some(key.clone()), upload_id };
+    if cancel.run_until_cancelled(journal.change_and_wait(begun)).await != Some(true) {
+        upload.abort().await?;
+        anyhow::bail!("the attempt was stopped");
+    }
+    let receipt = upload.send(&media.path, cancel).await?;
+    worker.metrics.bytes_stored.inc_by(receipt.size);
+    journal.change(EventBody::Uploaded(StoredFile {
+        key,
+        file_size: receipt.size,
+        sha256: receipt.sha256,
+        content_type: media.content_type.clone(),
+        file_name,
+    }));
+    Ok(())
+}
