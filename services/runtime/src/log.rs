@@ -198,6 +198,23 @@ impl Log {
         Ok(page)
     }
 
+    /// The sequence of the last message that the log has had; it may have been purged since.
+    ///
+    /// # Errors
+    /// When the leader does not answer in time.
+    pub async fn end(&self) -> Result<u64, ReadError> {
+        let info = self.stream.get_info().await.map_err(|error| ReadError(error.to_string()))?;
+        Ok(info.state.last_sequence)
+    }
+
+    /// Whether the leader knows that there is nothing after sequence `after`, and that the log once had `end`.
+    ///
+    /// # Errors
+    /// When the leader does not answer in time.
+    pub async fn ends(&self, after: u64, end: u64) -> Result<bool, ReadError> {
+        Ok(self.end().await? >= end && self.leader_next(subjects::ALL, after + 1).await?.is_none())
+    }
+
     /// All of a job's history after sequence `after`. See [`Log::page`].
     ///
     /// # Errors
