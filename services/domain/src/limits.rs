@@ -78,6 +78,10 @@ pub const HISTORY_BATCH_MAX: usize = 256;
 pub const NATS_REQUEST_MAX: Duration = Duration::from_secs(5);
 /// For how long an append whose outcome is unknown is repeated. Longer than a leader election (6 to 8 s).
 pub const APPEND_RETRY_MAX: Duration = Duration::from_secs(20);
+/// Pause before an append is first repeated; it doubles.
+pub const APPEND_PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// Longest pause before an append is repeated.
+pub const APPEND_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often a command is decided anew after somebody else's event came first.
 pub const DECIDE_ATTEMPTS_MAX: u32 = 8;
 
