@@ -2,7 +2,10 @@
 //!
 //! Pure, like [`crate::append`]: the shell appends and reads.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    hash::{Hash, Hasher},
+};
 
 use jiff::Timestamp;
 
@@ -30,6 +33,13 @@ pub struct Execution {
     decisions: u32,
 }
 
+/// Without the command, which may hold a number that cannot be hashed: equal ones still have equal hashes.
+impl Hash for Execution {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (&self.id, &self.state, self.is_newest, self.seen, &self.bodies, self.decisions).hash(hasher);
+    }
+}
+
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Todo {
@@ -44,7 +54,7 @@ pub enum Todo {
     /// Ask the leader for the job's state, for [`Execution::read`].
     Read,
     /// It is over: the state after the command, or why it does not apply.
-    End(Result<JobState, Refusal>),
+    End(Result<Box<JobState>, Refusal>),
     /// Others were first, again and again, or what is read stays behind; the same command may be given again.
     GiveUp,
 }
@@ -111,7 +121,7 @@ impl Execution {
         let expected = self.state.as_ref().map_or(0, |state| state.events_seq);
         match (self.bodies.pop_front(), &self.state) {
             (Some(body), _) => Todo::Append { expected, body },
-            (None, Some(state)) => Todo::End(Ok(state.clone())),
+            (None, Some(state)) => Todo::End(Ok(Box::new(state.clone()))),
             (None, None) => Todo::End(Err(Refusal::Unknown)),
         }
     }

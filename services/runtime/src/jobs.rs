@@ -79,7 +79,7 @@ impl Jobs {
                     }
                 }
                 Todo::Read => execution.read(self.snapshots.get_from_leader(id).await?, now()),
-                Todo::End(result) => return Ok(result?),
+                Todo::End(result) => return Ok(*result?),
                 Todo::GiveUp => {
                     return Err(ExecuteError::Unavailable(format!(
                         "others were first, or the log's leader behind, {DECIDE_ATTEMPTS_MAX} times in a row"

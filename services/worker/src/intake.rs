@@ -115,8 +115,9 @@ async fn hold(delivery: &Delivery, lease: Duration, over: &CancellationToken) {
 /// A first delivery needs no read: the submission itself is the state, and if it is not any more the append tells.
 async fn claim(worker: &Worker, delivery: &Delivery) -> Result<JobState, ExecuteError> {
     let id = &delivery.id;
-    let known =
-        if delivery.delivered == 1 { fold(None, id, &delivery.entry) } else { worker.jobs.snapshots.get(id).await? };
+    let read = if delivery.delivered == 1 { None } else { worker.jobs.snapshots.get(id).await? };
+    // Whoever still catches up may know nothing of the job: that it was submitted is known here.
+    let known = read.or_else(|| fold(None, id, &delivery.entry));
     let command = Command::Claim { worker: worker.name.clone() };
     worker.jobs.execute(id, known, &command, Patience::Bounded).await
 }
