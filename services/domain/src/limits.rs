@@ -122,8 +122,9 @@ pub const PROJECTOR_WINDOW_MESSAGES_MAX: usize = 1024;
 pub const PROJECTOR_WINDOW: Duration = Duration::from_millis(5);
 /// States that the projector keeps in memory between windows.
 pub const PROJECTOR_CACHE_JOBS_MAX: usize = 20_000;
-/// How long the projector waits for the quarantine to take the messages of a window that cannot be read.
-pub const QUARANTINE_WAIT_MAX: Duration = Duration::from_secs(3);
+/// How long the projector waits for the quarantine to take the messages of a window that cannot be read. Well below
+/// the consumer's `ack_wait`, or the window is delivered again.
+pub const QUARANTINE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The same while the quarantine has not taken the ones before: the log must not wait for it again and again.
 pub const QUARANTINE_WAIT_AWAY_MAX: Duration = Duration::from_millis(200);
 /// State writes under way at once.

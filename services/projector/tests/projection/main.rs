@@ -2,6 +2,7 @@
 
 mod damage;
 mod deaths;
+mod failover;
 mod quarantine;
 mod revisions;
 mod support;
