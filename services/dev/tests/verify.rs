@@ -92,10 +92,28 @@ async fn a_state_that_is_not_the_fold_is_found() {
     world.tamper(subjects::subject(Kind::Events, &altered), "not an event").await;
     // The projector writes the altered state anew, on the altered one: its fold goes on from what it finds.
     let report = world.verify().await;
-    let counts = [report.undecodable, report.equal, report.different, report.missing, report.stray];
-    assert_eq!(counts, [1, 0, 2, 1, 1], "{:#?}", report.shown);
+    let counts = [report.undecodable, report.quarantined, report.equal, report.different, report.missing, report.stray];
+    assert_eq!(counts, [1, 1, 0, 2, 1, 1], "{:#?}", report.shown);
     assert!(!report.is_clean());
     assert!(report.shown.iter().any(|line| line.contains("attempt is 7, but 1 by the log")), "{:#?}", report.shown);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_decoded_is_mentioned_and_wrong_only_where_the_quarantine_has_it_not() {
+    let world = World::new().await;
+    let id = world.job("job").await;
+    world.tamper(subjects::subject(Kind::Events, &id), "not an event").await;
+    world.tamper("jobs.audit.job".to_owned(), "of another kind").await;
+    let _projector = world.projector();
+    let report = world.verify().await;
+    assert_eq!([report.undecodable, report.quarantined, report.equal], [2, 2, 1], "{:#?}", report.shown);
+    assert!(report.is_clean() && report.shown.len() == 2, "{:#?}", report.shown);
+
+    let context = jetstream::new(world.client.clone());
+    context.get_stream(subjects::QUARANTINE_STREAM).await.unwrap().purge().await.unwrap();
+    let report = world.verify().await;
+    assert_eq!([report.undecodable, report.quarantined], [2, 0]);
+    assert!(!report.is_clean());
 }
 
 #[tokio::test(flavor = "multi_thread")]

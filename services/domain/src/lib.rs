@@ -4,8 +4,10 @@
 //! The modules stand in the order in which a job meets them: an id, the subject it is written to, the
 //! events, the decision that makes an event, the fold that turns events into state, the wire message.
 
+pub mod append;
 pub mod decide;
 pub mod event;
+pub mod execution;
 pub mod failure;
 pub mod files;
 pub mod fold;

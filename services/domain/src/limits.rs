@@ -78,6 +78,10 @@ pub const HISTORY_BATCH_MAX: usize = 256;
 pub const NATS_REQUEST_MAX: Duration = Duration::from_secs(5);
 /// For how long an append whose outcome is unknown is repeated. Longer than a leader election (6 to 8 s).
 pub const APPEND_RETRY_MAX: Duration = Duration::from_secs(20);
+/// Pause before an append is first repeated; it doubles.
+pub const APPEND_PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// Longest pause before an append is repeated.
+pub const APPEND_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often a command is decided anew after somebody else's event came first.
 pub const DECIDE_ATTEMPTS_MAX: u32 = 8;
 
@@ -134,6 +138,11 @@ pub const PROJECTOR_WINDOW_MESSAGES_MAX: usize = 1024;
 pub const PROJECTOR_WINDOW: Duration = Duration::from_millis(5);
 /// States that the projector keeps in memory between windows.
 pub const PROJECTOR_CACHE_JOBS_MAX: usize = 20_000;
+/// How long the projector waits for the quarantine to take the messages of a window that cannot be read. Well below
+/// the consumer's `ack_wait`, or the window is delivered again.
+pub const QUARANTINE_WAIT_MAX: Duration = Duration::from_secs(1);
+/// The same while the quarantine has not taken the ones before: the log must not wait for it again and again.
+pub const QUARANTINE_WAIT_AWAY_MAX: Duration = Duration::from_millis(200);
 /// State writes under way at once.
 pub const PROJECTOR_WRITES_IN_FLIGHT_MAX: usize = 256;
 

@@ -7,6 +7,7 @@
 //! | `live.<shard>.<submitted\|events>.<id>` | the same messages, republished at most once | nats-server | edges |
 //! | KV `JOB_STATE`, key `<id>` | [`crate::JobState`] as JSON | projector | edges, operators |
 //! | KV `JOB_KEYS`, key hash of an `Idempotency-Key` | the job that the key stands for | edge | edge |
+//! | `quarantine.<submitted\|events>.<id>.<seq>` | a message of the log that cannot be read, byte for byte, with headers | projector | operators |
 
 use crate::ids::JobId;
 
@@ -22,6 +23,16 @@ pub const LIVE_ALL: &str = "live.*.*.*";
 pub const STATE_BUCKET: &str = "JOB_STATE";
 /// The bucket of idempotency keys.
 pub const KEY_BUCKET: &str = "JOB_KEYS";
+/// The stream of messages of the log that cannot be read.
+pub const QUARANTINE_STREAM: &str = "JOBS_QUARANTINE";
+/// Every subject of the quarantine.
+pub const QUARANTINE_ALL: &str = "quarantine.*.*.*";
+/// Header in the quarantine: why the message cannot be read, as a sentence for people.
+pub const QUARANTINE_REASON: &str = "Millrace-Reason";
+/// Header in the quarantine: the message's subject in the log.
+pub const QUARANTINE_SUBJECT: &str = "Millrace-Subject";
+/// Header in the quarantine: the message's sequence in the log.
+pub const QUARANTINE_SEQUENCE: &str = "Millrace-Sequence";
 /// The workers' durable consumer.
 pub const WORKERS_CONSUMER: &str = "workers";
 /// The projector's durable consumer.
@@ -80,6 +91,12 @@ pub fn job_filter(id: &JobId) -> String {
 #[must_use]
 pub fn state_subject(id: &JobId) -> String {
     format!("$KV.{STATE_BUCKET}.{id}")
+}
+
+/// Where the message at `seq` on `subject` of the log is in the quarantine: one subject for each message.
+#[must_use]
+pub fn quarantine_subject(subject: &str, seq: u64) -> String {
+    format!("quarantine.{}.{seq}", subject.strip_prefix("jobs.").unwrap_or(subject))
 }
 
 /// Reads a subject of the log; `None` for anything that is not `jobs.<kind>.<id>`.

@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 use tokio::time::sleep;
 
 use millrace_domain::{
-    Entry, JobId, fold_all,
+    Entry, EventBody, JobId, fold_all,
     limits::{PROJECTOR_CACHE_JOBS_MAX, PROJECTOR_WRITES_IN_FLIGHT_MAX},
     subjects::Kind,
 };
@@ -109,7 +109,7 @@ impl Apply {
         let before = state.as_ref().map(|state| state.seq);
         let state = match (&state, entries.first()) {
             // The state was deleted or garbled under us: the log has the whole history.
-            (None, Some(first)) if first.kind == Kind::Events => match self.history(&id, &entries).await {
+            (None, Some(first)) if !is_submission(first) => match self.history(&id, &entries).await {
                 Ok(history) => fold_all(None, &id, &history),
                 Err(ReadError(error)) => return (id, Err(Problem::Other(error))),
             },
@@ -139,6 +139,12 @@ impl Apply {
         let newest = |entries: &[Entry]| entries.iter().map(|entry| entry.seq).max();
         if newest(&history) < newest(delivered) { self.log.history_of_leader(id, 0).await } else { Ok(history) }
     }
+}
+
+/// Whether a job can begin with it.
+fn is_submission(entry: &Entry) -> bool {
+    let body = entry.event.as_ref().map(|event| &event.body);
+    entry.kind == Kind::Submitted && matches!(body, Some(EventBody::Submitted(_)))
 }
 
 enum Problem {

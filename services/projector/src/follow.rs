@@ -3,7 +3,8 @@
 //! Killed at any point, nothing is left out. The server hands a message that it gave to a projector that is gone to
 //! nobody else before `ack_wait` is over, goes on after it, and takes the next acknowledgement for all messages before.
 //! So every window must follow on what was applied; where it does not, what lies between is read from the log itself.
-//! Applying an entry twice changes nothing.
+//! Sequences alone do not tell, since jobs that are over are purged from the log: the consumer counts its deliveries,
+//! and what was handed to somebody else is missing in that count. Applying an entry twice changes nothing.
 
 use std::time::Duration;
 
@@ -14,40 +15,68 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use millrace_domain::{
-    Entry, JobId,
     limits::{PROJECTOR_WINDOW, PROJECTOR_WINDOW_MESSAGES_MAX},
-    subjects::{self, PROJECTOR_CONSUMER, PROJECTOR_GROUP, STREAM},
+    subjects::{PROJECTOR_CONSUMER, PROJECTOR_GROUP, STREAM},
 };
-use millrace_runtime::{admin::Check, direct::ReadError, log::Log};
+use millrace_runtime::{admin::Check, log::Log};
 
-use crate::{apply::Apply, metrics::Metrics};
+use crate::{
+    metrics::Metrics,
+    projection::{Batch, Projection},
+};
 
 /// Must stay well below the consumer's `priority_timeout`, or the pin is lost between two pulls.
 const PULL_EXPIRES: Duration = Duration::from_millis(500);
 
-/// How often a replica that is behind is asked again.
-const CATCH_UP_TRIES_MAX: u32 = 20;
-const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
-
 /// The loop and what it needs.
 pub struct Follower {
     pub context: jetstream::Context,
-    pub log: Log,
-    pub apply: Apply,
+    pub projection: Projection,
     pub metrics: Metrics,
     pub check: Check,
     /// Up to here this process knows everything to be in the bucket; 0 at its start.
     pub applied: u64,
 }
 
-/// Entries that are applied together.
+/// Messages that are applied together.
 struct Window {
-    entries: Vec<(JobId, Entry)>,
+    batch: Batch,
     /// Something lies between that somebody else was given.
     has_gap: bool,
     /// The newest of its messages, and its sequence.
     newest: jetstream::Message,
     end: u64,
+    /// The consumer's count at the last message that came.
+    delivery: u64,
+}
+
+impl Window {
+    /// A window that begins with `first`, after everything up to `applied` and the consumer's delivery `delivery`.
+    fn new(log: &Log, first: jetstream::Message, applied: u64, delivery: Option<u64>) -> anyhow::Result<Self> {
+        let (seq, this) = numbers(&first)?;
+        let follows = seq <= applied + 1 || delivery.is_some_and(|last| this == last + 1);
+        let mut batch = Batch::default();
+        batch.push(log, &first.subject, seq, &first.payload);
+        Ok(Self { batch, has_gap: !follows, newest: first, end: seq.max(applied), delivery: this })
+    }
+
+    fn push(&mut self, log: &Log, message: jetstream::Message) -> anyhow::Result<()> {
+        let (seq, delivery) = numbers(&message)?;
+        self.batch.push(log, &message.subject, seq, &message.payload);
+        self.has_gap |= seq > self.end + 1 && delivery != self.delivery + 1;
+        self.delivery = delivery;
+        // A message that came before comes again: its lease was over.
+        if seq > self.end {
+            (self.newest, self.end) = (message, seq);
+        }
+        Ok(())
+    }
+}
+
+/// A message's sequence in the log, and the consumer's count of deliveries.
+fn numbers(message: &jetstream::Message) -> anyhow::Result<(u64, u64)> {
+    let info = message.info().map_err(|error| anyhow::anyhow!(error))?;
+    Ok((info.stream_sequence, info.consumer_sequence))
 }
 
 impl Follower {
@@ -86,13 +115,16 @@ impl Follower {
             .await
             .context("cannot pull from the log")?;
         self.check.pass();
-        while let Some(window) = self.next_window(&mut messages).await? {
+        // Unknown at first: what was given out before is not known to be applied.
+        let mut delivery = None;
+        while let Some(window) = self.next_window(&mut messages, delivery).await? {
             if window.has_gap {
                 self.catch_up(&mut consumer, window.end).await?;
             } else {
-                self.apply.window(&window.entries).await;
+                self.projection.apply(&window.batch).await;
             }
             self.applied = window.end;
+            delivery = Some(window.delivery);
             let pending = window.newest.info().map_err(|error| anyhow::anyhow!(error))?.pending;
             // With AckPolicy::All it stands for the whole window. A lost one repeats the window.
             window.newest.ack().await.map_err(|error| anyhow::anyhow!(error)).context("cannot acknowledge")?;
@@ -103,33 +135,22 @@ impl Follower {
         Ok(())
     }
 
-    /// Waits for an entry, then takes what comes within the window's time.
+    /// Waits for a message, then takes what comes within the window's time.
     async fn next_window<E>(
         &self,
         messages: &mut (impl Stream<Item = Result<jetstream::Message, E>> + Unpin),
+        delivery: Option<u64>,
     ) -> anyhow::Result<Option<Window>>
     where
         E: std::error::Error + Send + Sync + 'static,
     {
         let Some(first) = messages.next().await.transpose()? else { return Ok(None) };
         let deadline = Instant::now() + PROJECTOR_WINDOW;
-        let end = sequence(&first)?;
-        let mut window = Window {
-            entries: self.entry(&first, end).into_iter().collect(),
-            has_gap: end > self.applied + 1,
-            newest: first,
-            end: end.max(self.applied),
-        };
-        while window.entries.len() < PROJECTOR_WINDOW_MESSAGES_MAX {
+        let mut window = Window::new(&self.projection.log, first, self.applied, delivery)?;
+        while window.batch.len() < PROJECTOR_WINDOW_MESSAGES_MAX {
             let Ok(next) = timeout_at(deadline, messages.next()).await else { break };
             let Some(message) = next.transpose()? else { break };
-            let seq = sequence(&message)?;
-            window.entries.extend(self.entry(&message, seq));
-            window.has_gap |= seq > window.end + 1;
-            // A message that came before comes again: its lease was over.
-            if seq > window.end {
-                (window.newest, window.end) = (message, seq);
-            }
+            window.push(&self.projection.log, message)?;
         }
         Ok(Some(window))
     }
@@ -142,39 +163,9 @@ impl Follower {
             self.metrics.gaps.inc();
             tracing::info!(after, end, "entries that another projector was given are read from the log");
         }
-        let mut tries = 0;
         while after < end {
-            let page = self.log.page_of_all(after).await.unwrap_or_else(|ReadError(error)| {
-                tracing::warn!(error, "the log cannot be read; trying again");
-                Vec::new()
-            });
-            let Some(last) = page.last().map(|stored| stored.seq) else {
-                tries += 1;
-                anyhow::ensure!(tries < CATCH_UP_TRIES_MAX, "the log ends at {after} where {end} was delivered");
-                sleep(CATCH_UP_PAUSE).await;
-                continue;
-            };
-            let entries = page.iter().filter_map(|stored| {
-                let (_, id) = subjects::parse(&stored.subject)?;
-                Some((id, self.log.entry(stored)?))
-            });
-            self.apply.window(&entries.collect::<Vec<_>>()).await;
-            after = last;
-            tries = 0;
+            after = self.projection.apply_from_log(after, end, PROJECTOR_WINDOW_MESSAGES_MAX).await?;
         }
         Ok(())
     }
-
-    fn entry(&self, message: &jetstream::Message, seq: u64) -> Option<(JobId, Entry)> {
-        let Some((kind, id)) = subjects::parse(&message.subject) else {
-            tracing::error!(subject = %message.subject, seq, "a message of the log is on no job's subject; it is passed over");
-            return None;
-        };
-        let entry = self.log.decode(&id, seq, kind, &message.payload);
-        Some((id, entry))
-    }
-}
-
-fn sequence(message: &jetstream::Message) -> anyhow::Result<u64> {
-    Ok(message.info().map_err(|error| anyhow::anyhow!(error))?.stream_sequence)
 }

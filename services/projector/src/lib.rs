@@ -6,6 +6,8 @@
 mod apply;
 mod follow;
 mod metrics;
+mod projection;
+mod quarantine;
 
 use std::time::Duration;
 
@@ -44,8 +46,11 @@ pub async fn start(_: Config, shell: Shell) -> anyhow::Result<()> {
     let check = shell.health.check("projection");
     let follower = follow::Follower {
         context,
-        log: log.clone(),
-        apply: apply::Apply::new(log, snapshots, metrics.clone(), check.clone()),
+        projection: projection::Projection {
+            log: log.clone(),
+            apply: apply::Apply::new(log, snapshots, metrics.clone(), check.clone()),
+            quarantine: quarantine::Quarantine::new(shell.nats.client.clone(), metrics.clone()),
+        },
         metrics,
         check,
         applied: 0,

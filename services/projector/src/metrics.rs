@@ -13,6 +13,10 @@ pub struct Metrics {
     pub conflicts: IntCounter,
     /// Times that entries which another projector was given were read from the log.
     pub gaps: IntCounter,
+    /// Messages that could not be read and are in the quarantine.
+    pub quarantined: IntCounter,
+    /// Messages that could not be read and that the quarantine did not take; they are in the log only.
+    pub unquarantined: IntCounter,
     /// Entries of the log that wait to be applied.
     pub lag: IntGauge,
     /// Sequence of the last entry applied.
@@ -33,6 +37,14 @@ impl Metrics {
                 "millrace_projector_gaps_total",
                 "Times that entries which another projector was given were read from the log",
             )?,
+            quarantined: IntCounter::new(
+                "millrace_projector_quarantined_total",
+                "Messages that could not be read and are in the quarantine",
+            )?,
+            unquarantined: IntCounter::new(
+                "millrace_projector_unquarantined_total",
+                "Messages that could not be read and that the quarantine did not take; they are in the log only",
+            )?,
             lag: IntGauge::new("millrace_projector_lag_entries", "Entries of the log that wait to be applied")?,
             position: IntGauge::new("millrace_projector_position", "Sequence of the last entry applied")?,
         };
@@ -40,6 +52,8 @@ impl Metrics {
         registry.register(Box::new(metrics.written.clone()))?;
         registry.register(Box::new(metrics.conflicts.clone()))?;
         registry.register(Box::new(metrics.gaps.clone()))?;
+        registry.register(Box::new(metrics.quarantined.clone()))?;
+        registry.register(Box::new(metrics.unquarantined.clone()))?;
         registry.register(Box::new(metrics.lag.clone()))?;
         registry.register(Box::new(metrics.position.clone()))?;
         Ok(metrics)

@@ -1,6 +1,10 @@
-//! Carrying out commands: decide, append, fold; and if somebody else was first, read and decide again.
+//! Carrying out commands: [`millrace_domain::execution`] says what to append and when to read; here that is done.
 
-use millrace_domain::{Command, Event, JobId, JobState, Refusal, Stage, decide, fold, limits::DECIDE_ATTEMPTS_MAX};
+use millrace_domain::{
+    Command, Event, JobId, JobState, Refusal,
+    execution::{Execution, Todo},
+    limits::DECIDE_ATTEMPTS_MAX,
+};
 
 use crate::{
     direct::ReadError,
@@ -63,52 +67,42 @@ impl Jobs {
         command: &Command,
         patience: Patience,
     ) -> Result<JobState, ExecuteError> {
-        let mut state = known;
-        let mut newest = false;
-        'deciding: for _ in 0..DECIDE_ATTEMPTS_MAX {
-            let bodies = match decide(state.as_ref(), command.clone(), now()) {
-                Ok(bodies) => bodies,
-                Err(refusal) if newest || is_final(refusal) => return Err(refusal.into()),
-                Err(_) => {
-                    state = self.snapshots.get_from_leader(id).await?;
-                    newest = true;
-                    continue 'deciding;
+        let (mut execution, mut todo) = Execution::begin(id, known, command.clone(), now());
+        loop {
+            todo = match todo {
+                Todo::Append { expected, body } => {
+                    failpoints::before(&body);
+                    let event = Event { at: now(), body };
+                    let append = Append::new(id, expected, &event);
+                    match self.append(&append, patience).await {
+                        Ok(seq) => {
+                            failpoints::after(&event.body);
+                            execution.appended(&append.entry(seq))
+                        }
+                        Err(AppendError::Conflict { seq }) => execution.forestalled(seq),
+                        Err(AppendError::Unavailable(why)) => return Err(ExecuteError::Unavailable(why)),
+                        Err(AppendError::Refused(why)) => return Err(ExecuteError::Rejected(why)),
+                    }
+                }
+                Todo::Read => execution.read(self.snapshots.get_from_leader(id).await?, now()),
+                Todo::End(result) => return Ok(*result?),
+                Todo::GiveUp => {
+                    return Err(ExecuteError::Unavailable(format!(
+                        "others were first, or the log's leader behind, {DECIDE_ATTEMPTS_MAX} times in a row"
+                    )));
                 }
             };
-            for body in bodies {
-                failpoints::before(&body);
-                let expected = state.as_ref().map_or(0, |state| state.last_seq(body.kind()));
-                let event = Event { at: now(), body };
-                let append = Append::new(id, expected, &event);
-                let appended = loop {
-                    match self.log.append(&append).await {
-                        Err(AppendError::Unavailable(why)) if patience == Patience::Endless => {
-                            tracing::warn!(job = %id, why, "the log is not available; a state change waits for it");
-                        }
-                        appended => break appended,
-                    }
-                };
-                match appended {
-                    Ok(seq) => {
-                        state = fold(state, id, &append.entry(seq));
-                        failpoints::after(&event.body);
-                    }
-                    Err(AppendError::Conflict { .. }) => {
-                        state = self.snapshots.get_from_leader(id).await?;
-                        newest = true;
-                        continue 'deciding;
-                    }
-                    Err(AppendError::Unavailable(why)) => return Err(ExecuteError::Unavailable(why)),
-                    Err(AppendError::Refused(why)) => return Err(ExecuteError::Rejected(why)),
-                }
-            }
-            return state.ok_or(ExecuteError::Refused(Refusal::Unknown));
         }
-        Err(ExecuteError::Unavailable(format!("others were first {DECIDE_ATTEMPTS_MAX} times in a row")))
     }
-}
 
-/// Whether every later state refuses too: nothing follows completion, and a job that exists stays.
-const fn is_final(refusal: Refusal) -> bool {
-    matches!(refusal, Refusal::Ended(Stage::Completed) | Refusal::Exists | Refusal::Superseded { .. })
+    async fn append(&self, append: &Append, patience: Patience) -> Result<u64, AppendError> {
+        loop {
+            match self.log.append(append).await {
+                Err(AppendError::Unavailable(why)) if patience == Patience::Endless => {
+                    tracing::warn!(job = %append.id, why, "the log is not available; a state change waits for it");
+                }
+                appended => return appended,
+            }
+        }
+    }
 }

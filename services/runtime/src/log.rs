@@ -1,7 +1,5 @@
 //! The log: append with fence and recovery, read a job's history, ask for last sequences.
 
-use std::time::Duration;
-
 use async_nats::{Client, HeaderMap, jetstream};
 use bytes::Bytes;
 use prometheus::{IntCounter, Registry};
@@ -9,7 +7,8 @@ use tokio::time::{Instant, sleep};
 
 use millrace_domain::{
     Entry, Event, JobId,
-    limits::{APPEND_RETRY_MAX, EVENT_BYTES_MAX, HISTORY_BATCH_MAX, NATS_REQUEST_MAX},
+    append::{Outcome, Recovery, Step, Successor},
+    limits::{EVENT_BYTES_MAX, HISTORY_BATCH_MAX, NATS_REQUEST_MAX},
     subjects::{self, Kind},
 };
 
@@ -17,6 +16,8 @@ use crate::{
     direct::{self, ReadError, Stored},
     publish::{self, PublishError},
 };
+
+pub use millrace_domain::append::AppendError;
 
 /// The stream of all jobs.
 #[derive(Clone)]
@@ -44,23 +45,6 @@ pub struct Append {
     expected: u64,
     message_id: String,
     payload: Bytes,
-}
-
-/// Why an event is not, or not surely, in the log.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// Another writer's event follows the expected sequence: read, fold and decide again, or stop.
-    #[error("another writer was first, at sequence {seq}")]
-    Conflict {
-        /// The sequence of the other event; a state to decide on must have seen it.
-        seq: u64,
-    },
-    /// The outcome is unknown: stored or not. The same [`Append`] may be sent again at any time.
-    #[error("the log is not available: {0}")]
-    Unavailable(String),
-    /// Not stored: too large, no room, no permission.
-    #[error("the log refuses the event: {0}")]
-    Refused(String),
 }
 
 impl Append {
@@ -110,65 +94,64 @@ impl Log {
     /// Appends; returns the event's sequence.
     ///
     /// Safe against a lost reply and a repeat: the message id and the expected sequence let the log hold it at most
-    /// once, and a refusal for a wrong sequence is only believed after reading who really came next.
+    /// once, and a refusal is only believed after reading who really came next: [`millrace_domain::append`] decides, this carries it
+    /// out.
     ///
     /// # Errors
-    /// See [`AppendError`]; `Unavailable` only after [`APPEND_RETRY_MAX`].
+    /// See [`AppendError`]; `Unavailable` only after [`millrace_domain::limits::APPEND_RETRY_MAX`].
     pub async fn append(&self, append: &Append) -> Result<u64, AppendError> {
         if append.payload.len() > EVENT_BYTES_MAX {
             return Err(AppendError::Refused(format!("the event is larger than {EVENT_BYTES_MAX} bytes")));
         }
-        let deadline = Instant::now() + APPEND_RETRY_MAX;
-        let mut pause = Duration::from_millis(20);
+        let began = Instant::now();
+        let (mut recovery, mut step) = Recovery::begin(&append.message_id);
         loop {
-            let unavailable = match self.send(append).await {
-                Ok(seq) => return Ok(self.stored(append, seq)),
-                Err(PublishError::Refused { code, description }) => {
-                    return Err(AppendError::Refused(format!("{description} ({code})")));
+            let outcome = match step {
+                Step::Send => self.send(append).await,
+                Step::AskSuccessor => self.successor(append).await,
+                Step::Pause(pause) => {
+                    self.metrics.repeated.inc();
+                    tracing::debug!(job = %append.id, "an append is repeated");
+                    sleep(pause).await;
+                    Outcome::Paused
                 }
-                Err(PublishError::WrongLastSequence) => match self.successor(append).await {
-                    Ok(Some(next)) if next.message_id.as_deref() == Some(&append.message_id) => {
-                        return Ok(self.stored(append, next.seq));
+                Step::End(result) => {
+                    match &result {
+                        Ok(seq) => self.stored(append, *seq),
+                        Err(AppendError::Conflict { .. }) => self.metrics.conflicts.inc(),
+                        Err(_) => {}
                     }
-                    Ok(Some(next)) => {
-                        self.metrics.conflicts.inc();
-                        return Err(AppendError::Conflict { seq: next.seq });
-                    }
-                    // What we expected is not there (yet): a new leader may still be catching up.
-                    Ok(None) => "the expected sequence is ahead of the log".to_owned(),
-                    Err(ReadError(why)) => why,
-                },
-                Err(PublishError::Unavailable(why)) => why,
+                    return result;
+                }
             };
-            if Instant::now() + pause > deadline {
-                return Err(AppendError::Unavailable(unavailable));
-            }
-            self.metrics.repeated.inc();
-            tracing::debug!(job = %append.id, why = unavailable, "an append is repeated");
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+            step = recovery.next(outcome, began.elapsed());
         }
     }
 
     /// `cargo dev chaos` reads the line, and holds the log to it.
-    fn stored(&self, append: &Append, seq: u64) -> u64 {
+    fn stored(&self, append: &Append, seq: u64) {
         self.metrics.appended.inc();
         tracing::debug!(job = %append.id, seq, message_id = append.message_id, "an event is in the log");
-        seq
     }
 
-    async fn send(&self, append: &Append) -> Result<u64, PublishError> {
+    async fn send(&self, append: &Append) -> Outcome {
         let mut headers = HeaderMap::new();
         headers.insert(publish::MESSAGE_ID, append.message_id.as_str());
         headers.insert(publish::EXPECTED_LAST_SUBJECT_SEQUENCE, append.expected.to_string().as_str());
-        publish::publish(&self.client, &append.subject, headers, append.payload.clone(), NATS_REQUEST_MAX).await
+        let payload = append.payload.clone();
+        match publish::publish(&self.client, &append.subject, headers, payload, NATS_REQUEST_MAX).await {
+            Ok(seq) => Outcome::Stored(seq),
+            Err(PublishError::WrongLastSequence) => Outcome::WrongLast,
+            Err(PublishError::Unavailable(why)) => Outcome::Unknown(why),
+            Err(PublishError::Refused { code, description }) => Outcome::Refused(format!("{description} ({code})")),
+        }
     }
 
-    /// The message that really follows the expected sequence, asked of the leader.
-    ///
-    /// The first one after it, not the subject's last: ours may be stored and have been followed by others already.
-    async fn successor(&self, append: &Append) -> Result<Option<Stored>, ReadError> {
-        self.leader_next(&append.subject, append.expected + 1).await
+    async fn successor(&self, append: &Append) -> Outcome {
+        match self.leader_next(&append.subject, append.expected + 1).await {
+            Ok(next) => Outcome::Successor(next.map(|Stored { seq, message_id, .. }| Successor { seq, message_id })),
+            Err(ReadError(why)) => Outcome::Unknown(why),
+        }
     }
 
     async fn leader_next(&self, filter: &str, from: u64) -> Result<Option<Stored>, ReadError> {
@@ -208,6 +191,23 @@ impl Log {
     /// When the stream does not answer in time.
     pub async fn submissions(&self, after: u64) -> Result<(Vec<Stored>, bool), ReadError> {
         direct::next(&self.client, subjects::STREAM, subjects::SUBMITTED_ALL, after + 1, HISTORY_BATCH_MAX).await
+    }
+
+    /// The sequence of the last message that the log has had; it may have been purged since.
+    ///
+    /// # Errors
+    /// When the leader does not answer in time.
+    pub async fn end(&self) -> Result<u64, ReadError> {
+        let info = self.stream.get_info().await.map_err(|error| ReadError(error.to_string()))?;
+        Ok(info.state.last_sequence)
+    }
+
+    /// Whether the leader knows that there is nothing after sequence `after`, and that the log once had `end`.
+    ///
+    /// # Errors
+    /// When the leader does not answer in time.
+    pub async fn ends(&self, after: u64, end: u64) -> Result<bool, ReadError> {
+        Ok(self.end().await? >= end && self.leader_next(subjects::ALL, after + 1).await?.is_none())
     }
 
     /// All of a job's history after sequence `after`. See [`Log::page`].

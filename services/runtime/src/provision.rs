@@ -32,6 +32,7 @@ const DEFINITIONS: &[Definition] = &[
     definition!(Stream, "stream-JOBS.json"),
     definition!(Stream, "stream-KV_JOB_STATE.json"),
     definition!(Stream, "stream-KV_JOB_KEYS.json"),
+    definition!(Stream, "stream-JOBS_QUARANTINE.json"),
     definition!(Consumer, "consumer-workers.json"),
     definition!(Consumer, "consumer-projector.json"),
 ];
@@ -296,14 +297,17 @@ mod tests {
     #[test]
     fn every_definition_is_json_with_a_name_that_the_code_uses() {
         use millrace_domain::subjects::{
-            KEY_BUCKET, PROJECTOR_CONSUMER, PROJECTOR_GROUP, STATE_BUCKET, STREAM, WORKERS_CONSUMER,
+            KEY_BUCKET, PROJECTOR_CONSUMER, PROJECTOR_GROUP, QUARANTINE_ALL, QUARANTINE_STREAM, STATE_BUCKET, STREAM,
+            WORKERS_CONSUMER,
         };
         let names: Vec<_> = DEFINITIONS.iter().map(|d| d.parse()["name"].as_str().unwrap().to_owned()).collect();
         let buckets = [format!("KV_{STATE_BUCKET}"), format!("KV_{KEY_BUCKET}")];
-        assert_eq!(names, [STREAM, &buckets[0], &buckets[1], WORKERS_CONSUMER, PROJECTOR_CONSUMER]);
-        assert_eq!(stream()["subjects"], json!([millrace_domain::subjects::ALL]));
-        assert_eq!(DEFINITIONS[3].parse()["filter_subject"], millrace_domain::subjects::SUBMITTED_ALL);
-        assert_eq!(DEFINITIONS[4].parse()["priority_groups"], json!([PROJECTOR_GROUP]));
+        assert_eq!(names, [STREAM, &buckets[0], &buckets[1], QUARANTINE_STREAM, WORKERS_CONSUMER, PROJECTOR_CONSUMER]);
+        let of = |name: &str| DEFINITIONS.iter().find(|d| d.parse()["name"] == name).unwrap().parse();
+        assert_eq!(of(STREAM)["subjects"], json!([millrace_domain::subjects::ALL]));
+        assert_eq!(of(QUARANTINE_STREAM)["subjects"], json!([QUARANTINE_ALL]));
+        assert_eq!(of(WORKERS_CONSUMER)["filter_subject"], millrace_domain::subjects::SUBMITTED_ALL);
+        assert_eq!(of(PROJECTOR_CONSUMER)["priority_groups"], json!([PROJECTOR_GROUP]));
     }
 
     #[test]

@@ -145,8 +145,11 @@ async fn hold(delivery: &Delivery, lease: Duration, over: &CancellationToken) {
 /// tells.
 async fn claim(worker: &Worker, delivery: &Delivery) -> Result<JobState, ExecuteError> {
     let id = &delivery.id;
-    let first = (delivery.delivered == 1).then(|| fold(None, id, &delivery.entry)).flatten();
-    let known = if first.is_some() { first } else { worker.jobs.snapshots.get(id).await? };
+    // A first delivery is read for its job only where it is a retry's.
+    let first = fold(None, id, &delivery.entry);
+    let read = if delivery.delivered == 1 && first.is_some() { None } else { worker.jobs.snapshots.get(id).await? };
+    // Whoever still catches up may know nothing of the job: that it was submitted is known here.
+    let known = read.or(first);
     let command =
         Command::Claim { worker: worker.name.clone(), submitted_seq: delivery.entry.seq, budget: worker.budget };
     worker.jobs.execute(id, known, &command, Patience::Bounded).await

@@ -182,6 +182,8 @@ impl Writer {
             return Ok(());
         }
         match self.jobs.snapshots.get_from_leader(id).await {
+            // Of a leader who still catches up.
+            Ok(Some(state)) if state.seq <= self.state.seq => Ok(()),
             Ok(Some(state)) => {
                 self.state = state;
                 if self.state.is_end() {
@@ -192,8 +194,7 @@ impl Writer {
                     Err(Stop::Fenced)
                 }
             }
-            Ok(None) => Err(Stop::Fenced),
-            Err(_) => Ok(()),
+            Ok(None) | Err(_) => Ok(()),
         }
     }
 }

@@ -1,12 +1,17 @@
 //! The log and the states, read in batches; what is kept in memory grows with the jobs, not with the events.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_nats::Client;
-use async_nats::jetstream::{self, consumer::pull, stream::RawMessageErrorKind};
-use millrace_domain::subjects::{self, Kind, PROJECTOR_CONSUMER, STATE_BUCKET, STREAM};
+use async_nats::jetstream::{
+    self,
+    consumer::pull,
+    stream::{LastRawMessageErrorKind, RawMessageErrorKind},
+};
+use millrace_domain::limits::SNAPSHOT_BATCH_MAX;
+use millrace_domain::subjects::{self, Kind, PROJECTOR_CONSUMER, QUARANTINE_STREAM, STATE_BUCKET, STREAM};
 use millrace_domain::{Entry, Event, JobId, JobState, fold};
 use millrace_runtime::direct::{self, Stored};
 use serde_json::Value;
@@ -33,7 +38,8 @@ pub struct Log {
     /// Sequence of the last message when the reading began.
     pub last: u64,
     pub events: u64,
-    pub undecodable: u64,
+    /// Where each undecodable message has its place in the quarantine.
+    pub undecodable: Vec<String>,
     /// The first undecodable ones, in sentences.
     pub shown: Vec<String>,
 }
@@ -72,6 +78,33 @@ impl Reader {
             }
             sleep(POLL).await;
         }
+    }
+
+    /// How many of these subjects of the quarantine have their message.
+    pub async fn quarantined(&self, wanted: &[String]) -> anyhow::Result<u64> {
+        if wanted.is_empty() {
+            return Ok(0);
+        }
+        let quarantine = self
+            .context
+            .get_stream_no_info(QUARANTINE_STREAM)
+            .await
+            .with_context(|| format!("NATS has no stream {QUARANTINE_STREAM}; `cargo dev provision` makes it"))?;
+        let mut count = 0;
+        for wanted in wanted.chunks(SNAPSHOT_BATCH_MAX) {
+            let found = direct::last_per_subject(&self.client, QUARANTINE_STREAM, wanted).await?;
+            let found: HashSet<_> = found.into_iter().map(|stored| stored.subject).collect();
+            count += found.len() as u64;
+            // A replica may be behind.
+            for subject in wanted.iter().filter(|subject| !found.contains(*subject)) {
+                match quarantine.get_last_raw_message_by_subject(subject).await {
+                    Ok(_) => count += 1,
+                    Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {}
+                    Err(error) => bail!("the stream {QUARANTINE_STREAM} cannot be read: {error}"),
+                }
+            }
+        }
+        Ok(count)
     }
 
     /// Every state there is.
@@ -166,7 +199,7 @@ impl Log {
     }
 
     fn undecodable(&mut self, stored: &Stored, why: &str) {
-        self.undecodable += 1;
+        self.undecodable.push(subjects::quarantine_subject(&stored.subject, stored.seq));
         if self.shown.len() < SHOWN_MAX {
             self.shown.push(format!("undecodable  message {} on {}: {why}", stored.seq, stored.subject));
         }

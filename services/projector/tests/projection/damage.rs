@@ -149,3 +149,21 @@ async fn a_projection_from_zero_into_an_empty_bucket_makes_every_state() {
     let _projector = world.projector().await;
     world.assert_projected(&jobs).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holes_that_purged_jobs_leave_in_the_log_are_not_taken_for_gaps() {
+    let world = World::start().await;
+    let jobs = world.lives("job", 200).await;
+    let log = world.context.get_stream(STREAM).await.unwrap();
+    // Of the others a hole in the sequences is left, at the beginning, the end, and all between.
+    let (left, purged): (Vec<_>, Vec<_>) = jobs.iter().cloned().partition(|id| id.as_str().len() == 5);
+    for id in &purged {
+        log.purge().filter(subjects::job_filter(id)).await.unwrap();
+    }
+    let projector = world.projector().await;
+    let more = world.lives("more", 50).await;
+    world.assert_projected(&[left, more].concat()).await;
+    until("all of it is acknowledged", async || world.acknowledged().await == world.last().await).await;
+    assert!(world.states(&purged).await.is_empty());
+    assert!(projector.metric("millrace_projector_gaps_total").await <= 1.0, "a hole was taken for a gap");
+}

@@ -1,7 +1,5 @@
 //! Projectors that die or freeze: nothing is left out, and nothing goes back.
 
-use std::time::Duration;
-
 use crate::{
     revisions::Revisions,
     support::{LIMIT, World, info, progress, until},
@@ -28,7 +26,6 @@ async fn what_was_handed_to_a_killed_projector_and_never_applied_is_applied_by_t
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_events_before_a_kill_are_applied_also_when_no_others_follow() {
     let world = World::start().await;
-    world.tune_consumer(|config| config.ack_wait = Duration::from_secs(1)).await;
     let jobs = world.lives("job", 300).await;
     let revisions = Revisions::follow(&world).await;
     let mut first = world.projector().await;
@@ -87,8 +84,6 @@ async fn a_standby_takes_over_from_a_killed_projector() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_projector_that_goes_on_after_its_standby_has_taken_over_does_no_harm() {
     let world = World::start().await;
-    // What only the frozen one was given comes to the standby when its lease is over.
-    world.tune_consumer(|config| config.ack_wait = Duration::from_secs(2)).await;
     let revisions = Revisions::follow(&world).await;
     let active = world.projector().await;
     let mut job = world.submit(&"long".parse().unwrap()).await;

@@ -2,6 +2,8 @@
 
 mod damage;
 mod deaths;
+mod failover;
+mod quarantine;
 mod revisions;
 mod support;
 

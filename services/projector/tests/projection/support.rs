@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::{
-    self,
-    consumer::{FromConsumer, PullConsumer, pull},
-};
+use async_nats::jetstream::{self, consumer::PullConsumer};
 use futures::{StreamExt, stream};
 use millrace_domain::{
     Command, Entry, EventBody, JobId, JobState, Provider, VideoInfo,
@@ -133,15 +130,6 @@ impl World {
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-    }
-
-    /// Changes the projectors' consumer.
-    pub async fn tune_consumer(&self, change: impl FnOnce(&mut pull::Config)) {
-        let stream = self.context.get_stream(STREAM).await.unwrap();
-        let consumer: PullConsumer = stream.get_consumer(PROJECTOR_CONSUMER).await.unwrap();
-        let mut config = pull::Config::try_from_consumer_config(consumer.cached_info().config.clone()).unwrap();
-        change(&mut config);
-        stream.update_consumer(config).await.unwrap();
     }
 
     /// The last sequence of the log.

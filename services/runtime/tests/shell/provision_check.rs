@@ -5,7 +5,9 @@ use async_nats::jetstream::{
     consumer::{FromConsumer, PullConsumer, pull},
     stream,
 };
-use millrace_domain::subjects::{KEY_BUCKET, PROJECTOR_CONSUMER, STATE_BUCKET, STREAM, WORKERS_CONSUMER};
+use millrace_domain::subjects::{
+    KEY_BUCKET, PROJECTOR_CONSUMER, QUARANTINE_STREAM, STATE_BUCKET, STREAM, WORKERS_CONSUMER,
+};
 use millrace_harness::nats::{NatsOptions, NatsServer};
 use millrace_runtime::provision::check;
 
@@ -40,7 +42,7 @@ impl World {
 async fn on_an_empty_server_everything_that_is_missing_is_named_at_once() {
     let (_server, context) = bare().await;
     let error = check(&context).await.unwrap_err().to_string();
-    for name in [STREAM, STATE_BUCKET, KEY_BUCKET, WORKERS_CONSUMER, PROJECTOR_CONSUMER] {
+    for name in [STREAM, STATE_BUCKET, KEY_BUCKET, QUARANTINE_STREAM, WORKERS_CONSUMER, PROJECTOR_CONSUMER] {
         assert!(error.contains(name), "{name} is not in: {error}");
     }
     assert!(error.contains("is missing") && error.contains("cargo dev provision"), "{error}");

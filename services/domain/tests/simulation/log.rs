@@ -1,0 +1,196 @@
+//! The log as JetStream keeps it, on one server or on three: what it answers, and what it may forget.
+//!
+//! Nothing here is random: whoever drives it chooses when a message is committed, a leader dies, a read is stale.
+
+use millrace_domain::{
+    Entry, Event, JobId, JobState,
+    append::{Outcome, Successor},
+    fold, fold_all,
+    subjects::Kind,
+};
+
+/// Jobs in the log, by number.
+pub const JOBS: [&str; 2] = ["a", "b"];
+
+pub fn job_id(job: usize) -> JobId {
+    JOBS[job].parse().expect("an id")
+}
+
+/// A message on its way to the log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Publish {
+    /// The message id.
+    pub id: u64,
+    /// The append that it is part of; several ids for one append would be a defect.
+    pub append: u64,
+    pub job: usize,
+    pub expected: u64,
+    pub event: Event,
+    pub writer: String,
+    /// The attempt whose holder reports; none for claims and for people.
+    pub reports: Option<u32>,
+}
+
+impl Publish {
+    fn is_on(&self, job: usize, kind: Kind) -> bool {
+        self.job == job && self.event.body.kind() == kind
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Log {
+    replicated: bool,
+    /// What is committed. The sequence of a message is its place, from 1.
+    pub stored: Vec<Publish>,
+    /// Proposed by the leader and not committed yet, with the call that waits for it.
+    pub in_flight: Vec<(Publish, u64)>,
+    /// How much of what is committed the leader has caught up with.
+    pub caught_up: usize,
+    /// Message ids from this place on are remembered.
+    remembered: usize,
+    states: [Option<JobState>; JOBS.len()],
+    /// The first thing that must not be.
+    pub wrong: Option<String>,
+}
+
+impl Log {
+    pub fn new(replicated: bool) -> Self {
+        Self {
+            replicated,
+            stored: Vec::new(),
+            in_flight: Vec::new(),
+            caught_up: 0,
+            remembered: 0,
+            states: Default::default(),
+            wrong: None,
+        }
+    }
+
+    fn last(&self, job: usize, kind: Kind) -> u64 {
+        let seen = &self.stored[..self.caught_up];
+        seen.iter().rposition(|stored| stored.is_on(job, kind)).map_or(0, |at| at as u64 + 1)
+    }
+
+    /// The leader is given a message; `None`: it answers when the message is committed.
+    pub fn publish(&mut self, message: Publish, call: u64) -> Option<Outcome> {
+        let kind = message.event.body.kind();
+        let follows = self.last(message.job, kind) == message.expected;
+        if !self.replicated {
+            // The expectation is looked at first: a repeat of what is stored is refused.
+            if !follows {
+                return Some(Outcome::WrongLast);
+            }
+            return Some(match self.remembers(message.id) {
+                Some(seq) => Outcome::Stored(seq),
+                None => Outcome::Stored(self.store(message)),
+            });
+        }
+        if let Some(seq) = self.remembers(message.id) {
+            return Some(Outcome::Stored(seq));
+        }
+        if self.in_flight.iter().any(|(other, _)| other.is_on(message.job, kind)) {
+            return Some(Outcome::Unknown("10158 or 10164: in flight".to_owned()));
+        }
+        if !follows {
+            return Some(Outcome::WrongLast);
+        }
+        if self.caught_up < self.stored.len() {
+            return Some(Outcome::Unknown("10008: the leader catches up".to_owned()));
+        }
+        self.in_flight.push((message, call));
+        None
+    }
+
+    fn remembers(&self, id: u64) -> Option<u64> {
+        let seen = self.stored[..self.caught_up].iter().enumerate().skip(self.remembered);
+        seen.filter(|(_, stored)| stored.id == id).map(|(at, _)| at as u64 + 1).next()
+    }
+
+    /// A majority has the oldest message in flight; the call that waits for it, and its answer.
+    pub fn commit(&mut self) -> Option<(u64, Outcome)> {
+        if self.in_flight.is_empty() {
+            return None;
+        }
+        let (message, call) = self.in_flight.remove(0);
+        let seq = self.store(message);
+        Some((call, Outcome::Stored(seq)))
+    }
+
+    /// The leader dies, or the only server starts anew. So many messages in flight have reached the next leader, which
+    /// has yet to catch up with so many. Nobody is told.
+    pub fn elect(&mut self, kept: usize, behind: usize) {
+        for (message, _) in std::mem::take(&mut self.in_flight).into_iter().take(kept) {
+            self.store(message);
+        }
+        if self.replicated {
+            self.caught_up = self.stored.len().saturating_sub(behind);
+        }
+    }
+
+    pub fn catch_up(&mut self) {
+        self.caught_up = self.stored.len();
+    }
+
+    /// The duplicate window of everything that is stored is over.
+    pub fn forget(&mut self) {
+        self.remembered = self.stored.len();
+    }
+
+    /// The leader's answer to a question for the first message after a sequence.
+    pub fn successor(&self, job: usize, kind: Kind, after: u64) -> Option<Successor> {
+        let after = usize::try_from(after).expect("a place");
+        let seen = self.stored[..self.caught_up].iter().enumerate().skip(after);
+        let found = seen.filter(|(_, stored)| stored.is_on(job, kind)).map(|(at, stored)| (at, stored.id)).next();
+        found.map(|(at, id)| Successor { seq: at as u64 + 1, message_id: Some(id.to_string()) })
+    }
+
+    /// A job's state as a server says that has so many messages.
+    pub fn state_at(&self, job: usize, count: usize) -> Option<JobState> {
+        let entries: Vec<_> = (0..count).filter(|at| self.stored[*at].job == job).map(|at| self.entry(at)).collect();
+        fold_all(None, &job_id(job), &entries)
+    }
+
+    /// A job's state by all that is committed.
+    pub fn truth(&self, job: usize) -> Option<&JobState> {
+        self.states[job].as_ref()
+    }
+
+    pub fn entry(&self, at: usize) -> Entry {
+        let event = self.stored[at].event.clone();
+        Entry { seq: at as u64 + 1, kind: event.body.kind(), event: Some(event) }
+    }
+
+    /// Stores a message, and looks whether it may be there.
+    fn store(&mut self, message: Publish) -> u64 {
+        let job = message.job;
+        let before = self.states[job].clone();
+        let again = self.stored.iter().any(|stored| stored.append == message.append);
+        let was_caught_up = self.caught_up == self.stored.len();
+        self.stored.push(message);
+        if was_caught_up {
+            self.caught_up = self.stored.len();
+        }
+        let at = self.stored.len() - 1;
+        let after = fold(before.clone(), &job_id(job), &self.entry(at));
+        let wrong = if again { Some("it is stored twice") } else { self.misfit(at, before.as_ref(), after.as_ref()) };
+        if let (Some(why), None) = (wrong, &self.wrong) {
+            self.wrong = Some(format!("{why}: {:?}, on {before:?}", self.stored[at]));
+        }
+        self.states[job] = after;
+        self.stored.len() as u64
+    }
+
+    fn misfit(&self, at: usize, before: Option<&JobState>, after: Option<&JobState>) -> Option<&'static str> {
+        let Publish { event, writer, reports, .. } = &self.stored[at];
+        let Some(after) = after else { return Some("there is no job yet") };
+        // Each event has a time of its own: the state takes on that of the last one that fitted.
+        if after.updated_at != event.at {
+            return Some(if before.is_some_and(JobState::is_end) { "it follows the end" } else { "it does not fit" });
+        }
+        let before = before?;
+        if reports.is_some_and(|attempt| attempt != before.attempt || before.worker.as_ref() != Some(writer)) {
+            return Some("its writer is fenced");
+        }
+        (after.attempt == before.attempt && after.progress < before.progress).then_some("progress falls")
+    }
+}

@@ -1,0 +1,107 @@
+//! Messages of the log that cannot be read: a copy of each goes to a stream of its own, with the reason.
+//!
+//! Its subject there names the message, and only a first one is taken: what comes again, after a kill or by another
+//! projector, is there already. It blocks nothing. Where the quarantine takes nothing for a while, the message is
+//! counted and passed over; it stays in the log, and a rebuild puts it into the quarantine after all.
+
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use tokio::time::{Instant, sleep};
+
+use millrace_domain::{
+    limits::{ERROR_CHARS_MAX, PROJECTOR_WRITES_IN_FLIGHT_MAX, QUARANTINE_WAIT_AWAY_MAX, QUARANTINE_WAIT_MAX, cut},
+    subjects::{QUARANTINE_REASON, QUARANTINE_SEQUENCE, QUARANTINE_SUBJECT, quarantine_subject},
+};
+use millrace_runtime::publish::{self, PublishError};
+
+use crate::metrics::Metrics;
+
+/// A message of the log that cannot be read.
+#[derive(Clone, Debug)]
+pub struct Unreadable {
+    pub subject: String,
+    pub seq: u64,
+    pub payload: Bytes,
+    pub reason: String,
+}
+
+/// The way into the quarantine.
+pub struct Quarantine {
+    client: Client,
+    metrics: Metrics,
+    /// Whether it took what came last.
+    is_there: bool,
+}
+
+impl Quarantine {
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self { client, metrics, is_there: true }
+    }
+
+    /// Returns when all of them are in the quarantine, or when it has had its time.
+    pub async fn take(&mut self, messages: &[Unreadable]) {
+        let wait = if self.is_there { QUARANTINE_WAIT_MAX } else { QUARANTINE_WAIT_AWAY_MAX };
+        let deadline = Instant::now() + wait;
+        let mut takes = Vec::with_capacity(messages.len());
+        for message in messages {
+            takes.push(take(&self.client, message, deadline));
+        }
+        let taken: Vec<_> = stream::iter(takes).buffered(PROJECTOR_WRITES_IN_FLIGHT_MAX).collect().await;
+        for (Unreadable { subject, seq, reason, .. }, taken) in messages.iter().zip(taken) {
+            self.is_there = taken.is_ok();
+            match taken {
+                Ok(()) => {
+                    self.metrics.quarantined.inc();
+                    tracing::error!(
+                        subject,
+                        seq,
+                        reason,
+                        "a message of the log cannot be read; it is in the quarantine"
+                    );
+                }
+                Err(error) => {
+                    self.metrics.unquarantined.inc();
+                    tracing::error!(
+                        subject,
+                        seq,
+                        reason,
+                        error,
+                        "a message of the log cannot be read, and the quarantine does not take it: it is in the log only"
+                    );
+                }
+            }
+        }
+    }
+}
+
+async fn take(client: &Client, message: &Unreadable, deadline: Instant) -> Result<(), String> {
+    let mut pause = Duration::from_millis(20);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let subject = quarantine_subject(&message.subject, message.seq);
+        let error = match publish::publish(client, &subject, headers(message), message.payload.clone(), left).await {
+            Ok(_) | Err(PublishError::WrongLastSequence) => return Ok(()),
+            Err(error @ PublishError::Refused { .. }) => return Err(error.to_string()),
+            Err(error @ PublishError::Unavailable(_)) => error.to_string(),
+        };
+        if Instant::now() + pause > deadline {
+            return Err(error);
+        }
+        sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+fn headers(message: &Unreadable) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    // A reason quotes the message, which may hold anything; a header is one line.
+    let reason = message.reason.replace(char::is_control, " ");
+    headers.insert(QUARANTINE_REASON, cut(&reason, ERROR_CHARS_MAX).as_str());
+    headers.insert(QUARANTINE_SUBJECT, message.subject.as_str());
+    headers.insert(QUARANTINE_SEQUENCE, message.seq.to_string().as_str());
+    headers.insert(publish::EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+    headers
+}
