@@ -1,6 +1,6 @@
 //! Loads snapshots of jobs, many at a time: a storm of reconnects costs requests by the hundred jobs, not by the job.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use tokio::{
@@ -20,15 +20,24 @@ use super::{Feed, Source};
 /// Leader reads of one batch at once.
 const LEADER_READS_IN_FLIGHT_MAX: usize = 16;
 
+/// A load that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Load {
+    pub id: JobId,
+    pub source: Source,
+    /// For whom: see `number` of the feed's table.
+    pub watch: u64,
+}
+
 pub struct Loader {
     feed: Feed,
     snapshots: Snapshots,
-    requests: mpsc::UnboundedReceiver<(JobId, Source)>,
+    requests: mpsc::UnboundedReceiver<Load>,
 }
 
 impl Loader {
     /// Requests are bounded by the jobs that are watched: a job has at most one load under way.
-    pub fn new(feed: Feed, snapshots: Snapshots, requests: mpsc::UnboundedReceiver<(JobId, Source)>) -> Self {
+    pub fn new(feed: Feed, snapshots: Snapshots, requests: mpsc::UnboundedReceiver<Load>) -> Self {
         Self { feed, snapshots, requests }
     }
 
@@ -47,8 +56,8 @@ impl Loader {
                 drop(slot);
                 if !failed.is_empty() {
                     sleep(SNAPSHOT_RETRY_PAUSE).await;
-                    for id in failed {
-                        feed.with(id.as_str(), |_, stitch| stitch.watched());
+                    for load in failed {
+                        feed.with_load(&load, |_, stitch| stitch.watched());
                     }
                 }
             });
@@ -56,7 +65,7 @@ impl Loader {
     }
 
     /// The first request and those that come within the window.
-    async fn next_batch(&mut self) -> Vec<(JobId, Source)> {
+    async fn next_batch(&mut self) -> Vec<Load> {
         let mut batch = Vec::new();
         let Some(first) = self.requests.recv().await else { return std::future::pending().await };
         batch.push(first);
@@ -71,48 +80,45 @@ impl Loader {
     }
 }
 
-/// Loads and tells the feed; returns the jobs whose load failed.
-async fn load(feed: &Feed, snapshots: &Snapshots, batch: Vec<(JobId, Source)>) -> Vec<JobId> {
+/// Loads and tells the feed; returns the loads that failed.
+async fn load(feed: &Feed, snapshots: &Snapshots, batch: Vec<Load>) -> Vec<Load> {
     feed.0.metrics.snapshot_batches.inc();
-    let (any, leader): (Vec<_>, Vec<_>) = batch.into_iter().partition(|(_, source)| *source == Source::Any);
-    let any: Vec<_> = any.into_iter().map(|(id, _)| id).collect();
+    let (any, leader): (Vec<_>, Vec<_>) = batch.into_iter().partition(|load| load.source == Source::Any);
     let mut failed = Vec::new();
     if !any.is_empty() {
-        match snapshots.load(&any).await {
-            Ok(mut states) => any.iter().for_each(|id| loaded(feed, id, Source::Any, states.remove(id))),
+        let ids: Vec<_> = any.iter().map(|load| load.id.clone()).collect();
+        match snapshots.load(&ids).await {
+            // Of two loads of one job, for those who left and for those who came, each gets the state.
+            Ok(states) => any.iter().for_each(|load| loaded(feed, load, states.get(&load.id).cloned())),
             Err(error) => failed.extend(not_loaded(feed, any, &error)),
         }
     }
-    let reads: Vec<_> = leader
-        .into_iter()
-        .map(|(id, _)| async move {
-            let read = snapshots.get_from_leader(&id).await;
-            (id, read)
-        })
-        .collect();
-    let read: HashMap<JobId, Result<Option<JobState>, ReadError>> =
-        stream::iter(reads).buffer_unordered(LEADER_READS_IN_FLIGHT_MAX).collect().await;
-    for (id, read) in read {
+    let reads = leader.into_iter().map(|load| async move {
+        let read = snapshots.get_from_leader(&load.id).await;
+        (load, read)
+    });
+    let read: Vec<_> = stream::iter(reads).buffer_unordered(LEADER_READS_IN_FLIGHT_MAX).collect().await;
+    for (load, read) in read {
         match read {
-            Ok(state) => loaded(feed, &id, Source::Leader, state),
-            Err(error) => failed.extend(not_loaded(feed, vec![id], &error)),
+            Ok(state) => loaded(feed, &load, state),
+            Err(error) => failed.extend(not_loaded(feed, vec![load], &error)),
         }
     }
     failed
 }
 
-fn loaded(feed: &Feed, id: &JobId, source: Source, state: Option<JobState>) {
-    feed.with(id.as_str(), |id, stitch| stitch.loaded(id, source, state));
+fn loaded(feed: &Feed, load: &Load, state: Option<JobState>) {
+    feed.with_load(load, |id, stitch| stitch.loaded(id, load.source, state));
 }
 
-fn not_loaded(feed: &Feed, ids: Vec<JobId>, error: &ReadError) -> Vec<JobId> {
-    tracing::warn!(%error, jobs = ids.len(), "snapshots could not be loaded; trying again");
+fn not_loaded(feed: &Feed, loads: Vec<Load>, error: &ReadError) -> Vec<Load> {
+    tracing::warn!(%error, jobs = loads.len(), "snapshots could not be loaded; trying again");
     feed.0.metrics.snapshot_failures.inc();
-    for id in &ids {
-        feed.with(id.as_str(), |_, stitch| {
+    for load in &loads {
+        feed.with_load(load, |_, stitch| {
             stitch.load_failed();
             super::Todo::default()
         });
     }
-    ids
+    loads
 }

@@ -11,7 +11,10 @@ mod sweep;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyhow::Context;
@@ -26,6 +29,7 @@ use millrace_domain::{
 use millrace_runtime::{log::Log, nats::Nats, snapshots::Snapshots};
 
 pub use self::frame::Frame;
+use self::loader::Load;
 use self::mailbox::Mailbox;
 use self::stitch::{Heard, Source, Stitch, Todo};
 use crate::metrics::Metrics;
@@ -36,13 +40,18 @@ pub struct Feed(Arc<Inner>);
 
 struct Inner {
     table: Mutex<HashMap<JobId, Watched>>,
-    loads: mpsc::UnboundedSender<(JobId, Source)>,
+    loads: mpsc::UnboundedSender<Load>,
+    /// How many times a job's first watcher came.
+    watches: AtomicU64,
     public_base_url: String,
     metrics: Metrics,
 }
 
 /// A job that somebody on this edge watches.
 struct Watched {
+    /// Another one each time that a first watcher comes: what was loaded for those who have left may be older than what
+    /// those who came after have heard.
+    number: u64,
     stitch: Stitch,
     watchers: Vec<Arc<dyn Watcher>>,
     newest: Option<Arc<Frame>>,
@@ -75,7 +84,13 @@ impl Feed {
     #[must_use]
     pub fn new(nats: Nats, log: Log, snapshots: Snapshots, public_base_url: String, metrics: Metrics) -> (Self, Parts) {
         let (loads, requests) = mpsc::unbounded_channel();
-        let feed = Self(Arc::new(Inner { table: Mutex::default(), loads, public_base_url, metrics }));
+        let feed = Self(Arc::new(Inner {
+            table: Mutex::default(),
+            loads,
+            watches: AtomicU64::new(0),
+            public_base_url,
+            metrics,
+        }));
         let loader = loader::Loader::new(feed.clone(), snapshots, requests);
         (feed.clone(), Parts { feed, nats, log, loader })
     }
@@ -88,6 +103,7 @@ impl Feed {
         let mut table = self.table();
         let first = !table.contains_key(id.as_str());
         let watched = table.entry(id.clone()).or_insert_with(|| Watched {
+            number: self.0.watches.fetch_add(1, Ordering::Relaxed),
             stitch: Stitch::default(),
             watchers: Vec::with_capacity(1),
             newest: None,
@@ -147,6 +163,16 @@ impl Feed {
         self.carry_out(&id, watched, todo);
     }
 
+    /// Like [`Feed::with`], if it is still watched by those for whom the load was asked for.
+    fn with_load(&self, load: &Load, act: impl FnOnce(&JobId, &mut Stitch) -> Todo) {
+        let mut table = self.table();
+        let Some(watched) = table.get_mut(load.id.as_str()).filter(|watched| watched.number == load.watch) else {
+            return;
+        };
+        let todo = act(&load.id, &mut watched.stitch);
+        self.carry_out(&load.id, watched, todo);
+    }
+
     fn carry_out(&self, id: &JobId, watched: &mut Watched, todo: Todo) {
         if let (true, Some(state)) = (todo.publish, watched.stitch.state()) {
             let frame = Arc::new(Frame::new(state, &self.0.public_base_url));
@@ -157,7 +183,7 @@ impl Feed {
         }
         if let Some(source) = todo.load {
             // The loader ends with the process only.
-            let _ = self.0.loads.send((id.clone(), source));
+            let _ = self.0.loads.send(Load { id: id.clone(), source, watch: watched.number });
         }
     }
 

@@ -129,8 +129,6 @@ pub struct Model {
     sweep: Option<u64>,
     /// The highest sequence of the log that the stitch was told of, by whomever.
     told: u64,
-    /// Loads of watchers who have left may report to those who came after.
-    strangers: bool,
 }
 
 impl Model {
@@ -146,17 +144,17 @@ impl Model {
             retry_due: false,
             sweep: None,
             told: 0,
-            strangers: false,
         };
         model.watched_anew();
-        model.strangers = false;
         model
     }
 
     /// All watchers leave, and new ones come.
     pub fn watched_anew(&mut self) {
         self.stitch = Stitch::default();
-        (self.shown, self.told, self.strangers) = (None, 0, true);
+        (self.shown, self.told, self.retry_due) = (None, 0, false);
+        // What was loaded for those who have left is told to nobody.
+        self.loading.clear();
         let todo = self.stitch.watched();
         self.carry_out(todo).expect("a first load");
     }
@@ -240,7 +238,7 @@ impl Model {
 
     fn carry_out(&mut self, todo: Todo) -> TestCaseResult {
         if let Some(source) = todo.load {
-            prop_assert!(self.loading.is_empty() || self.strangers, "a second load at the same time");
+            prop_assert!(self.loading.is_empty(), "a second load at the same time");
             self.loading.push(Load::Asked(source));
             self.loads += 1;
         }
