@@ -76,6 +76,10 @@ pub const SNAPSHOT_BATCH_MAX: usize = 512;
 pub const HISTORY_BATCH_MAX: usize = 256;
 /// How long one request to NATS may take.
 pub const NATS_REQUEST_MAX: Duration = Duration::from_secs(5);
+/// How long a service that starts waits for JetStream to answer. Longer than a cluster takes to start.
+pub const JETSTREAM_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Pause between two looks whether JetStream answers.
+pub const JETSTREAM_RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// For how long an append whose outcome is unknown is repeated. Longer than a leader election (6 to 8 s).
 pub const APPEND_RETRY_MAX: Duration = Duration::from_secs(20);
 /// Pause before an append is first repeated; it doubles.

@@ -74,7 +74,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let Shell { nats, health, registry, tasks, files_max } = shell;
     let listener = admin::bind(config::LISTEN.flag, config.listen)?;
     let context = jetstream::new(nats.client.clone());
-    provision::check(&context).await?;
+    provision::check_when_available(&context).await?;
     let blobs = Blobs::open(&config.storage)?;
     let log = Log::open(&nats.client, &registry).await?;
     let metrics = Metrics::register(&registry)?;

@@ -17,6 +17,8 @@ use crate::reaper;
 const LINES_KEPT_MAX: usize = 400;
 const LINES_SHOWN_MAX: usize = 40;
 const POLL: Duration = Duration::from_millis(5);
+/// How long a process may take to freeze.
+const FREEZE_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -78,6 +80,26 @@ impl Child {
         if self.status.is_none() {
             let _ = kill_process_group(self.group, signal);
         }
+    }
+
+    /// Freezes the process group; returns when every thread of the process has really stopped. A signal takes its time,
+    /// and requests come faster.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let deadline = Instant::now() + FREEZE_MAX;
+        while !self.is_frozen() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Also when it is gone.
+    fn is_frozen(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else { return true };
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // A thread that has ended meanwhile has no state.
+            stat.rsplit(") ").next().is_some_and(|rest| rest.is_empty() || rest.starts_with(['T', 'Z']))
+        })
     }
 
     /// How it ended, or `None` while it runs. What it left of its group is killed.

@@ -150,7 +150,7 @@ impl Service {
 
     /// Freezes the process (SIGSTOP).
     pub fn pause(&self) {
-        self.child.signal(Signal::STOP);
+        self.child.freeze();
     }
 
     /// Lets a frozen process go on (SIGCONT).

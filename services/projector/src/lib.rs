@@ -39,7 +39,7 @@ pub const SERVICE: Service<Config> = Service {
 /// When NATS is not set up as needed.
 pub async fn start(_: Config, shell: Shell) -> anyhow::Result<()> {
     let context = jetstream::new(shell.nats.client.clone());
-    provision::check(&context).await?;
+    provision::check_when_available(&context).await?;
     let log = Log::open(&shell.nats.client, &shell.registry).await?;
     let metrics = metrics::Metrics::register(&shell.registry)?;
     let snapshots = Snapshots::new(&shell.nats.client, log.clone());

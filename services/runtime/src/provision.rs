@@ -6,6 +6,9 @@
 use anyhow::{Context, bail};
 use async_nats::jetstream;
 use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep};
+
+use millrace_domain::limits::{JETSTREAM_RETRY_PAUSE, JETSTREAM_WAIT_MAX};
 
 /// One definition.
 struct Definition {
@@ -126,11 +129,46 @@ pub async fn apply(context: &jetstream::Context, replicas: Option<u8>) -> anyhow
     Ok(done)
 }
 
+/// Why a service cannot start on what there is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// JetStream is not there, or has no leader for the moment.
+    #[error("{0}")]
+    Unavailable(String),
+    /// What is missing or differs, and what to do.
+    #[error(
+        "NATS is not set up as needed: {0}. Apply the files in nats/: `cargo dev provision`, or `nats stream add|edit \
+         NAME --config FILE` and `nats consumer add JOBS NAME --config FILE`"
+    )]
+    Differs(String),
+}
+
+/// Waits until JetStream answers, then checks that everything is there as the services need it. An election, or a
+/// cluster that starts with us, is no reason to end: an orchestrator would start us again later and later.
+///
+/// # Errors
+/// See [`CheckError`]; `Unavailable` only after [`JETSTREAM_WAIT_MAX`].
+pub async fn check_when_available(context: &jetstream::Context) -> Result<(), CheckError> {
+    let deadline = Instant::now() + JETSTREAM_WAIT_MAX;
+    let mut first = true;
+    loop {
+        match check(context).await {
+            Err(CheckError::Unavailable(why)) if Instant::now() < deadline => {
+                if std::mem::take(&mut first) {
+                    tracing::warn!(why, "JetStream is not available; waiting for it");
+                }
+                sleep(JETSTREAM_RETRY_PAUSE).await;
+            }
+            checked => return checked,
+        }
+    }
+}
+
 /// Checks that everything is there as the services need it.
 ///
 /// # Errors
-/// What is missing or differs, and what to do.
-pub async fn check(context: &jetstream::Context) -> anyhow::Result<()> {
+/// See [`CheckError`].
+pub async fn check(context: &jetstream::Context) -> Result<(), CheckError> {
     let mut problems = Vec::new();
     for definition in DEFINITIONS {
         match definition.get(context).await? {
@@ -142,14 +180,7 @@ pub async fn check(context: &jetstream::Context) -> anyhow::Result<()> {
             ),
         }
     }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    bail!(
-        "NATS is not set up as needed: {}. Apply the files in nats/: `cargo dev provision`, or `nats stream add|edit \
-         NAME --config FILE` and `nats consumer add JOBS NAME --config FILE`",
-        problems.join("; ")
-    )
+    if problems.is_empty() { Ok(()) } else { Err(CheckError::Differs(problems.join("; "))) }
 }
 
 impl Definition {
@@ -175,11 +206,13 @@ impl Definition {
         }
     }
 
-    async fn get(&self, context: &jetstream::Context) -> anyhow::Result<Option<Value>> {
-        match request(context, self.subject("INFO"), &json!({})).await? {
-            Ok(mut info) => Ok(Some(info["config"].take())),
-            Err(error) if error["code"] == 404 => Ok(None),
-            Err(error) => bail!("cannot read {}: {}", self.name(), error["description"]),
+    async fn get(&self, context: &jetstream::Context) -> Result<Option<Value>, CheckError> {
+        let unavailable = |why| CheckError::Unavailable(format!("cannot read {}: {why}", self.name()));
+        match request(context, self.subject("INFO"), &json!({})).await {
+            Ok(Ok(mut info)) => Ok(Some(info["config"].take())),
+            Ok(Err(error)) if error["code"] == 404 => Ok(None),
+            Ok(Err(error)) => Err(unavailable(error["description"].to_string())),
+            Err(error) => Err(unavailable(format!("{error:#}"))),
         }
     }
 

@@ -65,7 +65,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let versions = tools.check().await?;
     tracing::info!(yt_dlp = versions.yt_dlp, ffmpeg = versions.ffmpeg, "the tools are there");
     let context = jetstream::new(nats.client.clone());
-    provision::check(&context).await?;
+    provision::check_when_available(&context).await?;
     let log = Log::open(&nats.client, &registry).await?;
     let queue = Queue::open(&nats, log.clone()).await?;
     let worker = Arc::new(Worker {

@@ -84,11 +84,26 @@ pub fn objects(s3: &S3Server) -> anyhow::Result<BTreeMap<String, Object>> {
     Ok(objects)
 }
 
-/// What the store keeps beside its bucket for uploads that were begun and neither completed nor aborted.
-pub fn uploads(s3: &S3Server) -> Vec<String> {
+/// Uploads that were begun and neither completed nor aborted, as the store keeps them beside its bucket.
+#[derive(Debug, Default)]
+pub struct Uploads {
+    /// Files of those that have parts.
+    pub with_bytes: Vec<String>,
+    /// How many have none: their worker was killed, or the store's answer lost, before the log could tell of them. They
+    /// cost nothing, and a bucket's rule for incomplete uploads removes them.
+    pub empty: usize,
+}
+
+/// See [`Uploads`].
+pub fn uploads(s3: &S3Server) -> Uploads {
     let name = |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let names = files(s3.root()).into_iter().filter(|path| path.parent() == Some(s3.root())).filter_map(name);
-    names.filter(|name| name.starts_with(".upload")).collect()
+    let paths = files(s3.root()).into_iter().filter(|path| path.parent() == Some(s3.root()));
+    let names: Vec<_> = paths.filter_map(name).filter(|name| name.starts_with(".upload")).collect();
+    let has_parts = |id: &str| names.iter().any(|name| name.starts_with(&format!(".upload_id-{id}.part-")));
+    let id = |name: &str| Some(name.strip_prefix(".upload-")?.strip_suffix(".json")?.to_owned());
+    let is_empty = |name: &String| id(name).is_some_and(|id| !has_parts(&id));
+    let (empty, with_bytes): (Vec<_>, Vec<_>) = names.clone().into_iter().partition(is_empty);
+    Uploads { with_bytes, empty: empty.len() }
 }
 
 /// Every file under a folder that is not a lock.

@@ -30,6 +30,8 @@ pub struct History {
     pub objects: BTreeMap<String, Object>,
     /// What else is in the object store: parts of uploads that came to no end.
     pub uploads: Vec<String>,
+    /// Uploads without a part; see [`super::collect::Uploads`].
+    pub uploads_empty: usize,
     /// Processes that were left after everything had stopped.
     pub processes: Vec<String>,
     /// Files of downloads that were left then.

@@ -146,7 +146,7 @@ async fn collect(world: &Arc<World>, calm_at: u64) -> anyhow::Result<History> {
         eprintln!("the projector has come to sequence {at} only");
     }
     let begun = Instant::now();
-    let dirty = || !collect::uploads(&world.s3).is_empty() || !collect::processes(&world.work).is_empty();
+    let dirty = || !collect::uploads(&world.s3).with_bytes.is_empty() || !collect::processes(&world.work).is_empty();
     while dirty() && begun.elapsed() < CLEAN_MAX {
         sleep(POLL).await;
     }
@@ -168,6 +168,7 @@ async fn collect(world: &Arc<World>, calm_at: u64) -> anyhow::Result<History> {
         let worker = worker.clone();
         Death { worker, at: *at, clear: is_clear(&kept.injected, *at) }
     });
+    let uploads = collect::uploads(&world.s3);
     Ok(History {
         calm_at,
         lease_ms: u64::try_from(LEASE.as_millis())?,
@@ -179,7 +180,8 @@ async fn collect(world: &Arc<World>, calm_at: u64) -> anyhow::Result<History> {
         sessions: kept.sessions.clone(),
         worker_deaths: worker_deaths.collect(),
         objects: collect::objects(&world.s3)?,
-        uploads: collect::uploads(&world.s3),
+        uploads: uploads.with_bytes,
+        uploads_empty: uploads.empty,
         processes: collect::processes(&world.work),
         files: collect::files(&world.work).iter().map(|path| path.display().to_string()).collect(),
     })

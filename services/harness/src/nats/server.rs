@@ -140,7 +140,7 @@ impl NatsServer {
 
     /// Freezes the server (SIGSTOP): connections stay open, and nothing answers.
     pub fn pause(&self) {
-        self.child.signal(Signal::STOP);
+        self.child.freeze();
     }
 
     /// Lets a frozen server go on (SIGCONT).

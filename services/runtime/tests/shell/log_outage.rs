@@ -30,7 +30,7 @@ async fn an_append_to_a_frozen_server_succeeds_exactly_once_when_it_goes_on() {
     let world = World::start().await;
     let job = id("job");
     world.append(&job, 0, submitted()).await;
-    world.freeze().await;
+    world.server.pause();
     let sending = append_into_the_outage(&world, &job).await;
     world.server.resume();
     let seq = sending.await.unwrap().expect("stored");
@@ -72,7 +72,7 @@ async fn reads_of_a_frozen_server_fail_instead_of_waiting_for_ever() {
     let world = World::start().await;
     let job = id("job");
     world.append(&job, 0, submitted()).await;
-    world.freeze().await;
+    world.server.pause();
     let (history, last, leader) = tokio::join!(
         world.log.history(&job, 0),
         world.log.last(std::slice::from_ref(&job)),

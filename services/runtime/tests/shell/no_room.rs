@@ -3,22 +3,34 @@
 use std::time::Duration;
 
 use async_nats::{HeaderMap, jetstream};
-use millrace_domain::subjects::STREAM;
+use millrace_domain::subjects::{QUARANTINE_STREAM, STREAM};
 use millrace_harness::nats::{NatsOptions, NatsServer};
 use millrace_runtime::{
     provision,
     publish::{PublishError, publish},
 };
 
+use crate::support::until;
+
 #[tokio::test]
 async fn a_message_that_finds_no_room_counts_as_unavailable_and_is_taken_when_there_is_room_again() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("nats.conf");
-    std::fs::write(&config, "jetstream { max_file_store: 2MB, store_dir: $STORE_DIR }\n").unwrap();
-    let server = NatsServer::start(NatsOptions { config: Some(config), ..Default::default() }).await.unwrap();
+    // What is provisioned keeps room for itself, so the disk shrinks afterwards.
+    let disk = |size: &str| {
+        let text = format!("jetstream {{ max_file_store: {size}, store_dir: $STORE_DIR }}\n");
+        std::fs::write(&config, text).unwrap();
+    };
+    disk("1GB");
+    let options = NatsOptions { config: Some(config.clone()), ..Default::default() };
+    let mut server = NatsServer::start(options).await.unwrap();
     let client = async_nats::connect(server.url()).await.unwrap();
     let context = jetstream::new(client.clone());
     provision::apply(&context, None).await.unwrap();
+    context.delete_stream(QUARANTINE_STREAM).await.unwrap();
+    disk("2MB");
+    server.restart().await.unwrap();
+    until("the stream is back", async || context.get_stream(STREAM).await.is_ok()).await;
     let send = async || {
         let payload = vec![b'x'; 60_000].into();
         publish(&client, "jobs.events.a", HeaderMap::new(), payload, Duration::from_secs(5)).await

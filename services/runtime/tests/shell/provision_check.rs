@@ -9,7 +9,7 @@ use millrace_domain::subjects::{
     KEY_BUCKET, PROJECTOR_CONSUMER, QUARANTINE_STREAM, STATE_BUCKET, STREAM, WORKERS_CONSUMER,
 };
 use millrace_harness::nats::{NatsOptions, NatsServer};
-use millrace_runtime::provision::check;
+use millrace_runtime::provision::{CheckError, check, check_when_available};
 
 use crate::support::{World, bare};
 
@@ -145,4 +145,20 @@ async fn an_account_without_jetstream_is_told_so() {
     let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
     let error = format!("{:#}", check(&context).await.unwrap_err());
     assert!(error.contains("JetStream"), "{error}");
+}
+
+#[tokio::test]
+async fn a_service_that_starts_during_an_outage_waits_for_its_end() {
+    let world = World::start().await;
+    world.server.pause();
+    let unanswered = check(&world.context).await;
+    assert!(matches!(unanswered, Err(CheckError::Unavailable(_))), "{unanswered:?}");
+    let waiting = tokio::spawn({
+        let context = world.context.clone();
+        async move { check_when_available(&context).await }
+    });
+    // The look that is under way fails first.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    world.server.resume();
+    assert_eq!(waiting.await.unwrap(), Ok(()));
 }

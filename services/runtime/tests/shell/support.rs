@@ -62,20 +62,6 @@ impl World {
         Self { server, nats, health, context, log, snapshots, jobs, registry }
     }
 
-    /// Freezes the server; returns when it has really stopped. A signal takes its time, and requests come faster.
-    pub async fn freeze(&self) {
-        self.server.pause();
-        let threads = format!("/proc/{}/task", self.server.pid());
-        until("every thread has stopped", async || {
-            let states = std::fs::read_dir(&threads).unwrap().map(|thread| {
-                let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
-                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
-            });
-            states.into_iter().all(|stopped| stopped)
-        })
-        .await;
-    }
-
     /// Appends one event after the expected sequence.
     pub async fn append(&self, id: &JobId, expected: u64, body: EventBody) -> u64 {
         self.log.append(&Append::new(id, expected, &event(body))).await.expect("appended")
