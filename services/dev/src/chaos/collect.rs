@@ -101,8 +101,9 @@ pub fn uploads(s3: &S3Server) -> Uploads {
     let names: Vec<_> = paths.filter_map(name).filter(|name| name.starts_with(".upload")).collect();
     let has_parts = |id: &str| names.iter().any(|name| name.starts_with(&format!(".upload_id-{id}.part-")));
     let id = |name: &str| Some(name.strip_prefix(".upload-")?.strip_suffix(".json")?.to_owned());
-    let is_empty = |name: &String| id(name).is_some_and(|id| !has_parts(&id));
-    let (empty, with_bytes): (Vec<_>, Vec<_>) = names.clone().into_iter().partition(is_empty);
+    // A part alone, without its upload, came in while that was aborted: this server keeps it, stores that people use do not.
+    let begun: Vec<_> = names.iter().filter_map(|name| id(name)).collect();
+    let (with_bytes, empty): (Vec<_>, Vec<_>) = begun.into_iter().partition(|id| has_parts(id));
     Uploads { with_bytes, empty: empty.len() }
 }
 
