@@ -1,4 +1,4 @@
-//! The one entry for people and CI: `cargo dev up`, `test`, `verify`, `provision`, `schemas`, `bench`, `chaos`.
+//! The one entry for people and CI: `cargo dev up`, `test`, `verify`, `rebuild`, `provision`, `schemas`, `bench`, `chaos`.
 //!
 //! Each subcommand is a module with `Args` and `run`. What fails says in one sentence what to do, and ends with an exit code
 //! other than 0.
@@ -12,6 +12,7 @@ mod chaos;
 mod connect;
 mod programs;
 mod provision;
+pub mod rebuild;
 pub mod schemas;
 mod schemas_command;
 mod table;
@@ -32,6 +33,7 @@ Examples:
   cargo dev test                       Everything that CI checks
   cargo dev test canceled              Only the tests with `canceled` in their name
   cargo dev verify                     Is the state of each job what its log says?
+  cargo dev rebuild --adopt            Fold the log anew, and put right what is wrong
   cargo dev bench e2e                  How long it all takes on this machine
   cargo dev chaos --minutes 2          Does it keep its promises while everything goes wrong?
 
@@ -53,6 +55,7 @@ enum Command {
     Up(up::Args),
     Test(test::Args),
     Verify(verify::Args),
+    Rebuild(rebuild::Args),
     Provision(provision::Args),
     Schemas(schemas_command::Args),
     Bench(bench::Args),
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Test(args) => test::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Rebuild(args) => rebuild::run(&args),
         Command::Provision(args) => provision::run(&args),
         Command::Schemas(args) => schemas_command::run(&args),
         Command::Bench(args) => bench::run(args),

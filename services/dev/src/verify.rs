@@ -1,12 +1,12 @@
 //! `cargo dev verify`: is the state of each job, as the projector left it, the fold of its log?
 
-mod compare;
-mod read;
+pub(crate) mod compare;
+pub(crate) mod read;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use millrace_domain::subjects::PROJECTOR_CONSUMER;
+use millrace_domain::subjects::{PROJECTOR_CONSUMER, STATE_BUCKET};
 
 use self::read::Reader;
 use crate::{connect::NatsArgs, table};
@@ -76,6 +76,8 @@ pub struct Report {
     pub stray: u64,
     /// The last sequence that the projector has applied, if it has not caught up with what was read of the log.
     pub behind_at: Option<u64>,
+    /// The keys of the states that are different, missing or stray.
+    pub wrong: Vec<String>,
     /// What is wrong, in sentences; only the first ones.
     pub shown: Vec<String>,
 }
@@ -97,17 +99,17 @@ pub async fn verify(client: &async_nats::Client, wait: Duration) -> anyhow::Resu
         shown: log.shown,
         ..Report::default()
     };
-    compare::run(&reader, log.jobs, report).await
+    compare::run(&reader, STATE_BUCKET, log.jobs, report).await
 }
 
 impl Report {
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.wrong() == 0 && self.behind_at.is_none()
+        self.count_of_wrong() == 0 && self.behind_at.is_none()
     }
 
-    fn wrong(&self) -> u64 {
+    fn count_of_wrong(&self) -> u64 {
         self.undecodable - self.quarantined + self.different + self.missing + self.stray
     }
 
@@ -117,7 +119,9 @@ impl Report {
         }
     }
 
-    fn text(&self) -> String {
+    /// A table and what is shown.
+    #[must_use]
+    pub fn text(&self) -> String {
         let columns = [
             ("jobs", self.jobs),
             ("events", self.events),

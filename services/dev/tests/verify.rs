@@ -123,3 +123,63 @@ async fn a_projector_that_does_not_run_is_noticed() {
     let report = verify(&world.client, Duration::from_millis(100)).await.unwrap();
     assert_eq!((report.missing, report.behind_at), (1, Some(0)));
 }
+
+/// `cargo dev rebuild`, as it is typed; whether it says that nothing is wrong (any more), and its words.
+fn rebuild(world: &World, more: &[&str]) -> (bool, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_dev"))
+        .args(["rebuild", "--no-build", "--nats-url", &world.server.url()])
+        .args(more)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_beside_a_working_projector_is_found_by_a_rebuild_and_put_right_when_adopted() {
+    let world = World::new().await;
+    for number in 0..300 {
+        world.job(&format!("job{number}")).await;
+    }
+    let [altered, deleted] = [world.job("altered").await, world.job("deleted").await];
+    let _projector = world.projector();
+    assert_eq!(world.verify().await.equal, 302);
+    let (is_clean, text) = rebuild(&world, &[]);
+    assert!(is_clean && text.contains("302"), "{text}");
+
+    let projected = world.snapshots.projected(std::slice::from_ref(&altered)).await.unwrap().remove(&altered).unwrap();
+    let state = JobState { attempt: 7, ..projected.state.unwrap() };
+    world.snapshots.put(&state, projected.revision).await.unwrap();
+    let context = jetstream::new(world.client.clone());
+    let bucket = context.get_key_value(subjects::STATE_BUCKET).await.unwrap();
+    bucket.delete(deleted.as_str()).await.unwrap();
+    world.tamper("$KV.JOB_STATE.nobody".to_owned(), r#"{"seq":1}"#).await;
+
+    let (is_clean, text) = rebuild(&world, &[]);
+    assert!(!is_clean && text.contains("attempt is 7, but 1 by the log"), "{text}");
+    assert!(!world.verify().await.is_clean(), "a rebuild that is not adopted changes nothing");
+
+    // Jobs go on meanwhile.
+    let (log, writing) = (world.log.clone(), tokio_util::sync::CancellationToken::new());
+    let writer = tokio::spawn({
+        let writing = writing.clone();
+        async move {
+            let mut number = 0;
+            while !writing.is_cancelled() {
+                let id = format!("meanwhile{number}").parse().unwrap();
+                let submission = Submission { url: "http://127.0.0.1/video".parse().unwrap(), quality: None };
+                let event = Event { at: now(), body: EventBody::Submitted(submission) };
+                log.append(&Append::new(&id, 0, &event)).await.unwrap();
+                number += 1;
+            }
+            number
+        }
+    });
+    let (is_clean, text) = rebuild(&world, &["--adopt"]);
+    writing.cancel();
+    assert!(is_clean, "{text}");
+    let jobs = 302 + writer.await.unwrap();
+    let report = world.verify().await;
+    assert!(report.is_clean() && report.jobs == jobs && jobs > 302, "{jobs}: {report:#?}");
+    assert!(context.get_stream("KV_JOB_STATE_REBUILD").await.is_err(), "the bucket beside the live one is left");
+}

@@ -138,6 +138,8 @@ pub const UPLOAD_PARTS_IN_FLIGHT_MAX: usize = 4;
 
 /// Messages that the projector folds at once.
 pub const PROJECTOR_WINDOW_MESSAGES_MAX: usize = 1024;
+/// Messages that a rebuild folds at once: more, since the newest state of a job stands for all before it.
+pub const REBUILD_WINDOW_MESSAGES_MAX: usize = 8192;
 /// How long the projector waits for more messages before it writes what it has.
 pub const PROJECTOR_WINDOW: Duration = Duration::from_millis(5);
 /// States that the projector keeps in memory between windows.

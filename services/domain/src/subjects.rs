@@ -6,6 +6,7 @@
 //! | `jobs.events.<id>` | all later events of the job | workers, edges (cancel) | projector, edges |
 //! | `live.<shard>.<submitted\|events>.<id>` | the same messages, republished at most once | nats-server | edges |
 //! | KV `JOB_STATE`, key `<id>` | [`crate::JobState`] as JSON | projector | edges, operators |
+//! | KV `JOB_STATE_REBUILD` | the same, folded from zero beside it | projector with `--rebuild` | `cargo dev rebuild` |
 //! | KV `JOB_KEYS`, key hash of an `Idempotency-Key` | the job that the key stands for | edge | edge |
 //! | `quarantine.<submitted\|events>.<id>.<seq>` | a message of the log that cannot be read, byte for byte, with headers | projector | operators |
 
@@ -21,6 +22,8 @@ pub const SUBMITTED_ALL: &str = "jobs.submitted.*";
 pub const LIVE_ALL: &str = "live.*.*.*";
 /// The bucket of current states.
 pub const STATE_BUCKET: &str = "JOB_STATE";
+/// The bucket that a rebuild fills beside it.
+pub const REBUILD_BUCKET: &str = "JOB_STATE_REBUILD";
 /// The bucket of idempotency keys.
 pub const KEY_BUCKET: &str = "JOB_KEYS";
 /// The stream of messages of the log that cannot be read.
@@ -90,7 +93,13 @@ pub fn job_filter(id: &JobId) -> String {
 /// The key's subject in the stream beneath the state bucket.
 #[must_use]
 pub fn state_subject(id: &JobId) -> String {
-    format!("$KV.{STATE_BUCKET}.{id}")
+    state_subject_in(STATE_BUCKET, id)
+}
+
+/// The same, of another bucket of states.
+#[must_use]
+pub fn state_subject_in(bucket: &str, id: &JobId) -> String {
+    format!("$KV.{bucket}.{id}")
 }
 
 /// Where the message at `seq` on `subject` of the log is in the quarantine: one subject for each message.

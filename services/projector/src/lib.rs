@@ -8,53 +8,77 @@ mod follow;
 mod metrics;
 mod projection;
 mod quarantine;
+mod rebuild;
 
 use std::time::Duration;
 
 use async_nats::jetstream;
+use millrace_domain::subjects::STATE_BUCKET;
 use millrace_runtime::{
-    config::Reader,
+    config::{Reader, Setting},
     log::Log,
     provision,
     service::{Service, Shell},
     snapshots::Snapshots,
 };
 
-/// The projector has no settings of its own.
-pub struct Config;
+/// `--rebuild`
+const REBUILD: Setting = Setting::optional(
+    "rebuild",
+    "BUCKET",
+    "Folds the whole log from zero into this empty bucket, beside the projector that works, and ends. `cargo dev rebuild` does it.",
+);
+
+/// The projector's settings.
+pub struct Config {
+    /// The bucket that is filled from zero; without it the live one is kept up to date.
+    rebuild: Option<String>,
+}
 
 /// How the process is run.
 pub const SERVICE: Service<Config> = Service {
     name: "millrace-projector",
     about: "Folds Millrace's log into the current state of each job. Run two: one works, the other stands by.",
     admin_port: 9103,
-    settings: &[],
-    read: |_: &mut Reader<'_>| Some(Config),
+    settings: &[&REBUILD],
+    read,
     shutdown_max: |_| Duration::from_secs(10),
 };
+
+fn read(reader: &mut Reader<'_>) -> Option<Config> {
+    let rebuild: Option<String> = reader.optional(&REBUILD)?;
+    if rebuild.as_deref() == Some(STATE_BUCKET) {
+        reader.error(format!("--rebuild: {STATE_BUCKET} is the live bucket; name another one"));
+    }
+    Some(Config { rebuild })
+}
 
 /// Starts the projector's task.
 ///
 /// # Errors
 /// When NATS is not set up as needed.
-pub async fn start(_: Config, shell: Shell) -> anyhow::Result<()> {
-    let context = jetstream::new(shell.nats.client.clone());
+pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
+    let client = &shell.nats.client;
+    let context = jetstream::new(client.clone());
     provision::check_when_available(&context).await?;
-    let log = Log::open(&shell.nats.client, &shell.registry).await?;
+    let log = Log::open(client, &shell.registry).await?;
     let metrics = metrics::Metrics::register(&shell.registry)?;
-    let snapshots = Snapshots::new(&shell.nats.client, log.clone());
+    let bucket = config.rebuild.as_deref().unwrap_or(STATE_BUCKET);
+    let snapshots = Snapshots::of_bucket(client, log.clone(), bucket);
     let check = shell.health.check("projection");
-    let follower = follow::Follower {
-        context,
-        projection: projection::Projection {
-            log: log.clone(),
-            apply: apply::Apply::new(log, snapshots, metrics.clone(), check.clone()),
-            quarantine: quarantine::Quarantine::new(shell.nats.client.clone(), metrics.clone()),
-        },
-        metrics,
-        check,
-        applied: 0,
+    let projection = projection::Projection {
+        log: log.clone(),
+        apply: apply::Apply::new(log, snapshots, metrics.clone(), check.clone()),
+        quarantine: quarantine::Quarantine::new(client.clone(), metrics.clone()),
     };
-    shell.tasks.spawn("follow", follower.run(shell.tasks.shutdown()));
+    let shutdown = shell.tasks.shutdown();
+    if config.rebuild.is_some() {
+        rebuild::assert_empty(&context, bucket).await?;
+        check.pass();
+        shell.tasks.spawn("rebuild", rebuild::run(projection, shutdown));
+    } else {
+        let follower = follow::Follower { context, projection, metrics, check, applied: 0 };
+        shell.tasks.spawn("follow", follower.run(shutdown));
+    }
     Ok(())
 }

@@ -25,6 +25,7 @@ const TAILS_IN_FLIGHT_MAX: usize = 16;
 pub struct Snapshots {
     client: Client,
     log: Log,
+    bucket: String,
 }
 
 /// What the bucket holds under a job's key.
@@ -41,7 +42,13 @@ impl Snapshots {
     /// States in the bucket beside `log`.
     #[must_use]
     pub fn new(client: &Client, log: Log) -> Self {
-        Self { client: client.clone(), log }
+        Self::of_bucket(client, log, STATE_BUCKET)
+    }
+
+    /// States in another bucket, as a rebuild makes it.
+    #[must_use]
+    pub fn of_bucket(client: &Client, log: Log, bucket: &str) -> Self {
+        Self { client: client.clone(), log, bucket: bucket.to_owned() }
     }
 
     /// The current states of the given jobs, as new as the log is where it answers. Jobs that the log does not know
@@ -120,8 +127,8 @@ impl Snapshots {
     /// # Errors
     /// When the bucket does not answer in time.
     pub async fn projected(&self, ids: &[JobId]) -> Result<HashMap<JobId, Projected>, ReadError> {
-        let keys: Vec<_> = ids.iter().map(subjects::state_subject).collect();
-        let stream = format!("KV_{STATE_BUCKET}");
+        let keys: Vec<_> = ids.iter().map(|id| subjects::state_subject_in(&self.bucket, id)).collect();
+        let stream = format!("KV_{}", self.bucket);
         let stored = direct::last_per_subject(&self.client, &stream, &keys).await?;
         Ok(stored.into_iter().filter_map(projected).collect())
     }
@@ -134,7 +141,7 @@ impl Snapshots {
         let mut headers = HeaderMap::new();
         headers.insert(publish::EXPECTED_LAST_SUBJECT_SEQUENCE, revision.to_string().as_str());
         let payload = serde_json::to_vec(state).expect("a state has string keys only");
-        let subject = subjects::state_subject(&state.job_id);
+        let subject = subjects::state_subject_in(&self.bucket, &state.job_id);
         publish::publish(&self.client, &subject, headers, payload.into(), NATS_REQUEST_MAX).await
     }
 }

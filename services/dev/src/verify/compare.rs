@@ -12,21 +12,26 @@ const FIELDS_SHOWN_MAX: usize = 4;
 /// Longer values are cut.
 const VALUE_CHARS_MAX: usize = 80;
 
-/// Compares every job and adds to `report` what comes out.
+/// Compares every job with its state in `bucket` and adds to `report` what comes out.
 pub async fn run(
     reader: &Reader,
+    bucket: &str,
     jobs: HashMap<JobId, Option<JobState>>,
     mut report: Report,
 ) -> anyhow::Result<Report> {
-    let mut states = reader.states().await?;
+    let mut states = reader.states(bucket).await?;
     for (id, folded) in jobs {
         match (folded, states.remove(id.as_str())) {
             (None, None) => {}
-            (None, Some(_)) => report.stray(&format!("{id}: there is a state, but the job was never submitted")),
+            (None, Some(_)) => {
+                report.stray(id.as_str(), &format!("{id}: there is a state, but the job was never submitted"));
+            }
+            // A job that retention has removed since the log was read has neither.
+            (Some(_), None) if reader.catch_up(&id, None, u64::MAX).await?.is_none() => {}
             (Some(_), None) => {
                 report.jobs += 1;
                 report.missing += 1;
-                report.show(format!("missing      {id}: there is no state"));
+                report.wrong(id.as_str(), format!("missing      {id}: there is no state"));
             }
             (Some(folded), Some(stored)) => compare(reader, &id, folded, stored, &mut report).await?,
         }
@@ -40,7 +45,7 @@ pub async fn run(
         };
         match folded {
             Some((id, folded)) => compare(reader, &id, folded, stored, &mut report).await?,
-            None => report.stray(&format!("{key}: there is a state, but no such job in the log")),
+            None => report.stray(&key, &format!("{key}: there is a state, but no such job in the log")),
         }
     }
     Ok(report)
@@ -58,7 +63,7 @@ async fn compare(
         Ok(stored) => stored,
         Err(why) => {
             report.different += 1;
-            report.show(format!("different    {id}: the state is not JSON: {why}"));
+            report.wrong(id.as_str(), format!("different    {id}: the state is not JSON: {why}"));
             return Ok(());
         }
     };
@@ -76,14 +81,19 @@ async fn compare(
     let more = fields.len().saturating_sub(FIELDS_SHOWN_MAX);
     fields.truncate(FIELDS_SHOWN_MAX);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    report.show(format!("different    {id}: {}{more}", fields.join("; ")));
+    report.wrong(id.as_str(), format!("different    {id}: {}{more}", fields.join("; ")));
     Ok(())
 }
 
 impl Report {
-    fn stray(&mut self, sentence: &str) {
+    fn stray(&mut self, key: &str, sentence: &str) {
         self.stray += 1;
-        self.show(format!("stray        {sentence}"));
+        self.wrong(key, format!("stray        {sentence}"));
+    }
+
+    fn wrong(&mut self, key: &str, sentence: String) {
+        self.wrong.push(key.to_owned());
+        self.show(sentence);
     }
 }
 

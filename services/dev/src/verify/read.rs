@@ -11,7 +11,7 @@ use async_nats::jetstream::{
     stream::{LastRawMessageErrorKind, RawMessageErrorKind},
 };
 use millrace_domain::limits::SNAPSHOT_BATCH_MAX;
-use millrace_domain::subjects::{self, Kind, PROJECTOR_CONSUMER, QUARANTINE_STREAM, STATE_BUCKET, STREAM};
+use millrace_domain::subjects::{self, Kind, PROJECTOR_CONSUMER, QUARANTINE_STREAM, STREAM};
 use millrace_domain::{Entry, Event, JobId, JobState, fold};
 use millrace_runtime::direct::{self, Stored};
 use serde_json::Value;
@@ -31,7 +31,7 @@ pub struct Reader {
 }
 
 /// The log, folded.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Log {
     /// By job; `None` for one that has events but was never submitted.
     pub jobs: HashMap<JobId, Option<JobState>>,
@@ -55,13 +55,24 @@ impl Reader {
 
     /// Reads and folds what the log holds now.
     pub async fn log(&self) -> anyhow::Result<Log> {
-        let info = self.context.get_stream(STREAM).await.with_context(|| {
-            format!("NATS has no stream {STREAM}; `cargo dev up` or `cargo dev provision` makes it")
-        })?;
-        let mut log = Log { last: info.cached_info().state.last_sequence, ..Log::default() };
-        let last = log.last;
-        self.each(STREAM, last, |stored| log.take(&stored)).await?;
+        let mut log = Log::default();
+        self.read_on(&mut log, None).await?;
         Ok(log)
+    }
+
+    /// Reads on where `log` ends, up to and with sequence `until`; without it, to what is the log's end now.
+    pub async fn read_on(&self, log: &mut Log, until: Option<u64>) -> anyhow::Result<()> {
+        let from = log.last + 1;
+        log.last = match until {
+            Some(until) => until,
+            None => {
+                let info = self.context.get_stream(STREAM).await.with_context(|| {
+                    format!("NATS has no stream {STREAM}; `cargo dev up` or `cargo dev provision` makes it")
+                })?;
+                info.cached_info().state.last_sequence
+            }
+        };
+        self.each(STREAM, from, log.last, |stored| log.take(&stored)).await
     }
 
     /// Waits until the projector has applied sequence `last`; returns how far it is.
@@ -107,17 +118,17 @@ impl Reader {
         Ok(count)
     }
 
-    /// Every state there is.
-    pub async fn states(&self) -> anyhow::Result<States> {
-        let stream = format!("KV_{STATE_BUCKET}");
+    /// Every state that a bucket has.
+    pub async fn states(&self, bucket: &str) -> anyhow::Result<States> {
+        let stream = format!("KV_{bucket}");
         let info = self.context.get_stream(&stream).await.with_context(|| {
-            format!("NATS has no bucket {STATE_BUCKET}; `cargo dev up` or `cargo dev provision` makes it")
+            format!("NATS has no bucket {bucket}; `cargo dev up` or `cargo dev provision` makes it")
         })?;
         let last = info.cached_info().state.last_sequence;
-        let prefix = format!("$KV.{STATE_BUCKET}.");
+        let prefix = format!("$KV.{bucket}.");
         let mut states = States::new();
         // A key that is written meanwhile moves to the end: it may be met twice, and then the later one counts.
-        self.each(&stream, last, |stored| {
+        self.each(&stream, 1, last, |stored| {
             let key = stored.subject.strip_prefix(&prefix).unwrap_or(&stored.subject).to_owned();
             if stored.deleted {
                 states.remove(&key);
@@ -149,9 +160,8 @@ impl Reader {
         Ok(state)
     }
 
-    /// Calls `take` for every message, in order, until all those up to sequence `last` have been read.
-    async fn each(&self, stream: &str, last: u64, mut take: impl FnMut(Stored)) -> anyhow::Result<()> {
-        let mut from = 1;
+    /// Calls `take` for every message, in order, until all those from `from` up to sequence `last` have been read.
+    async fn each(&self, stream: &str, mut from: u64, last: u64, mut take: impl FnMut(Stored)) -> anyhow::Result<()> {
         while from <= last {
             let batch = self.batch(stream, ">", from).await?;
             let Some(newest) = batch.last() else { break };
