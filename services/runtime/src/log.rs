@@ -249,7 +249,8 @@ impl Log {
         Ok(rest)
     }
 
-    /// The last message of each subject of a job that a filter matches, in the order of their sequences, as it is stored.
+    /// The last message of each subject of a job that a filter matches, in the order of their sequences, as it is
+    /// stored.
     ///
     /// # Errors
     /// When the stream does not answer in time.
