@@ -29,6 +29,8 @@ pub const WS_MESSAGES_PER_WINDOW_MAX: u32 = 20;
 pub const WS_FRAMES_PER_WINDOW_MAX: u32 = 100;
 /// How often one socket is read before the others have their turn.
 pub const WS_READS_PER_TURN_MAX: u32 = 4;
+/// How many connections a loop of sockets takes before its sockets have their turn.
+pub const ACCEPTS_PER_TURN_MAX: u32 = 32;
 /// The window of the message rate.
 pub const WS_RATE_WINDOW: Duration = Duration::from_secs(10);
 /// How often the server pings a WebSocket client.

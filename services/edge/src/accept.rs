@@ -1,5 +1,5 @@
-//! From the listener to a loop of sockets, and from there, whatever is no WebSocket handshake, to hyper: bounds that must
-//! hold before anything of a request is known.
+//! From the listener, which all loops of sockets share, to one of them, and from there, whatever is no WebSocket
+//! handshake, to hyper: bounds that must hold before anything of a request is known.
 
 use std::{
     collections::HashMap,
@@ -20,11 +20,11 @@ use hyper_util::{
 use tokio::{
     io::{self, AsyncReadExt, AsyncWriteExt},
     net::{
-        TcpListener, TcpStream,
+        TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     runtime::Handle,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -106,6 +106,44 @@ pub struct Accepted {
     pub permit: Permit,
 }
 
+/// One loop's hold of the listener.
+pub struct Acceptor {
+    listener: mio::net::TcpListener,
+    admission: Admission,
+    http: Http,
+}
+
+impl Acceptor {
+    /// Another hold of `listener`, which must not block, under the bounds of `admission`.
+    ///
+    /// # Errors
+    /// When the kernel gives no file descriptor.
+    pub fn new(listener: &std::net::TcpListener, admission: Admission, http: Http) -> std::io::Result<Self> {
+        Ok(Self { listener: mio::net::TcpListener::from_std(listener.try_clone()?), admission, http })
+    }
+
+    /// What tells when connections wait. To be deregistered before it is dropped: the loops share what is beneath.
+    pub fn source(&mut self) -> &mut impl mio::event::Source {
+        &mut self.listener
+    }
+
+    /// Takes the next connection; `None` when there was no place for it and it is told so.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none waits.
+    pub fn accept(&self) -> std::io::Result<Option<Accepted>> {
+        let (stream, peer) = self.listener.accept()?;
+        let Some(permit) = self.admission.admit(peer.ip()) else {
+            self.http.metrics.connections_refused.inc();
+            self.http.runtime.spawn(refuse(OwnedFd::from(stream).into()));
+            return Ok(None);
+        };
+        // Small frames, each to be there at once. An error shows again at the first read.
+        let _ = stream.set_nodelay(true);
+        Ok(Some(Accepted { stream, peer, permit }))
+    }
+}
+
 /// Serves connections by hyper.
 #[derive(Clone)]
 pub struct Http {
@@ -148,43 +186,10 @@ impl Http {
     }
 }
 
-/// Accepts until `stop`, then closes the sockets and lets requests under way end, both within `drain`.
-pub async fn serve(
-    listener: TcpListener,
-    admission: Admission,
-    sockets: Sockets,
-    http: Http,
-    drain: Duration,
-) -> anyhow::Result<()> {
-    let (metrics, stop) = (http.metrics.clone(), http.stop.clone());
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))),
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, mostly: those that are open go on.
-                tracing::warn!(%error, "a connection could not be accepted");
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        match admission.admit(peer.ip()) {
-            Some(permit) => {
-                // Small frames, each to be there at once. An error shows again at the first read.
-                let _ = stream.set_nodelay(true);
-                sockets.greet(Accepted { stream: mio::net::TcpStream::from_std(stream), peer, permit });
-            }
-            None => {
-                metrics.connections_refused.inc();
-                tokio::spawn(refuse(stream));
-            }
-        }
-    }
-    drop(listener);
-    // After the last connection was handed to them.
+/// At the stop, has the loops accept no more and close their sockets, and lets requests under way end, both within
+/// `drain`.
+pub async fn drain(sockets: Sockets, http: Http, drain: Duration) -> anyhow::Result<()> {
+    http.stop.cancelled().await;
     sockets.drain(drain);
     http.end(drain).await;
     Ok(())

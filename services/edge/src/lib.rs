@@ -72,7 +72,7 @@ impl App {
 /// When the port is taken, NATS is not set up as needed, or the storage cannot be opened.
 pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let Shell { nats, health, registry, tasks, files_max } = shell;
-    let listener = admin::bind(config::LISTEN.flag, config.listen)?;
+    let listener = admin::bind(config::LISTEN.flag, config.listen)?.into_std()?;
     let context = jetstream::new(nats.client.clone());
     provision::check_when_available(&context).await?;
     let blobs = Blobs::open(&config.storage)?;
@@ -98,8 +98,10 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "the edge listens");
     health.check("http").pass();
     let http = Http::new(http::router(app.clone()), app.metrics.clone(), tasks.shutdown());
-    let threads = loops.start(&app, &http)?;
-    tasks.spawn("http", accept::serve(listener, admission, app.sockets.clone(), http, app.config.drain));
+    let threads = loops.start(&app, &listener, &admission, &http)?;
+    // The loops have it.
+    drop(listener);
+    tasks.spawn("http", accept::drain(app.sockets.clone(), http, app.config.drain));
     tasks.spawn("sockets", async move {
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().try_for_each(std::thread::JoinHandle::join));
         joined.await?.map_err(|_| anyhow::anyhow!("a socket loop panicked"))

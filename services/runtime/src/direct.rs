@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, StatusCode, jetstream::message::StreamMessage};
+use async_nats::{Client, Message, StatusCode, header, jetstream::message::StreamMessage};
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::Serialize;
@@ -124,11 +124,23 @@ async fn fetch(client: &Client, stream: &str, request: &Request<'_>) -> Result<B
                 return Err(failed(format!("stream {stream} answers {status}: {description}")));
             }
             _ => {
-                let stored = StreamMessage::try_from(message).map_err(|error| failed(error.to_string()))?;
-                messages.push(stored.into());
+                let stored = stored(message).ok_or_else(|| failed(format!("stream {stream} answers no message")))?;
+                messages.push(stored);
             }
         }
     }
+}
+
+/// Reads what is needed of an answer and no more: there are two for each client of a storm.
+fn stored(message: Message) -> Option<Stored> {
+    let headers = message.headers?;
+    Some(Stored {
+        subject: headers.get(header::NATS_SUBJECT)?.as_str().to_owned(),
+        seq: headers.get(header::NATS_SEQUENCE)?.as_str().parse().ok()?,
+        message_id: headers.get(header::NATS_MESSAGE_ID).map(|id| id.as_str().to_owned()),
+        deleted: headers.get("KV-Operation").is_some(),
+        payload: message.payload,
+    })
 }
 
 impl From<StreamMessage> for Stored {

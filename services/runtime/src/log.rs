@@ -249,17 +249,14 @@ impl Log {
         Ok(rest)
     }
 
-    /// The last message of both subjects of each job, in the order of their sequences.
+    /// The last message of each subject of a job that a filter matches, in the order of their sequences, as it is
+    /// stored.
     ///
     /// # Errors
     /// When the stream does not answer in time.
-    pub async fn last(&self, ids: &[JobId]) -> Result<Vec<(JobId, Entry)>, ReadError> {
-        let filters: Vec<_> = ids.iter().map(subjects::job_filter).collect();
-        let stored = direct::last_per_subject(&self.client, subjects::STREAM, &filters).await?;
-        Ok(stored
-            .iter()
-            .filter_map(|stored| Some((subjects::parse(&stored.subject)?.1, self.entry(stored)?)))
-            .collect())
+    pub async fn last(&self, filters: &[String]) -> Result<Vec<(JobId, Stored)>, ReadError> {
+        let last = direct::last_per_subject(&self.client, subjects::STREAM, filters).await?;
+        Ok(last.into_iter().filter_map(|stored| Some((subjects::parse(&stored.subject)?.1, stored))).collect())
     }
 
     /// Reads a message of the log; `None` when its subject is none of a job's.

@@ -6,13 +6,13 @@ use async_nats::{Client, HeaderMap};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use millrace_domain::{
-    Entry, JobId, JobState, fold, fold_all,
+    Entry, JobId, JobState, fold_all,
     limits::{NATS_REQUEST_MAX, SNAPSHOT_BATCH_MAX},
     subjects::{self, Kind, STATE_BUCKET},
 };
 
 use crate::{
-    direct::{self, ReadError},
+    direct::{self, ReadError, Stored},
     log::Log,
     publish::{self, PublishError},
 };
@@ -62,15 +62,16 @@ impl Snapshots {
     pub async fn load(&self, ids: &[JobId]) -> Result<HashMap<JobId, JobState>, ReadError> {
         let mut states = HashMap::with_capacity(ids.len());
         for batch in ids.chunks(SNAPSHOT_BATCH_MAX) {
-            let (projected, last) = futures::try_join!(self.projected(batch), self.log.last(batch))?;
-            let mut entries: HashMap<JobId, Vec<Entry>> = HashMap::new();
-            for (id, entry) in last {
-                entries.entry(id).or_default().push(entry);
-            }
+            let projected = self.projected(batch).await?;
             let mut projected: HashMap<_, _> =
                 projected.into_iter().filter_map(|(id, p)| Some((id, p.state?))).collect();
+            let filters: Vec<_> = batch.iter().map(|id| newest_filter(id, projected.get(id))).collect();
+            let mut last: HashMap<JobId, Vec<Stored>> = HashMap::with_capacity(batch.len());
+            for (id, stored) in self.log.last(&filters).await? {
+                last.entry(id).or_insert_with(|| Vec::with_capacity(1)).push(stored);
+            }
             // What the bucket has of a job that the log no longer knows is not used: the log is the truth.
-            let jobs = entries.into_iter().map(|(id, last)| {
+            let jobs = last.into_iter().map(|(id, last)| {
                 let state = projected.remove(&id);
                 self.catch_up(id, state, last)
             });
@@ -100,23 +101,27 @@ impl Snapshots {
         Ok(fold_all(state, id, &tail))
     }
 
-    /// `last` holds the last entry of each of the job's subjects that has one.
+    /// `last` holds the last message of each of the job's subjects that was asked and has one.
     async fn catch_up(
         &self,
         id: JobId,
         state: Option<JobState>,
-        last: Vec<Entry>,
+        last: Vec<Stored>,
     ) -> Result<Option<(JobId, JobState)>, ReadError> {
-        let newest = last.iter().map(|entry| entry.seq).max().unwrap_or(0);
-        let complete = match &state {
-            Some(state) => state.seq >= newest,
-            None => last.iter().all(|entry| entry.kind == Kind::Submitted),
-        };
-        let state = if complete {
-            last.iter().fold(state, |state, entry| fold(state, &id, entry))
-        } else {
-            let after = state.as_ref().map_or(0, |state| state.seq);
-            fold_all(state, &id, &self.log.history(&id, after).await?)
+        let newest = last.iter().map(|stored| stored.seq).max().unwrap_or(0);
+        let state = match state {
+            // Nothing of the log needs to be decoded.
+            Some(state) if state.seq >= newest => Some(state),
+            Some(state) => {
+                let after = state.seq;
+                fold_all(Some(state), &id, &self.log.history(&id, after).await?)
+            }
+            None => {
+                let last: Vec<Entry> = last.iter().filter_map(|stored| self.log.entry(stored)).collect();
+                let complete = last.iter().all(|entry| entry.kind == Kind::Submitted);
+                let history = if complete { last } else { self.log.history(&id, 0).await? };
+                fold_all(None, &id, &history)
+            }
         };
         Ok(state.map(|state| (id, state)))
     }
@@ -143,6 +148,17 @@ impl Snapshots {
         let payload = serde_json::to_vec(state).expect("a state has string keys only");
         let subject = subjects::state_subject_in(&self.bucket, &state.job_id);
         publish::publish(&self.client, &subject, headers, payload.into(), NATS_REQUEST_MAX).await
+    }
+}
+
+/// Where the log must be asked whether `state` is the job's newest. Nothing is on the submission subject after an event
+/// but a person's retry, and that only after an event by which the job ended.
+fn newest_filter(id: &JobId, state: Option<&JobState>) -> String {
+    match state {
+        Some(state) if state.events_seq > state.submitted_seq && !state.stage.is_retryable() => {
+            subjects::subject(Kind::Events, id)
+        }
+        _ => subjects::job_filter(id),
     }
 }
 

@@ -10,6 +10,7 @@ use millrace_domain::{
     failure::FailureKind,
     limits::{ATTEMPT_CHECK_INTERVAL, ATTEMPT_OUTBOX_MAX, PROGRESS_INTERVAL_MIN},
     retry::Budget,
+    subjects,
 };
 use millrace_runtime::jobs::{ExecuteError, Jobs, Patience};
 use tokio::{
@@ -173,8 +174,8 @@ impl Writer {
     /// Looks whether somebody else has written to the job, also while the attempt has nothing to say.
     async fn check(&mut self) -> Result<(), Stop> {
         let id = &self.state.job_id;
-        let newest = match self.jobs.log.last(std::slice::from_ref(id)).await {
-            Ok(last) => last.iter().map(|(_, entry)| entry.seq).max().unwrap_or(0),
+        let newest = match self.jobs.log.last(&[subjects::job_filter(id)]).await {
+            Ok(last) => last.iter().map(|(_, stored)| stored.seq).max().unwrap_or(0),
             // The log is away; the attempt goes on.
             Err(_) => return Ok(()),
         };

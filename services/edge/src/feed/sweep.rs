@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use millrace_domain::{
     JobId,
     limits::{SNAPSHOT_BATCH_MAX, SWEEP_INTERVAL},
+    subjects,
 };
 use millrace_runtime::{log::Log, nats::Disturbance};
 
@@ -46,12 +47,13 @@ fn quiet_jobs(feed: &Feed, all: bool) -> Vec<JobId> {
 }
 
 async fn sweep(feed: &Feed, log: &Log, ids: &[JobId]) {
-    match log.last(ids).await {
+    let filters: Vec<_> = ids.iter().map(subjects::job_filter).collect();
+    match log.last(&filters).await {
         Ok(last) => {
-            let mut newest: HashMap<&JobId, u64> = HashMap::new();
-            for (id, entry) in &last {
+            let mut newest: HashMap<JobId, u64> = HashMap::new();
+            for (id, stored) in last {
                 let seq = newest.entry(id).or_default();
-                *seq = entry.seq.max(*seq);
+                *seq = stored.seq.max(*seq);
             }
             for (id, seq) in newest {
                 feed.with(id.as_str(), |_, stitch| {

@@ -21,7 +21,7 @@ use millrace_domain::{
 
 use self::greeting::Greeting;
 use super::{
-    CloseAnswer, Inbox, Message, WAKER,
+    CloseAnswer, Inbox, LISTENER, Message, WAKER,
     decode::{Decoder, Received},
     drain::Drain,
     outbox::Outbox,
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     App,
-    accept::Http,
+    accept::{Acceptor, Http},
     feed::{Frame, Watcher},
 };
 
@@ -48,6 +48,10 @@ pub struct EventLoop {
     poll: Poll,
     inbox: Arc<Inbox>,
     app: Arc<App>,
+    /// `None` while draining.
+    acceptor: Option<Acceptor>,
+    /// More connections may wait: readiness is told once.
+    may_accept: bool,
     http: Http,
     greetings: Slab<Greeting>,
     sockets: Slab<Socket>,
@@ -87,11 +91,13 @@ struct Watched {
 
 impl EventLoop {
     /// A loop without sockets.
-    pub fn new(poll: Poll, inbox: Arc<Inbox>, app: Arc<App>, http: Http) -> Self {
+    pub fn new(poll: Poll, inbox: Arc<Inbox>, app: Arc<App>, acceptor: Acceptor, http: Http) -> Self {
         Self {
             poll,
             inbox,
             app,
+            acceptor: Some(acceptor),
+            may_accept: true,
             http,
             greetings: Slab::new(),
             sockets: Slab::new(),
@@ -111,7 +117,8 @@ impl EventLoop {
         let mut ticked_at = Instant::now();
         loop {
             let tick = if self.drain.is_some() { DRAIN_TICK } else { TICK };
-            let wait = if self.unfinished.is_empty() { tick } else { Duration::ZERO };
+            let is_done = self.unfinished.is_empty() && !self.may_accept;
+            let wait = if is_done { tick } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 polled => polled?,
@@ -123,17 +130,19 @@ impl EventLoop {
             for event in &events {
                 match event.token() {
                     WAKER => {}
+                    LISTENER => self.may_accept = true,
                     Token(token @ greeting::FIRST_TOKEN..) => self.greeting_ready(token, now),
                     Token(token) => self.ready(token, event.is_readable(), event.is_writable(), now),
                 }
             }
+            self.accept(now);
             self.inbox.take(&mut messages);
             for message in messages.drain(..) {
                 match message {
-                    Message::Greet(accepted) => self.greet(*accepted, now),
                     Message::Admit(admitted) => self.admit(*admitted, Vec::new(), false, now),
                     Message::State(frame) => self.state(frame),
                     Message::Drain(lasts) => {
+                        self.stop_accepting();
                         self.hand_over_greetings(now);
                         self.drain = Some(Drain::new(self.sockets.len(), lasts, now));
                     }
@@ -143,6 +152,8 @@ impl EventLoop {
             if now.duration_since(ticked_at) >= tick {
                 ticked_at = now;
                 self.tick(now);
+                // Again, if it could not be done.
+                self.may_accept = true;
                 self.tick_greetings(now);
                 self.drain(now);
             }

@@ -1,6 +1,6 @@
 //! All WebSockets of an edge, on a few threads that each serve many.
 //!
-//! A connection comes here as it was accepted. A loop reads its first request: a WebSocket handshake it answers, anything
+//! Each loop accepts connections for itself. It reads their first request: a WebSocket handshake it answers, anything
 //! else it hands to hyper. Why not a task per socket with axum's own WebSocket: see ARCHITECTURE.md, "Sockets".
 
 mod decode;
@@ -12,6 +12,7 @@ mod session;
 pub mod write;
 
 use std::{
+    net::TcpListener,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -22,16 +23,17 @@ use std::{
 
 use anyhow::Context;
 use millrace_domain::JobId;
-use mio::{Poll, Token, Waker, net::TcpStream};
+use mio::{Interest, Poll, Token, Waker, net::TcpStream};
 
 use crate::{
     App,
-    accept::{Accepted, Http, Permit},
+    accept::{Acceptor, Admission, Http, Permit},
     feed::{Frame, Watcher},
 };
 use event_loop::EventLoop;
 
 const WAKER: Token = Token(usize::MAX);
+const LISTENER: Token = Token(usize::MAX - 1);
 /// How long a client may take to answer our close.
 const CLOSE_ANSWER_MAX: Duration = Duration::from_secs(2);
 /// What is counted when a client goes away without a close frame.
@@ -70,7 +72,6 @@ pub struct Admitted {
 }
 
 enum Message {
-    Greet(Box<Accepted>),
     Admit(Box<Admitted>),
     State(Arc<Frame>),
     Drain(Duration),
@@ -123,13 +124,21 @@ impl Watcher for Inbox {
 pub struct Loops(Vec<(Poll, Arc<Inbox>)>);
 
 impl Loops {
-    /// Starts them; each ends after [`Sockets::drain`].
+    /// Starts them on `listener`; each ends after [`Sockets::drain`].
     ///
     /// # Errors
-    /// When the kernel gives no threads.
-    pub fn start(self, app: &Arc<App>, http: &Http) -> anyhow::Result<Vec<JoinHandle<()>>> {
-        let start = |(number, (poll, inbox))| -> anyhow::Result<JoinHandle<()>> {
-            let event_loop = EventLoop::new(poll, inbox, app.clone(), http.clone());
+    /// When the kernel gives no threads or no file descriptors.
+    pub fn start(
+        self,
+        app: &Arc<App>,
+        listener: &TcpListener,
+        admission: &Admission,
+        http: &Http,
+    ) -> anyhow::Result<Vec<JoinHandle<()>>> {
+        let start = |(number, (poll, inbox)): (usize, (Poll, Arc<Inbox>))| -> anyhow::Result<JoinHandle<()>> {
+            let mut acceptor = Acceptor::new(listener, admission.clone(), http.clone())?;
+            poll.registry().register(acceptor.source(), LISTENER, Interest::READABLE)?;
+            let event_loop = EventLoop::new(poll, inbox, app.clone(), acceptor, http.clone());
             let run = move || {
                 // Its clients would hear nothing any more, and nobody would notice: better to start anew.
                 match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run())) {
@@ -163,22 +172,13 @@ impl Sockets {
         Ok((Self { inboxes, next: Arc::default() }, Loops(loops)))
     }
 
-    /// Hands a connection of which nothing was read to the loops, in turn.
-    pub fn greet(&self, accepted: Accepted) {
-        self.put(Message::Greet(Box::new(accepted)));
-    }
-
     /// Hands a connection to the loops, in turn.
     pub fn admit(&self, admitted: Admitted) {
-        self.put(Message::Admit(Box::new(admitted)));
-    }
-
-    fn put(&self, message: Message) {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.inboxes.len();
-        self.inboxes[turn].put(message);
+        self.inboxes[turn].put(Message::Admit(Box::new(admitted)));
     }
 
-    /// Closes all sockets, spread over `lasts`; the loops end when none is left.
+    /// Accepts no more, and closes all sockets, spread over `lasts`; the loops end when none is left.
     pub fn drain(&self, lasts: Duration) {
         self.inboxes.iter().for_each(|inbox| inbox.put(Message::Drain(lasts)));
     }

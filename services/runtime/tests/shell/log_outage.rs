@@ -1,6 +1,6 @@
 //! Appends while the server does not answer.
 
-use millrace_domain::JobId;
+use millrace_domain::{JobId, subjects};
 use millrace_runtime::{
     direct::ReadError,
     log::{Append, AppendError, Log},
@@ -73,11 +73,9 @@ async fn reads_of_a_frozen_server_fail_instead_of_waiting_for_ever() {
     let job = id("job");
     world.append(&job, 0, submitted()).await;
     world.server.pause();
-    let (history, last, leader) = tokio::join!(
-        world.log.history(&job, 0),
-        world.log.last(std::slice::from_ref(&job)),
-        world.log.history_of_leader(&job, 0)
-    );
+    let filters = [subjects::job_filter(&job)];
+    let (history, last, leader) =
+        tokio::join!(world.log.history(&job, 0), world.log.last(&filters), world.log.history_of_leader(&job, 0));
     assert!(matches!((history, last, leader), (Err(ReadError(_)), Err(ReadError(_)), Err(ReadError(_)))));
     world.server.resume();
     assert_eq!(world.log.history(&job, 0).await.unwrap().len(), 1);

@@ -8,7 +8,7 @@ use std::{
 
 use mio::{Interest, Token};
 
-use millrace_domain::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX};
+use millrace_domain::limits::{ACCEPTS_PER_TURN_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX};
 
 use super::{EventLoop, Socket, Watched};
 use crate::{
@@ -48,11 +48,38 @@ enum Next {
 }
 
 impl EventLoop {
+    /// Takes connections that wait, so few that the sockets still have their turn.
+    pub(super) fn accept(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.may_accept) {
+            return;
+        }
+        for _ in 0..ACCEPTS_PER_TURN_MAX {
+            let Some(acceptor) = &self.acceptor else { return };
+            match acceptor.accept() {
+                Ok(Some(accepted)) => self.greet(accepted, now),
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                // Out of file descriptors, mostly: those that are open go on, and the next tick tries again.
+                Err(error) => return tracing::warn!(%error, "a connection could not be accepted"),
+            }
+        }
+        self.may_accept = true;
+    }
+
+    /// Lets go of the listener, which closes when all loops have.
+    pub(super) fn stop_accepting(&mut self) {
+        if let Some(mut acceptor) = self.acceptor.take()
+            && let Err(error) = self.poll.registry().deregister(acceptor.source())
+        {
+            not_deregistered(&error);
+        }
+    }
+
     /// Takes a connection. Often the request is there already.
-    pub(super) fn greet(&mut self, accepted: Accepted, now: Instant) {
+    fn greet(&mut self, accepted: Accepted, now: Instant) {
         let mut greeting = Greeting { accepted, read: Vec::new(), until: now + HTTP_HEAD_MAX };
-        let next = if self.drain.is_some() { Next::Http } else { self.advance(&mut greeting) };
-        match next {
+        match self.advance(&mut greeting) {
             Next::Wait => {
                 let entry = self.greetings.vacant_entry();
                 let token = Token(FIRST_TOKEN + entry.key());
