@@ -52,6 +52,21 @@ pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(5);
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of control frames, and of a frame that was begun, that wait for one WebSocket client.
 pub const CLIENT_CONTROL_BYTES_MAX: usize = 16 * 1024;
+/// Headers of a WebSocket handshake that a loop of sockets answers by itself; more than any browser or proxy sends.
+pub const WS_HANDSHAKE_HEADERS_MAX: usize = 64;
+/// Connections at once that are told that there is no place for them; more are closed without a word, since each takes
+/// a file descriptor meanwhile.
+pub const REFUSALS_IN_FLIGHT_MAX: usize = 64;
+/// How long it may take to tell one.
+pub const REFUSAL_MAX: Duration = Duration::from_secs(2);
+/// What is read of one before it is closed.
+pub const REFUSAL_READ_BYTES_MAX: u64 = 64 * 1024;
+/// File descriptors of an edge for everything but clients: NATS, files that are served, those who are refused.
+pub const FILES_RESERVED: usize = 200;
+/// How long a WebSocket client may take to answer our close.
+pub const CLOSE_ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How often a key is reserved anew for a submission when somebody else comes first.
+pub const RESERVE_ATTEMPTS_MAX: u32 = 4;
 /// Connections that the kernel holds for us until they are accepted.
 pub const LISTEN_BACKLOG: u32 = 4096;
 
@@ -61,6 +76,12 @@ pub const CLIENT_FRAMES_PENDING_MAX: usize = 16;
 pub const SNAPSHOT_BATCH_WINDOW: Duration = Duration::from_micros(300);
 /// Batched snapshot requests of an edge under way at once.
 pub const SNAPSHOT_BATCHES_IN_FLIGHT_MAX: usize = 4;
+/// Jobs of one batched snapshot request that are read of the log's leader at once.
+pub const LEADER_READS_IN_FLIGHT_MAX: usize = 16;
+/// Jobs of one batched snapshot request whose events are read at once.
+pub const TAILS_IN_FLIGHT_MAX: usize = 16;
+/// How long the bucket of states may take before jobs are folded from the log instead.
+pub const BUCKET_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How often an edge asks the log for the last sequence of watched jobs that are quiet.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(3);
 /// Pause before a failed snapshot load is tried again.
@@ -127,6 +148,8 @@ pub const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
 /// Longest `Retry-After` of a source that is waited for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+/// How often a retry of a job that the log does not seem to know is delivered before it is passed over.
+pub const UNKNOWN_RETRY_DELIVERIES_MAX: i64 = 10;
 /// Longest pause before a job that could not be claimed is delivered again.
 pub const CLAIM_RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Shortest time between two looks for jobs that have expired.
@@ -144,6 +167,10 @@ pub const PROJECTOR_WINDOW_MESSAGES_MAX: usize = 1024;
 pub const REBUILD_WINDOW_MESSAGES_MAX: usize = 8192;
 /// How long the projector waits for more messages before it writes what it has.
 pub const PROJECTOR_WINDOW: Duration = Duration::from_millis(5);
+/// How often a projector asks a replica of the log again that is behind.
+pub const PROJECTOR_READ_TRIES_MAX: u32 = 20;
+/// How often a projector looks how much of the log waits.
+pub const PROJECTOR_LAG_INTERVAL: Duration = Duration::from_secs(2);
 /// States that the projector keeps in memory between windows.
 pub const PROJECTOR_CACHE_JOBS_MAX: usize = 20_000;
 /// How long the projector waits for the quarantine to take the messages of a window that cannot be read. Well below

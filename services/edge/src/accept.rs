@@ -24,12 +24,16 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     runtime::Handle,
+    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use millrace_domain::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX, RETRY_AFTER_SECONDS};
+use millrace_domain::limits::{
+    HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX, REFUSAL_MAX, REFUSAL_READ_BYTES_MAX, REFUSALS_IN_FLIGHT_MAX,
+    RETRY_AFTER_SECONDS,
+};
 
 use crate::{metrics::Metrics, sockets::Sockets};
 
@@ -135,7 +139,7 @@ impl Acceptor {
         let (stream, peer) = self.listener.accept()?;
         let Some(permit) = self.admission.admit(peer.ip()) else {
             self.http.metrics.connections_refused.inc();
-            self.http.runtime.spawn(refuse(OwnedFd::from(stream).into()));
+            self.http.refuse(OwnedFd::from(stream).into());
             return Ok(None);
         };
         // Small frames, each to be there at once. An error shows again at the first read.
@@ -153,6 +157,7 @@ pub struct Http {
     stop: CancellationToken,
     cut: CancellationToken,
     requests: TaskTracker,
+    refusals: Arc<Semaphore>,
     /// For whoever is on no thread of it.
     runtime: Handle,
 }
@@ -165,13 +170,24 @@ impl Http {
     #[must_use]
     pub fn new(router: Router, metrics: Metrics, stop: CancellationToken) -> Self {
         let (cut, requests) = (CancellationToken::new(), TaskTracker::new());
-        Self { router, metrics, stop, cut, requests, runtime: Handle::current() }
+        let refusals = Arc::new(Semaphore::new(REFUSALS_IN_FLIGHT_MAX));
+        Self { router, metrics, stop, cut, requests, refusals, runtime: Handle::current() }
     }
 
     /// Serves one connection, of which `read` was read already, until it ends or is upgraded.
     pub fn serve(&self, accepted: Accepted, read: Vec<u8>) {
         let connection = connection(accepted, read, self.router.clone(), self.metrics.clone(), self.stop.clone());
         self.requests.spawn_on(self.cut.clone().run_until_cancelled_owned(connection), &self.runtime);
+    }
+
+    /// Tells a connection that there is no place for it; when many are being told already, it is just closed.
+    fn refuse(&self, stream: std::net::TcpStream) {
+        if let Ok(place) = self.refusals.clone().try_acquire_owned() {
+            self.runtime.spawn(async move {
+                refuse(stream).await;
+                drop(place);
+            });
+        }
     }
 
     /// Lets requests under way end within `drain`.
@@ -259,9 +275,9 @@ async fn refuse(stream: std::net::TcpStream) {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await?;
         // What the client has sent is taken, lest the close become a reset that overtakes the answer.
-        io::copy(&mut (&mut stream).take(64 * 1024), &mut io::sink()).await
+        io::copy(&mut (&mut stream).take(REFUSAL_READ_BYTES_MAX), &mut io::sink()).await
     };
-    let _ = timeout(Duration::from_secs(2), answering).await;
+    let _ = timeout(REFUSAL_MAX, answering).await;
 }
 
 const OVERLOADED: &str = r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Too many connections are open. Try again in a few seconds.","code":"too_many_connections"}"#;

@@ -27,7 +27,7 @@ pub use config::Config;
 use feed::Feed;
 use http::{idempotency::Keys, origin::Origins, problem::ApiError};
 use metrics::Metrics;
-use millrace_domain::{JobId, JobState};
+use millrace_domain::{JobId, JobState, limits::FILES_RESERVED};
 use sockets::Sockets;
 
 /// How the process is run.
@@ -39,9 +39,6 @@ pub const SERVICE: Service<Config> = Service {
     read: config::read,
     shutdown_max: |config| config.drain + std::time::Duration::from_secs(10),
 };
-
-/// File descriptors for everything but clients' connections: NATS, files that are served, the kernel's own.
-const FILES_RESERVED: usize = 200;
 
 /// What every request may need.
 pub(crate) struct App {

@@ -41,7 +41,7 @@ impl Metrics {
         Ok(Self {
             connections_refused: counter(
                 "millrace_edge_connections_refused_total",
-                "Connections that were answered 503 because too many are open, in all or from one address",
+                "Connections that were answered 503, or just closed, because too many are open, in all or from one address",
             )?,
             heads_timed_out: counter(
                 "millrace_edge_heads_timed_out_total",

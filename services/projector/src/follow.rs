@@ -125,10 +125,8 @@ impl Follower {
             }
             self.applied = window.end;
             delivery = Some(window.delivery);
-            let pending = window.newest.info().map_err(|error| anyhow::anyhow!(error))?.pending;
             // With AckPolicy::All it stands for the whole window. A lost one repeats the window.
             window.newest.ack().await.map_err(|error| anyhow::anyhow!(error)).context("cannot acknowledge")?;
-            self.metrics.lag.set(i64::try_from(pending).unwrap_or(i64::MAX));
             self.metrics.position.set(i64::try_from(self.applied).unwrap_or(i64::MAX));
             self.check.pass();
         }

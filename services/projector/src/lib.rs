@@ -5,6 +5,7 @@
 
 mod apply;
 mod follow;
+mod lag;
 mod metrics;
 mod projection;
 mod quarantine;
@@ -77,6 +78,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
         check.pass();
         shell.tasks.spawn("rebuild", rebuild::run(projection, shutdown));
     } else {
+        shell.tasks.spawn("lag", lag::run(context.clone(), metrics.clone(), shutdown.clone()));
         let follower = follow::Follower { context, projection, metrics, check, applied: 0 };
         shell.tasks.spawn("follow", follower.run(shutdown));
     }

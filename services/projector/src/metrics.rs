@@ -17,7 +17,7 @@ pub struct Metrics {
     pub quarantined: IntCounter,
     /// Messages that could not be read and that the quarantine did not take; they are in the log only.
     pub unquarantined: IntCounter,
-    /// Entries of the log that wait to be applied.
+    /// Entries of the log that wait to be applied, or are being applied.
     pub lag: IntGauge,
     /// Sequence of the last entry applied.
     pub position: IntGauge,
@@ -45,7 +45,10 @@ impl Metrics {
                 "millrace_projector_unquarantined_total",
                 "Messages that could not be read and that the quarantine did not take; they are in the log only",
             )?,
-            lag: IntGauge::new("millrace_projector_lag_entries", "Entries of the log that wait to be applied")?,
+            lag: IntGauge::new(
+                "millrace_projector_lag_entries",
+                "Entries of the log that wait to be applied, or are being applied",
+            )?,
             position: IntGauge::new("millrace_projector_position", "Sequence of the last entry applied")?,
         };
         registry.register(Box::new(metrics.applied.clone()))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use millrace_domain::{Entry, Event, JobId, subjects};
+use millrace_domain::{Entry, Event, JobId, limits::PROJECTOR_READ_TRIES_MAX, subjects};
 use millrace_runtime::{direct::ReadError, log::Log};
 
 use crate::{
@@ -13,8 +13,7 @@ use crate::{
     quarantine::{Quarantine, Unreadable},
 };
 
-/// How often a replica that is behind is asked again.
-const READ_TRIES_MAX: u32 = 20;
+/// Before a replica that is behind is asked again.
 const READ_PAUSE: Duration = Duration::from_millis(100);
 
 /// The bucket and the quarantine.
@@ -44,11 +43,12 @@ impl Batch {
             None => "the subject is none of a job's".to_owned(),
             Some((kind, id)) => {
                 let entry = log.decode(&id, seq, kind, payload);
+                let is_readable = entry.event.is_some();
                 self.entries.push((id, entry));
-                match Event::decode(payload) {
-                    Ok(_) => return,
-                    Err(error) => error.to_string(),
+                if is_readable {
+                    return;
                 }
+                Event::decode(payload).map_or_else(|error| error.to_string(), |_| String::new())
             }
         };
         self.unreadable.push(Unreadable { subject: subject.to_owned(), seq, payload: payload.clone(), reason });
@@ -80,7 +80,7 @@ impl Projection {
 
     /// Adds a page of the log to `batch`; its last sequence, or `None` if the log has nothing more.
     async fn read(&self, batch: &mut Batch, after: u64, end: u64) -> anyhow::Result<Option<u64>> {
-        for _ in 0..READ_TRIES_MAX {
+        for _ in 0..PROJECTOR_READ_TRIES_MAX {
             match self.log.page_of_all(after).await {
                 Ok(page) if !page.is_empty() => {
                     for stored in &page {

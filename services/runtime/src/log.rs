@@ -33,6 +33,7 @@ struct Metrics {
     conflicts: IntCounter,
     repeated: IntCounter,
     undecodable: IntCounter,
+    bucket_away: IntCounter,
 }
 
 /// One event on its way to the log. It keeps its message id, so sending it again cannot store it twice.
@@ -86,6 +87,10 @@ impl Log {
             conflicts: counter("millrace_log_conflicts_total", "Appends that another writer's event forestalled")?,
             repeated: counter("millrace_log_repeated_total", "Appends sent again because their outcome was unknown")?,
             undecodable: counter("millrace_log_undecodable_total", "Messages of the log that could not be decoded")?,
+            bucket_away: counter(
+                "millrace_log_bucket_away_total",
+                "Loads of states that were folded from the log alone, since the bucket did not answer",
+            )?,
         };
         let stream = jetstream::new(client.clone()).get_stream_no_info(subjects::STREAM).await?;
         Ok(Self { client: client.clone(), stream, metrics })
@@ -264,6 +269,10 @@ impl Log {
     pub fn entry(&self, stored: &Stored) -> Option<Entry> {
         let (kind, id) = subjects::parse(&stored.subject)?;
         Some(self.decode(&id, stored.seq, kind, &stored.payload))
+    }
+
+    pub(crate) fn count_bucket_away(&self) {
+        self.metrics.bucket_away.inc();
     }
 
     /// Makes an entry of a payload. One that cannot be decoded is counted and becomes an entry without an event: it

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use async_nats::{Client, HeaderMap};
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::time::timeout;
 
 use millrace_domain::{
     Entry, JobId, JobState, fold_all,
-    limits::{NATS_REQUEST_MAX, SNAPSHOT_BATCH_MAX},
+    limits::{BUCKET_WAIT_MAX, NATS_REQUEST_MAX, SNAPSHOT_BATCH_MAX, TAILS_IN_FLIGHT_MAX},
     subjects::{self, Kind, STATE_BUCKET},
 };
 
@@ -16,9 +17,6 @@ use crate::{
     log::Log,
     publish::{self, PublishError},
 };
-
-/// Tails of the log that are read at once.
-const TAILS_IN_FLIGHT_MAX: usize = 16;
 
 /// Reads and writes current states.
 #[derive(Clone)]
@@ -55,16 +53,16 @@ impl Snapshots {
     /// are left out.
     ///
     /// Two requests for every [`SNAPSHOT_BATCH_MAX`] jobs, and one for each job that the projector has not caught up
-    /// with. May miss what a stale replica has not seen yet; it is never ahead of the log.
+    /// with; where the bucket does not answer, one for each job. May miss what a stale replica has not seen yet; it is
+    /// never ahead of the log.
     ///
     /// # Errors
-    /// When the stream or the bucket does not answer in time.
+    /// When the log does not answer in time.
     pub async fn load(&self, ids: &[JobId]) -> Result<HashMap<JobId, JobState>, ReadError> {
         let mut states = HashMap::with_capacity(ids.len());
         for batch in ids.chunks(SNAPSHOT_BATCH_MAX) {
-            let projected = self.projected(batch).await?;
             let mut projected: HashMap<_, _> =
-                projected.into_iter().filter_map(|(id, p)| Some((id, p.state?))).collect();
+                self.projected_or_none(batch).await.into_iter().filter_map(|(id, p)| Some((id, p.state?))).collect();
             let filters: Vec<_> = batch.iter().map(|id| newest_filter(id, projected.get(id))).collect();
             let mut last: HashMap<JobId, Vec<Stored>> = HashMap::with_capacity(batch.len());
             for (id, stored) in self.log.last(&filters).await? {
@@ -84,7 +82,7 @@ impl Snapshots {
     /// The current state of one job. See [`Snapshots::load`].
     ///
     /// # Errors
-    /// When the stream or the bucket does not answer in time.
+    /// When the log does not answer in time.
     pub async fn get(&self, id: &JobId) -> Result<Option<JobState>, ReadError> {
         Ok(self.load(std::slice::from_ref(id)).await?.remove(id))
     }
@@ -93,7 +91,7 @@ impl Snapshots {
     /// clients who have seen more than a replica.
     ///
     /// # Errors
-    /// When the stream or the bucket does not answer in time.
+    /// When the log does not answer in time.
     pub async fn get_from_leader(&self, id: &JobId) -> Result<Option<JobState>, ReadError> {
         let state = self.get(id).await?;
         let after = state.as_ref().map_or(0, |state| state.seq);
@@ -124,6 +122,23 @@ impl Snapshots {
             }
         };
         Ok(state.map(|state| (id, state)))
+    }
+
+    /// What the bucket holds, and nothing where it does not answer: the log has everything.
+    async fn projected_or_none(&self, ids: &[JobId]) -> HashMap<JobId, Projected> {
+        let why = match timeout(BUCKET_WAIT_MAX, self.projected(ids)).await {
+            Ok(Ok(projected)) => return projected,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", BUCKET_WAIT_MAX.as_secs()),
+        };
+        self.log.count_bucket_away();
+        tracing::warn!(
+            bucket = self.bucket,
+            why,
+            jobs = ids.len(),
+            "the bucket of states is away; jobs are folded from the log"
+        );
+        HashMap::new()
     }
 
     /// What the bucket holds of the given jobs, as old as the projector left it. Keys that were never written are left

@@ -2,7 +2,7 @@
 //!
 //! No scan is needed in ordinary life: a delivery is not acknowledged before everything of the job but its file is
 //! gone, so whoever is killed on the way there leaves a delivery to somebody who removes it. A worker that was cut off
-//! removes what it has stored itself; only one that is killed right then, too, leaves something to the janitor.
+//! removes what it has stored itself; only one that is killed right then, too, leaves something behind.
 
 use anyhow::Context;
 use millrace_domain::{JobId, JobState, Stage, files};
@@ -47,7 +47,7 @@ pub async fn clean_up_after_end(worker: &Worker, id: &JobId) -> anyhow::Result<(
 pub async fn clean_up_own(worker: &Worker, id: &JobId, attempt: u32) {
     let own = move |key: &str| files::owner(key).is_some_and(|(_, of)| of == attempt);
     if let Err(error) = worker.blobs.remove(id, own).await {
-        tracing::warn!(job = %id, attempt, error = format!("{error:#}"), "what a lost attempt has stored is left to the janitor");
+        tracing::warn!(job = %id, attempt, error = format!("{error:#}"), "what a lost attempt has stored could not be removed and stays");
     }
 }
 

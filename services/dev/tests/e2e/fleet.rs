@@ -98,11 +98,11 @@ async fn clients_that_move_between_edges_that_restart_never_see_the_past_and_all
             clients.push(tokio::spawn(client(ports.clone(), id.clone(), number)));
         }
     }
-    // Half of the fleet goes, with its clients, and comes back as another edge on the same port would.
+    // Half of the fleet goes, with its clients, and comes back as another edge on the same port.
     sleep(Duration::from_secs(2)).await;
     let status = second.terminate(Duration::from_secs(15)).await.expect("it stops in time");
     assert!(status.success(), "{status}");
-    let (_third, _) = stack.another_edge().await;
+    let (_third, third_admin) = stack.edge_on(second_port).await;
 
     let mut ends = Vec::new();
     for life in lives {
@@ -116,5 +116,7 @@ async fn clients_that_move_between_edges_that_restart_never_see_the_past_and_all
         moves += connected;
     }
     assert!(moves > JOBS * CLIENTS_PER_JOB * 2, "clients did move: {moves}");
+    let came_back = Stack::metric_at(&third_admin, "millrace_edge_sockets_opened_total").await;
+    assert!(came_back > 0.0, "clients came back to the edge that was restarted");
     stack.verify();
 }

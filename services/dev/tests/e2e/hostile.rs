@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
+use millrace_domain::limits::REFUSALS_IN_FLIGHT_MAX;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -128,6 +129,31 @@ async fn connections_above_the_bounds_get_503_and_room_comes_back() {
             sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+#[tokio::test]
+async fn those_who_are_refused_hold_a_bounded_number_of_file_descriptors() {
+    let stack = stack_with(&[("MILLRACE_CONNECTIONS", "3")]).await;
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", stack.edge.pid())).unwrap().count();
+    let before = files();
+    let (socket, _) = tokio_tungstenite::connect_async(stack.ws_url("unknown")).await.expect("room");
+    // Silent ones: each would be waited for.
+    let mut crowd = Vec::new();
+    for _ in 0..600 {
+        crowd.push(connect(&stack).await);
+    }
+    let told = async || stack.metric("millrace_edge_connections_refused_total").await >= 597.0;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut most = 0;
+    while !told().await {
+        most = most.max(files());
+        assert!(Instant::now() < deadline, "not all were refused");
+    }
+    most = most.max(files());
+    // Three that are served, those who are being told, and what the admin port takes meanwhile.
+    let bound = before + 3 + REFUSALS_IN_FLIGHT_MAX + 20;
+    assert!(most <= bound, "{most} files where {bound} do");
+    drop(socket);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! against its schema; at the end of each test the projected states are held against the log by `cargo dev verify`.
 
 mod api;
+mod bucket_away;
 mod cancel;
 mod delivery;
 mod failures;

@@ -171,13 +171,20 @@ impl Stack {
 
     /// One more edge on the same NATS and storage; its port.
     pub async fn another_edge(&self) -> (Service, u16) {
-        let (port, admin) = (free_port(), free_port());
+        let port = free_port();
+        (self.edge_on(port).await.0, port)
+    }
+
+    /// One more edge, on this port; its admin address.
+    pub async fn edge_on(&self, port: u16) -> (Service, String) {
+        let admin = free_port();
         let storage = self.folder.path().join("files").display().to_string();
         let mut args = edge_args(port, &storage);
         args.extend(["--nats-url".into(), self.nats.url(), "--admin-listen".into(), format!("127.0.0.1:{admin}")]);
         let mut edge = Service::spawn("millrace-edge", ServiceOptions { args, ..Default::default() }).expect("an edge");
-        edge.wait_ready(&format!("http://127.0.0.1:{admin}"), READY_MAX).await.expect("the edge");
-        (edge, port)
+        let admin = format!("http://127.0.0.1:{admin}");
+        edge.wait_ready(&admin, READY_MAX).await.expect("the edge");
+        (edge, admin)
     }
 
     /// One more worker on the same NATS and storage, with a work folder of its own.
@@ -225,7 +232,12 @@ impl Stack {
 
     /// The value of one of the edge's metrics, with its labels as they are printed; 0 when it is not there.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = reqwest::get(format!("{}/metrics", self.edge_admin)).await.unwrap().text().await.unwrap();
+        Self::metric_at(&self.edge_admin, name).await
+    }
+
+    /// The same of another edge.
+    pub async fn metric_at(admin: &str, name: &str) -> f64 {
+        let text = reqwest::get(format!("{admin}/metrics")).await.unwrap().text().await.unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }

@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use millrace_domain::{
     JobId, JobState,
-    limits::{SNAPSHOT_BATCH_MAX, SNAPSHOT_BATCH_WINDOW, SNAPSHOT_BATCHES_IN_FLIGHT_MAX, SNAPSHOT_RETRY_PAUSE},
+    limits::{
+        LEADER_READS_IN_FLIGHT_MAX, SNAPSHOT_BATCH_MAX, SNAPSHOT_BATCH_WINDOW, SNAPSHOT_BATCHES_IN_FLIGHT_MAX,
+        SNAPSHOT_RETRY_PAUSE,
+    },
 };
 use millrace_runtime::{direct::ReadError, snapshots::Snapshots};
 
 use super::{Feed, Source};
-
-/// Leader reads of one batch at once.
-const LEADER_READS_IN_FLIGHT_MAX: usize = 16;
 
 /// A load that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

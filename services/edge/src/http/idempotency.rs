@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use millrace_domain::{
     JobId, Submission,
-    limits::{IDEMPOTENCY_KEY_BYTES_MAX, NATS_REQUEST_MAX},
+    limits::{IDEMPOTENCY_KEY_BYTES_MAX, NATS_REQUEST_MAX, RESERVE_ATTEMPTS_MAX},
     subjects::KEY_BUCKET,
 };
 use millrace_runtime::publish::{self, PublishError};
@@ -21,9 +21,6 @@ use super::problem::ApiError;
 
 /// The header.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// How often a reservation is tried; two clients with one key settle in two rounds.
-const RESERVE_ATTEMPTS_MAX: u32 = 4;
 
 /// The bucket of reserved keys.
 pub struct Keys {

@@ -22,10 +22,17 @@ use crate::App;
 pub struct Origins(Arc<HashSet<String>>);
 
 impl Origins {
-    /// The given ones and the public base URL's own.
+    /// The given ones and the public base URL's own; of a page on this machine by both names that people type.
     #[must_use]
     pub fn new(public_base_url: &str, allowed: Vec<String>) -> Self {
-        let own = Url::parse(public_base_url).ok().map(|url| url.origin().ascii_serialization());
+        let mut own: Vec<_> = Url::parse(public_base_url).into_iter().collect();
+        let other_name = own.first().and_then(|url| match url.host_str() {
+            Some("localhost") => Some((url.clone(), "127.0.0.1")),
+            Some("127.0.0.1") => Some((url.clone(), "localhost")),
+            _ => None,
+        });
+        own.extend(other_name.and_then(|(mut url, name)| url.set_host(Some(name)).ok().map(|()| url)));
+        let own = own.into_iter().map(|url| url.origin().ascii_serialization());
         Self(Arc::new(allowed.into_iter().chain(own).collect()))
     }
 
@@ -69,5 +76,24 @@ pub async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) ->
     match app.origins.check(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_itself_is_allowed_and_on_this_machine_by_both_of_its_names() {
+        let allows = |base: &str, origin: &str| {
+            Origins::new(base, vec!["https://app.example".into()]).allows(&HeaderValue::from_str(origin).unwrap())
+        };
+        for origin in ["http://localhost:3201", "http://127.0.0.1:3201", "https://app.example"] {
+            assert!(allows("http://localhost:3201", origin) && allows("http://127.0.0.1:3201", origin), "{origin}");
+        }
+        for origin in ["http://localhost:3202", "https://localhost:3201", "http://localhost:3201.example", "null"] {
+            assert!(!allows("http://localhost:3201", origin), "{origin}");
+        }
+        assert!(!allows("https://video.example", "https://localhost"));
     }
 }

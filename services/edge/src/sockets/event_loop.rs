@@ -15,7 +15,7 @@ use slab::Slab;
 
 use millrace_domain::{
     JobId,
-    limits::{CLIENT_WRITE_MAX, WS_READS_PER_TURN_MAX},
+    limits::{CLIENT_WRITE_MAX, CLOSE_ANSWER_MAX, WS_READS_PER_TURN_MAX},
     wire::{PONG, close},
 };
 
@@ -297,7 +297,7 @@ impl EventLoop {
         if socket.closing.is_some() {
             return;
         }
-        socket.closing = Some((now + super::CLOSE_ANSWER_MAX, code));
+        socket.closing = Some((now + CLOSE_ANSWER_MAX, code));
         if let Err(error) = socket.outbox.close(&mut socket.stream, &write::close(code, reason), now) {
             return self.gone(token, &error);
         }

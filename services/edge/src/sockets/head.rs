@@ -2,10 +2,9 @@
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 
-use crate::ws::PATH;
+use millrace_domain::limits::WS_HANDSHAKE_HEADERS_MAX;
 
-/// More headers than any browser or proxy sends; a request with more is hyper's.
-const HEADERS_MAX: usize = 64;
+use crate::ws::PATH;
 
 /// What has arrived of a request.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub fn parse(bytes: &[u8], seen: usize) -> Head {
     if seen > 0 && !has_empty_line(&bytes[seen.saturating_sub(3)..]) {
         return Head::Partial;
     }
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut headers = [httparse::EMPTY_HEADER; WS_HANDSHAKE_HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
         Ok(httparse::Status::Partial) => Head::Partial,

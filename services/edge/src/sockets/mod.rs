@@ -34,8 +34,6 @@ use event_loop::EventLoop;
 
 const WAKER: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
-/// How long a client may take to answer our close.
-const CLOSE_ANSWER_MAX: Duration = Duration::from_secs(2);
 /// What is counted when a client goes away without a close frame.
 const CODE_ABNORMAL: u16 = 1006;
 /// What is counted when a client's close frame has no code.

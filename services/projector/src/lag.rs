@@ -1,0 +1,38 @@
+//! How much of the log waits: asked of the consumer, so that it is told also while nothing can be written, and by a
+//! projector that stands by.
+
+use async_nats::jetstream::{self, consumer::PullConsumer};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use millrace_domain::{
+    limits::PROJECTOR_LAG_INTERVAL,
+    subjects::{PROJECTOR_CONSUMER, STREAM},
+};
+
+use crate::metrics::Metrics;
+
+/// Looks now and then until `shutdown`. Where the consumer cannot be asked, the last number stays and the connection's
+/// check tells.
+pub async fn run(context: jetstream::Context, metrics: Metrics, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut ticks = interval(PROJECTOR_LAG_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        let asked =
+            context.get_consumer_from_stream::<jetstream::consumer::pull::Config, _, _>(PROJECTOR_CONSUMER, STREAM);
+        match shutdown.run_until_cancelled(asked).await {
+            None => return Ok(()),
+            Some(Ok(consumer)) => {
+                let consumer: PullConsumer = consumer;
+                let info = consumer.cached_info();
+                let waiting = info.num_pending + info.num_ack_pending as u64;
+                metrics.lag.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+            }
+            Some(Err(error)) => tracing::debug!(%error, "the consumer cannot be asked how much waits"),
+        }
+    }
+}
