@@ -1,5 +1,7 @@
 //! Our own binaries: where they are, and how they are built.
 
+use std::convert::Infallible;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -48,6 +50,16 @@ impl Programs {
             bail!("{} could not be built; cargo says above why", packages.join(", "));
         }
         Ok(())
+    }
+
+    /// Builds these packages and this program: then it goes on as the one that was built, with `--built`.
+    ///
+    /// # Errors
+    /// When something does not build, or does not run. It does not return otherwise.
+    pub fn build_and_become(&self, root: &Path, packages: &[&str]) -> anyhow::Result<Infallible> {
+        self.build(root, &[packages, &["millrace-dev"]].concat())?;
+        let error = Command::new(self.path("dev")?).args(std::env::args_os().skip(1)).arg("--built").exec();
+        Err(error).context("what was built did not run")
     }
 
     /// The path of one of them.

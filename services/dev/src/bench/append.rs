@@ -1,11 +1,8 @@
 //! `cargo dev bench append`: what the fence and the message id of our appends cost, beside a bare publisher in the same run.
 
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
 use async_nats::jetstream;
 use futures::future::try_join_all;
 use millrace_domain::event::Progress;
@@ -55,7 +52,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = checkout();
     let programs = Programs::beside_us(true)?;
     if !args.built {
-        return build(&root, &programs);
+        match programs.build_and_become(&root, &[])? {}
     }
     let tools = Tools::ensure(&root, &mut |words| println!("{words}"))?;
     crate::runtime()?.block_on(async {
@@ -87,13 +84,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         );
         Ok(ExitCode::SUCCESS)
     })
-}
-
-/// Builds what measures, optimised: then this program goes on as its optimised self.
-fn build(root: &Path, programs: &Programs) -> anyhow::Result<ExitCode> {
-    programs.build(root, &["millrace-dev"])?;
-    let error = Command::new(programs.path("dev")?).args(std::env::args_os().skip(1)).arg("--built").exec();
-    Err(error).context("the optimised build did not run")
 }
 
 /// Appends per second of each turn, bare and ours.

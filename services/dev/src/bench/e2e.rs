@@ -1,8 +1,7 @@
 #![doc = include_str!("README.md")]
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use millrace_harness::checkout;
@@ -71,7 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = checkout();
     let programs = Programs::beside_us(true)?;
     if !args.built {
-        return build(&root, &programs);
+        match programs.build_and_become(&root, &SERVICES)? {}
     }
     let tools = Tools::ensure(&root, &mut |words| println!("{words}"))?;
     let report = crate::runtime()?.block_on(measure(args, &root, programs, tools))?;
@@ -82,13 +81,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Builds what is measured, optimised, and what measures too: then this program goes on as its optimised self.
-fn build(root: &Path, programs: &Programs) -> anyhow::Result<ExitCode> {
-    programs.build(root, &[&SERVICES[..], &["millrace-dev"]].concat())?;
-    let error = Command::new(programs.path("dev")?).args(std::env::args_os().skip(1)).arg("--built").exec();
-    Err(error).context("the optimised build did not run")
 }
 
 async fn measure(args: &Args, root: &Path, programs: Programs, tools: Tools) -> anyhow::Result<Report> {

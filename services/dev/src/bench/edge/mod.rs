@@ -12,7 +12,6 @@ mod report;
 mod subject;
 
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -28,7 +27,7 @@ use super::machine::Machine;
 use crate::programs::Programs;
 
 /// What is built and measured.
-const PACKAGES: [&str; 3] = ["millrace-edge", "millrace-projector", "millrace-dev"];
+const PACKAGES: [&str; 2] = ["millrace-edge", "millrace-projector"];
 
 const HELP: &str = "\
 The method is in services/dev/src/bench/edge/README.md. Other work on the machine shows in every number.
@@ -83,7 +82,7 @@ impl Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (root, programs) = (checkout(), Programs::beside_us(true)?);
     if !args.built {
-        return build(&root, &programs);
+        match programs.build_and_become(&root, &PACKAGES)? {}
     }
     let report = crate::runtime()?.block_on(measure_all(args, root, programs))?;
     println!("\n{}", report.text());
@@ -93,13 +92,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Builds what is measured, optimised, and what measures too: then this program goes on as its optimised self.
-fn build(root: &Path, programs: &Programs) -> anyhow::Result<ExitCode> {
-    programs.build(root, &PACKAGES)?;
-    let error = Command::new(programs.path("dev")?).args(std::env::args_os().skip(1)).arg("--built").exec();
-    Err(error).context("the optimised build did not run")
 }
 
 async fn measure_all(args: &Args, root: PathBuf, programs: Programs) -> anyhow::Result<Report> {
