@@ -161,6 +161,16 @@ pub const UPLOAD_PART_BYTES: usize = 8 * 1024 * 1024;
 /// Parts of one upload under way at once.
 pub const UPLOAD_PARTS_IN_FLIGHT_MAX: usize = 4;
 
+/// Unfinished uploads of a store that are looked at in one go; the rest comes the next time.
+pub const UNFINISHED_UPLOADS_MAX: usize = 10_000;
+/// Unfinished uploads that a store is asked for at once; S3 tells no more.
+pub const UNFINISHED_UPLOADS_PAGE_MAX: usize = 1000;
+/// Files of a store that are looked at in one go, from a place that chance decides.
+pub const JANITOR_FILES_MAX: usize = 10_000;
+/// An unfinished upload of a job that the log does not know is aborted so long after its begin, and not before: it may
+/// be another installation's.
+pub const UNKNOWN_UPLOAD_AGE_MIN: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Messages that the projector folds at once.
 pub const PROJECTOR_WINDOW_MESSAGES_MAX: usize = 1024;
 /// Messages that a rebuild folds at once: more, since the newest state of a job stands for all before it.

@@ -1,5 +1,7 @@
 //! An S3-compatible server inside this process, which checks signatures: `s3s` over a temporary folder.
 
+mod unfinished;
+
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -55,6 +57,7 @@ impl S3Server {
             .map_err(|error| anyhow::anyhow!("the S3 server cannot use its folder: {error:?}"))?;
         let mut service = S3ServiceBuilder::new(files);
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        service.set_route(unfinished::ListUploads(root.path().to_owned()));
         let service = service.build();
         let fault = watch::Sender::new(None);
         let faults = fault.subscribe();

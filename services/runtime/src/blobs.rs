@@ -1,12 +1,13 @@
 //! Files in object storage: a folder by default, or a store that speaks S3.
 
 mod folder;
+mod unfinished;
 mod upload;
 
 use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::{
     Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions,
     aws::{AmazonS3, AmazonS3Builder},
@@ -18,7 +19,7 @@ use object_store::{
 
 use millrace_domain::{JobId, Provider, files};
 
-pub use self::upload::Upload;
+pub use self::{unfinished::Unfinished, upload::Upload};
 
 use crate::config::Setting;
 
@@ -71,7 +72,7 @@ pub struct Blobs {
 #[derive(Clone)]
 enum Place {
     Folder(PathBuf),
-    S3(Arc<AmazonS3>),
+    S3 { s3: Arc<AmazonS3>, unfinished: unfinished::Lister },
 }
 
 /// What a browser is told of a file.
@@ -107,12 +108,11 @@ impl Blobs {
                 Ok(Self { store: Arc::new(store), place: Place::Folder(folder) })
             }
             Location::S3 { bucket } => {
-                let s3 = AmazonS3Builder::from_env()
-                    .with_bucket_name(bucket)
-                    .build()
-                    .context("the AWS_* variables do not make an S3 store")?;
+                let builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+                let s3 = builder.clone().build().context("the AWS_* variables do not make an S3 store")?;
                 let s3 = Arc::new(s3);
-                Ok(Self { store: s3.clone(), place: Place::S3(s3) })
+                let unfinished = unfinished::Lister::new(&builder, s3.clone())?;
+                Ok(Self { store: s3.clone(), place: Place::S3 { s3, unfinished } })
             }
         }
     }
@@ -122,7 +122,7 @@ impl Blobs {
     pub const fn provider(&self) -> Provider {
         match self.place {
             Place::Folder(_) => Provider::Local,
-            Place::S3(_) => Provider::S3,
+            Place::S3 { .. } => Provider::S3,
         }
     }
 
@@ -136,7 +136,7 @@ impl Blobs {
         match &self.place {
             // A folder keeps no attributes; what a browser is told of its files comes from the job's state.
             Place::Folder(_) => Ok(Upload { id: None, parts: self.store.put_multipart(&key).await.context(refused)? }),
-            Place::S3(s3) => {
+            Place::S3 { s3, .. } => {
                 let attributes = Attributes::from_iter([
                     (Attribute::ContentType, labels.content_type.clone()),
                     (Attribute::ContentDisposition, labels.content_disposition.clone()),
@@ -155,7 +155,7 @@ impl Blobs {
     /// # Errors
     /// When the store cannot be reached.
     pub async fn abort(&self, key: &str, id: &str) -> anyhow::Result<()> {
-        let Place::S3(s3) = &self.place else { return Ok(()) };
+        let Place::S3 { s3, .. } = &self.place else { return Ok(()) };
         match s3.abort_multipart(&Key::parse(key)?, &id.to_owned()).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             // Some stores say so of one that is not there.
@@ -190,6 +190,38 @@ impl Blobs {
         }
         Ok(removed)
     }
+
+    /// The uploads that were begun and neither completed nor aborted, some thousands at most. A folder has none: what
+    /// they leave there is among its files.
+    ///
+    /// # Errors
+    /// When the store cannot be reached, or does not list them.
+    pub async fn unfinished(&self) -> anyhow::Result<Vec<Unfinished>> {
+        match &self.place {
+            Place::Folder(_) => Ok(Vec::new()),
+            Place::S3 { unfinished, .. } => unfinished.list().await,
+        }
+    }
+
+    /// Keys of files of jobs, `max` at most: from the one after `from` to the last and on from the first, so that each
+    /// comes up sometime. In a folder also what uploads have left half done.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn keys(&self, from: &str, max: usize) -> anyhow::Result<Vec<String>> {
+        if let Place::Folder(root) = &self.place {
+            let (root, from) = (root.clone(), from.to_owned());
+            let keys = tokio::task::spawn_blocking(move || folder::keys(&root, &from, max)).await?;
+            return keys.context("the files cannot be listed");
+        }
+        let (prefix, from) = (Key::from(files::FOLDER), Key::parse(from)?);
+        let after = self.store.list_with_offset(Some(&prefix), &from).map_ok(|file| file.location);
+        let before = self.store.list(Some(&prefix)).map_ok(|file| file.location);
+        let before = before.try_take_while(|key| std::future::ready(Ok(*key <= from)));
+        let keys = after.chain(before).take(max).map_ok(String::from).try_collect();
+        keys.await.context("the store does not list its files")
+    }
+
     /// An address under which anybody can fetch the file for `valid`; `None` where the store has none (a folder).
     ///
     /// # Errors
@@ -197,7 +229,7 @@ impl Blobs {
     pub async fn signed_url(&self, key: &str, valid: Duration) -> anyhow::Result<Option<url::Url>> {
         match &self.place {
             Place::Folder(_) => Ok(None),
-            Place::S3(s3) => Ok(Some(s3.signed_url(axum::http::Method::GET, &Key::parse(key)?, valid).await?)),
+            Place::S3 { s3, .. } => Ok(Some(s3.signed_url(axum::http::Method::GET, &Key::parse(key)?, valid).await?)),
         }
     }
 
@@ -207,7 +239,7 @@ impl Blobs {
     /// When the key would leave the folder.
     pub fn path(&self, key: &str) -> anyhow::Result<Option<PathBuf>> {
         match &self.place {
-            Place::S3(_) => Ok(None),
+            Place::S3 { .. } => Ok(None),
             Place::Folder(folder) => {
                 // `Key` refuses `..` and empty segments.
                 let key = Key::parse(key)?;

@@ -2,7 +2,8 @@
 //!
 //! No scan is needed in ordinary life: a delivery is not acknowledged before everything of the job but its file is
 //! gone, so whoever is killed on the way there leaves a delivery to somebody who removes it. A worker that was cut off
-//! removes what it has stored itself; only one that is killed right then, too, leaves something behind.
+//! removes what it has stored itself. What one leaves that is killed right then, too, or before the log could tell of an
+//! upload that the store has begun, [`crate::janitor`] finds.
 
 use anyhow::Context;
 use millrace_domain::{JobId, JobState, Stage, files};
@@ -52,13 +53,16 @@ pub async fn clean_up_own(worker: &Worker, id: &JobId, attempt: u32) {
 }
 
 /// Whether what is under a key belongs to an attempt that is over. Of the last one, that has ended, its file stays.
-fn over(state: &JobState) -> impl Fn(&str) -> bool + Send + Sync + 'static + use<> {
-    let (id, attempt, ended) = (state.job_id.clone(), state.attempt, state.is_end());
+pub fn over(state: &JobState) -> impl Fn(&str) -> bool + Send + Sync + 'static + use<> {
     let kept = state.file.as_ref().filter(|_| state.stage == Stage::Completed).map(|file| file.key.clone());
-    move |key| match files::owner(key) {
-        Some((owner, of)) if owner == id => (of < attempt || (ended && of == attempt)) && Some(key) != kept.as_deref(),
-        _ => false,
-    }
+    let of_ended = of_ended(state);
+    move |key| of_ended(key) && Some(key) != kept.as_deref()
+}
+
+/// Whether a key belongs to an attempt that is over: nothing more will be stored under it.
+pub fn of_ended(state: &JobState) -> impl Fn(&str) -> bool + Send + Sync + 'static + use<> {
+    let (id, attempt, ended) = (state.job_id.clone(), state.attempt, state.is_end());
+    move |key| files::owner(key).is_some_and(|(of, its)| of == id && (its < attempt || (ended && its == attempt)))
 }
 
 #[cfg(test)]

@@ -50,6 +50,12 @@ const RETENTION_HOURS: Setting = Setting::new(
     "168",
     "How long a job is kept after its end: file, state and events leave together. 0: for ever.",
 );
+const JANITOR_MINUTES: Setting = Setting::new(
+    "janitor-minutes",
+    "MINUTES",
+    "60",
+    "How often to look in the store for what dead workers have left there, and remove it. 0: never.",
+);
 const YT_DLP: Setting = Setting::new("yt-dlp", "PROGRAM", "yt-dlp", "The downloader: a path, or a name on PATH.");
 const FFMPEG: Setting = Setting::new("ffmpeg", "PROGRAM", "ffmpeg", "ffmpeg: a path, or a name on PATH.");
 const FFPROBE: Setting = Setting::new("ffprobe", "PROGRAM", "ffprobe", "ffprobe: a path, or a name on PATH.");
@@ -65,6 +71,7 @@ pub const SETTINGS: &[&Setting] = &[
     &FILE_MIB_MAX,
     &DURATION_SECONDS_MAX,
     &RETENTION_HOURS,
+    &JANITOR_MINUTES,
     &YT_DLP,
     &FFMPEG,
     &FFPROBE,
@@ -87,6 +94,8 @@ pub struct Config {
     pub bounds: Bounds,
     /// How long a job is kept after its end; `None` for ever.
     pub retention: Option<Duration>,
+    /// How often the store is looked through; `None` for never.
+    pub janitor_interval: Option<Duration>,
     /// The programs, as configured.
     pub tools: Programs,
 }
@@ -110,6 +119,7 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let file_mib_max = reader.value::<NonZeroU64>(&FILE_MIB_MAX);
     let duration_seconds_max = reader.value::<NonZeroU64>(&DURATION_SECONDS_MAX);
     let retention = reader.parsed(&RETENTION_HOURS, hours);
+    let janitor_interval = reader.parsed(&JANITOR_MINUTES, minutes);
     let (yt_dlp, ffmpeg, ffprobe) = (reader.value(&YT_DLP), reader.value(&FFMPEG), reader.value(&FFPROBE));
     Some(Config {
         slots: slots?,
@@ -122,16 +132,27 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Config> {
             duration_max: Duration::from_secs(duration_seconds_max?.get()),
         },
         retention: retention?,
+        janitor_interval: janitor_interval?,
         tools: Programs { yt_dlp: yt_dlp?, ffmpeg: ffmpeg?, ffprobe: ffprobe? },
     })
 }
 
-/// `None` for 0.
 fn hours(text: &str) -> Result<Option<Duration>, String> {
+    const WORDS: &str = "give a number of hours, a century (876000) at most; 0 means for ever";
+    span(text, 3600.0, 876_000.0).ok_or_else(|| WORDS.to_owned())
+}
+
+fn minutes(text: &str) -> Result<Option<Duration>, String> {
+    span(text, 60.0, 525_600.0)
+        .ok_or_else(|| "give a number of minutes, a year (525600) at most; 0 means never".to_owned())
+}
+
+/// So many times `unit_s`; `Some(None)` for 0.
+fn span(text: &str, unit_s: f64, max: f64) -> Option<Option<Duration>> {
     match text.parse::<f64>() {
-        Ok(0.0) => Ok(None),
-        Ok(hours) if (0.0..=876_000.0).contains(&hours) => Ok(Some(Duration::from_secs_f64(hours * 3600.0))),
-        _ => Err("give a number of hours, a century (876000) at most; 0 means for ever".to_owned()),
+        Ok(0.0) => Some(None),
+        Ok(count) if (0.0..=max).contains(&count) => Some(Some(Duration::from_secs_f64(count * unit_s))),
+        _ => None,
     }
 }
 

@@ -6,6 +6,7 @@ mod attempt;
 mod cleaning;
 mod config;
 mod intake;
+mod janitor;
 mod journal;
 pub mod media;
 mod metrics;
@@ -85,6 +86,9 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let check = health.check("queue");
     if let Some(time) = config.retention {
         tasks.spawn("retention", retention::run(worker.clone(), context, time));
+    }
+    if let Some(interval) = config.janitor_interval {
+        tasks.spawn("janitor", janitor::run(worker.clone(), interval));
     }
     for _ in 0..config.slots.get() {
         tasks.spawn("slot", intake::slot(worker.clone(), check.clone()));

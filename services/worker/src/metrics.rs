@@ -8,6 +8,8 @@ pub struct Metrics {
     pub attempts: IntCounterVec,
     pub bytes_downloaded: IntCounter,
     pub bytes_stored: IntCounter,
+    pub janitor_removed: IntCounterVec,
+    pub store_unknown: IntGauge,
 }
 
 impl Metrics {
@@ -24,11 +26,24 @@ impl Metrics {
             )?,
             bytes_downloaded: IntCounter::new("millrace_worker_downloaded_bytes_total", "Bytes of downloaded files")?,
             bytes_stored: IntCounter::new("millrace_worker_stored_bytes_total", "Bytes that went to the object store")?,
+            janitor_removed: IntCounterVec::new(
+                Opts::new(
+                    "millrace_worker_janitor_removed_total",
+                    "What dead workers had left in the store and was removed: file or upload (an unfinished one)",
+                ),
+                &["what"],
+            )?,
+            store_unknown: IntGauge::new(
+                "millrace_worker_store_unknown_files",
+                "Files of jobs that the log does not know, among those that the last look into the store saw; they stay",
+            )?,
         };
         registry.register(Box::new(metrics.running.clone()))?;
         registry.register(Box::new(metrics.attempts.clone()))?;
         registry.register(Box::new(metrics.bytes_downloaded.clone()))?;
         registry.register(Box::new(metrics.bytes_stored.clone()))?;
+        registry.register(Box::new(metrics.janitor_removed.clone()))?;
+        registry.register(Box::new(metrics.store_unknown.clone()))?;
         Ok(metrics)
     }
 }

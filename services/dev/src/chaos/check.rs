@@ -49,7 +49,7 @@ promises! {
     EndsRight, "a job ends as its source lets it";
     OneArtifact, "a completed job has one file with the right SHA-256";
     NoOrphans, "no file without a completed job";
-    NoUploads, "no bytes of an unfinished upload";
+    NoUploads, "no unfinished upload";
     SeqRises, "a client's seq rises";
     ProgressRises, "progress falls in no attempt";
     LastIsFold, "a client's last message is the fold";

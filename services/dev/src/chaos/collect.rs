@@ -84,27 +84,22 @@ pub fn objects(s3: &S3Server) -> anyhow::Result<BTreeMap<String, Object>> {
     Ok(objects)
 }
 
-/// Uploads that were begun and neither completed nor aborted, as the store keeps them beside its bucket.
-#[derive(Debug, Default)]
-pub struct Uploads {
-    /// Files of those that have parts.
-    pub with_bytes: Vec<String>,
-    /// How many have none: their worker was killed, or the store's answer lost, before the log could tell of them. They
-    /// cost nothing, and a bucket's rule for incomplete uploads removes them.
-    pub empty: usize,
+/// Uploads that were begun and neither completed nor aborted, by the names of the files in which the store keeps them beside
+/// its bucket.
+pub fn uploads(s3: &S3Server) -> Vec<String> {
+    beside_bucket(s3, ".upload-")
 }
 
-/// See [`Uploads`].
-pub fn uploads(s3: &S3Server) -> Uploads {
+/// Parts of uploads that are gone. A part that comes in while its upload is aborted this store keeps where no client can
+/// see it.
+pub fn strays(s3: &S3Server) -> usize {
+    beside_bucket(s3, ".upload_id-").len()
+}
+
+fn beside_bucket(s3: &S3Server, begin: &str) -> Vec<String> {
     let name = |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let paths = files(s3.root()).into_iter().filter(|path| path.parent() == Some(s3.root()));
-    let names: Vec<_> = paths.filter_map(name).filter(|name| name.starts_with(".upload")).collect();
-    let has_parts = |id: &str| names.iter().any(|name| name.starts_with(&format!(".upload_id-{id}.part-")));
-    let id = |name: &str| Some(name.strip_prefix(".upload-")?.strip_suffix(".json")?.to_owned());
-    // A part alone, without its upload, came in while that was aborted: this server keeps it, stores that people use do not.
-    let begun: Vec<_> = names.iter().filter_map(|name| id(name)).collect();
-    let (with_bytes, empty): (Vec<_>, Vec<_>) = begun.into_iter().partition(|id| has_parts(id));
-    Uploads { with_bytes, empty: empty.len() }
+    paths.filter_map(name).filter(|name| name.starts_with(begin)).collect()
 }
 
 /// Every file under a folder that is not a lock.

@@ -28,10 +28,10 @@ pub struct History {
     pub worker_deaths: Vec<Death>,
     /// Files in the object store, by key.
     pub objects: BTreeMap<String, Object>,
-    /// What else is in the object store: parts of uploads that came to no end.
+    /// Uploads in the object store that came to no end.
     pub uploads: Vec<String>,
-    /// Uploads without a part; see [`super::collect::Uploads`].
-    pub uploads_empty: usize,
+    /// Parts of aborted uploads, which only the test's store sees.
+    pub stray_parts: usize,
     /// Processes that were left after everything had stopped.
     pub processes: Vec<String>,
     /// Files of downloads that were left then.

@@ -27,7 +27,7 @@ use self::check::Recovery;
 use self::history::{Death, History};
 use self::recorder::{Injected, now};
 use self::report::Rest;
-use self::world::{LEASE, World};
+use self::world::{JANITOR_INTERVAL, LEASE, World};
 use crate::programs::{Programs, SERVICES};
 use crate::terminal::Output;
 
@@ -145,8 +145,10 @@ async fn collect(world: &Arc<World>, calm_at: u64) -> anyhow::Result<History> {
     if let Some(at) = reader.behind_at {
         eprintln!("the projector has come to sequence {at} only");
     }
+    // Whatever the last job has left is looked at once more.
+    sleep(2 * JANITOR_INTERVAL).await;
     let begun = Instant::now();
-    let dirty = || !collect::uploads(&world.s3).with_bytes.is_empty() || !collect::processes(&world.work).is_empty();
+    let dirty = || !collect::uploads(&world.s3).is_empty() || !collect::processes(&world.work).is_empty();
     while dirty() && begun.elapsed() < CLEAN_MAX {
         sleep(POLL).await;
     }
@@ -168,7 +170,6 @@ async fn collect(world: &Arc<World>, calm_at: u64) -> anyhow::Result<History> {
         let worker = worker.clone();
         Death { worker, at: *at, clear: is_clear(&kept.injected, *at) }
     });
-    let uploads = collect::uploads(&world.s3);
     Ok(History {
         calm_at,
         lease_ms: u64::try_from(LEASE.as_millis())?,
@@ -180,8 +181,8 @@ async fn collect(world: &Arc<World>, calm_at: u64) -> anyhow::Result<History> {
         sessions: kept.sessions.clone(),
         worker_deaths: worker_deaths.collect(),
         objects: collect::objects(&world.s3)?,
-        uploads: uploads.with_bytes,
-        uploads_empty: uploads.empty,
+        uploads: collect::uploads(&world.s3),
+        stray_parts: collect::strays(&world.s3),
         processes: collect::processes(&world.work),
         files: collect::files(&world.work).iter().map(|path| path.display().to_string()).collect(),
     })

@@ -87,7 +87,7 @@ fn totals(history: &History, kept: &Kept, rest: &Rest) -> Vec<Vec<String>> {
         row("events in the log", history.log.len()),
         row("appends acknowledged and checked", history.acked.len()),
         row("files in the object store", history.objects.len()),
-        row("uploads that were begun and never heard of, without bytes", history.uploads_empty),
+        row("parts that came in while their upload was aborted, kept by the test's store", history.stray_parts),
         row("client sessions", history.sessions.len()),
         row("their connections", connections),
         row("their messages", messages),

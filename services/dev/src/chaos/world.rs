@@ -32,6 +32,8 @@ use crate::programs::Programs;
 
 /// Short, so that a killed worker's jobs come again soon: an operator's choice, 30 s otherwise.
 pub const LEASE: Duration = Duration::from_secs(5);
+/// Often, so that it meets uploads of living attempts, too.
+pub const JANITOR_INTERVAL: Duration = Duration::from_secs(3);
 /// More goes wrong here in a minute than elsewhere in a month: no job is to be given up only since its luck was bad.
 const BUDGETS: [(&str, &str); 2] = [("MILLRACE_ATTEMPTS_MAX", "30"), ("MILLRACE_WORKERS_LOST_MAX", "50")];
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -172,6 +174,7 @@ impl World {
                 args.extend([
                     format!("--storage=s3://{BUCKET}"),
                     format!("--work-dir={}", self.work.join(label(target)).display()),
+                    format!("--janitor-minutes={}", JANITOR_INTERVAL.as_secs_f64() / 60.0),
                     format!("--yt-dlp={}", downloader.display()),
                     format!("--ffmpeg={}", tools.ffmpeg.display()),
                     format!("--ffprobe={}", tools.ffprobe.display()),

@@ -13,6 +13,7 @@ mod fleet;
 mod handshake;
 mod hostile;
 mod http;
+mod janitor;
 #[cfg(all(feature = "failpoints", feature = "s3"))]
 mod kills;
 mod log_away;

@@ -3,6 +3,8 @@
 
 use std::{fs, io, path::Path};
 
+use millrace_domain::files::FOLDER;
+
 /// Removes each file under `root/prefix` that is `over` by its key, and the folders that become empty. Returns how many
 /// there were.
 pub fn remove(root: &Path, prefix: &str, over: &dyn Fn(&str) -> bool) -> io::Result<usize> {
@@ -31,9 +33,61 @@ pub fn remove(root: &Path, prefix: &str, over: &dyn Fn(&str) -> bool) -> io::Res
     Ok(removed)
 }
 
+/// Keys of files of jobs, also of those half done, `max` at most: of the job after `from`, and so on to the last and on
+/// from the first.
+pub fn keys(root: &Path, from: &str, max: usize) -> io::Result<Vec<String>> {
+    let mut jobs = names(&root.join(FOLDER))?.into_iter().map(|job| format!("{FOLDER}/{job}")).collect::<Vec<_>>();
+    jobs.sort_unstable();
+    let first = jobs.partition_point(|job| job.as_str() <= from);
+    jobs.rotate_left(first);
+    let mut keys = Vec::new();
+    let mut folders = jobs;
+    folders.reverse();
+    while let Some(folder) = folders.pop() {
+        for name in names(&root.join(&folder))? {
+            let key = format!("{folder}/{name}");
+            if root.join(&key).is_dir() {
+                folders.push(key);
+            } else if keys.len() < max {
+                keys.push(key);
+            } else {
+                return Ok(keys);
+            }
+        }
+    }
+    Ok(keys)
+}
+
+/// Of what is in a folder, which may be gone.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
+            return Ok(Vec::new());
+        }
+        entries => entries?,
+    };
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string()));
+    Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().filter_map(Result::ok).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_file_of_every_job_comes_up_from_wherever_the_look_begins() {
+        let root = tempfile::tempdir().unwrap();
+        for file in ["jobs/a/1/x.mp4#2", "jobs/b/1/x.mp4", "jobs/b/2/x.mp4", "jobs/c/1/x.mp4", "other/d/1/x.mp4"] {
+            let file = root.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "x").unwrap();
+        }
+        fs::create_dir_all(root.path().join("jobs/e/1")).unwrap();
+        let keys = keys(root.path(), "jobs/b", 9).unwrap();
+        assert_eq!((keys[0].as_str(), keys[1].as_str(), keys.len()), ("jobs/c/1/x.mp4", "jobs/a/1/x.mp4#2", 4));
+        assert_eq!(super::keys(root.path(), "jobs/b", 1).unwrap(), ["jobs/c/1/x.mp4"]);
+        assert!(super::keys(&root.path().join("none"), "jobs/b", 9).unwrap().is_empty());
+    }
 
     #[test]
     fn what_is_over_goes_with_its_folders_and_the_rest_stays() {

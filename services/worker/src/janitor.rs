@@ -1,0 +1,119 @@
+//! What no delivery leads to any more: now and then the store itself is looked through for unfinished uploads and files
+//! of attempts that are over.
+//!
+//! A worker may die after the store has begun an upload and before the log tells of it, or the store's answer may be
+//! lost; then nobody has its name. Every worker looks; several at once are harmless, since an attempt that is over by
+//! any state, however old, stays over, and removing twice is removing once.
+//!
+//! Files of jobs that the log does not know stay and are counted: they may be another installation's, or this one's log
+//! may have been lost, and links that people hold lead to them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use millrace_domain::{
+    JobId, JobState, files,
+    limits::{JANITOR_FILES_MAX, SNAPSHOT_BATCH_MAX, UNKNOWN_UPLOAD_AGE_MIN},
+};
+use millrace_runtime::{blobs::Unfinished, now};
+
+use crate::{Worker, cleaning};
+
+/// Looks until the shutdown.
+pub async fn run(worker: Arc<Worker>, interval: Duration) -> anyhow::Result<()> {
+    loop {
+        let pause = interval.mul_f64(rand::random_range(0.5..1.5));
+        if worker.shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Ok(());
+        }
+        // Each on its own: a store may list its files and not its uploads.
+        if let Some(Err(error)) = worker.shutdown.run_until_cancelled(uploads(&worker)).await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the store could not be looked through for unfinished uploads; it is tried again. If it cannot list them, \
+                 give the bucket a rule that aborts incomplete uploads"
+            );
+        }
+        if let Some(Err(error)) = worker.shutdown.run_until_cancelled(stored(&worker)).await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the store could not be looked through for files of attempts that are over; it is tried again"
+            );
+        }
+    }
+}
+
+/// Aborts uploads of attempts that are over, and very old ones of jobs that nobody knows.
+async fn uploads(worker: &Worker) -> anyhow::Result<()> {
+    let unfinished = worker.blobs.unfinished().await?;
+    let states = states(worker, unfinished.iter().map(|upload| upload.key.as_str())).await?;
+    for upload in unfinished.iter().filter(|upload| is_left(upload, &states, now())) {
+        worker.blobs.abort(&upload.key, &upload.id).await?;
+        worker.metrics.janitor_removed.with_label_values(&["upload"]).inc();
+        tracing::info!(key = upload.key, "aborted an upload that no attempt owns");
+    }
+    Ok(())
+}
+
+/// Removes files of attempts that are over; completed jobs keep theirs.
+async fn stored(worker: &Worker) -> anyhow::Result<()> {
+    let from = format!("{}/{:016x}", files::FOLDER, rand::random::<u64>());
+    let keys = worker.blobs.keys(&from, JANITOR_FILES_MAX).await?;
+    let states = states(worker, keys.iter().map(String::as_str)).await?;
+    worker.metrics.store_unknown.set(keys.iter().filter(|key| state_of(key, &states).is_none()).count() as i64);
+    let left = keys.iter().filter_map(|key| state_of(key, &states).filter(|state| cleaning::over(state)(key)));
+    let left: HashMap<_, _> = left.map(|state| (&state.job_id, state)).collect();
+    for (id, state) in left {
+        let removed = worker.blobs.remove(id, cleaning::over(state)).await?;
+        worker.metrics.janitor_removed.with_label_values(&["file"]).inc_by(removed as u64);
+        tracing::info!(job = %id, files = removed, "removed what attempts that are over had stored");
+    }
+    Ok(())
+}
+
+/// The states of the jobs whose keys these are.
+async fn states(worker: &Worker, keys: impl Iterator<Item = &str>) -> anyhow::Result<HashMap<JobId, JobState>> {
+    let ids: HashSet<_> = keys.filter_map(files::owner).map(|(id, _)| id).collect();
+    let ids: Vec<_> = ids.into_iter().collect();
+    let mut states = HashMap::new();
+    for ids in ids.chunks(SNAPSHOT_BATCH_MAX) {
+        states.extend(worker.jobs.snapshots.load(ids).await?);
+    }
+    Ok(states)
+}
+
+fn state_of<'a>(key: &str, states: &'a HashMap<JobId, JobState>) -> Option<&'a JobState> {
+    states.get(&files::owner(key)?.0)
+}
+
+fn is_left(upload: &Unfinished, states: &HashMap<JobId, JobState>, now: Timestamp) -> bool {
+    match state_of(&upload.key, states) {
+        Some(state) => cleaning::of_ended(state)(&upload.key),
+        // Also of what is none of ours by its name: it stays.
+        None => {
+            let age = now.duration_since(upload.begun);
+            files::owner(&upload.key).is_some()
+                && SignedDuration::try_from(UNKNOWN_UPLOAD_AGE_MIN).is_ok_and(|min| age > min)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_of_a_job_that_nobody_knows_is_left_alone_for_a_day_and_what_is_not_ours_for_ever() {
+        let begun: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+        let upload = |key: &str| Unfinished { key: key.into(), id: "u".into(), begun };
+        let at = |hours| begun + SignedDuration::from_hours(hours);
+        let none = HashMap::new();
+        assert!(!is_left(&upload("jobs/a/1/x.mp4"), &none, at(23)));
+        assert!(is_left(&upload("jobs/a/1/x.mp4"), &none, at(25)));
+        assert!(!is_left(&upload("backups/2026.tar"), &none, at(2500)));
+    }
+}
