@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::{Client, Message, StatusCode, header, jetstream::message::StreamMessage};
 use bytes::Bytes;
 use futures::StreamExt;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use millrace_domain::limits::NATS_REQUEST_MAX;
@@ -22,6 +23,8 @@ pub struct Stored {
     pub seq: u64,
     /// The writer's `Nats-Msg-Id`.
     pub message_id: Option<String>,
+    /// When it was stored, by the server's clock.
+    pub stored_at: Timestamp,
     /// Whether it marks a deleted key.
     pub deleted: bool,
     /// Its bytes.
@@ -138,6 +141,7 @@ fn stored(message: Message) -> Option<Stored> {
         subject: headers.get(header::NATS_SUBJECT)?.as_str().to_owned(),
         seq: headers.get(header::NATS_SEQUENCE)?.as_str().parse().ok()?,
         message_id: headers.get(header::NATS_MESSAGE_ID).map(|id| id.as_str().to_owned()),
+        stored_at: headers.get(header::NATS_TIME_STAMP)?.as_str().parse().ok()?,
         deleted: headers.get("KV-Operation").is_some(),
         payload: message.payload,
     })
@@ -150,6 +154,8 @@ impl From<StreamMessage> for Stored {
             subject: message.subject.to_string(),
             seq: message.sequence,
             message_id: header(MESSAGE_ID),
+            // The server's time is always one that can be written.
+            stored_at: Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or_default(),
             deleted: header("KV-Operation").is_some(),
             payload: message.payload,
         }

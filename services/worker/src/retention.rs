@@ -3,17 +3,20 @@
 //! Every worker looks now and then; several at once are harmless, since each step may be done again. The submission is
 //! what leaves last, so a job whose worker died in between is found again.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use async_nats::jetstream;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use millrace_domain::{
-    EventBody, JobId, JobState,
+    JobId, JobState,
     limits::{RETENTION_INTERVAL_MAX, RETENTION_INTERVAL_MIN},
     subjects::{self, PROJECTOR_CONSUMER, STATE_BUCKET, STREAM},
 };
-use millrace_runtime::now;
+use millrace_runtime::{
+    direct::{ReadError, Stored},
+    now,
+};
 
 use crate::Worker;
 
@@ -37,6 +40,8 @@ pub async fn run(worker: Arc<Worker>, context: jetstream::Context, retention: Du
 }
 
 /// Goes through the oldest submissions and removes the jobs that have ended before the retention; how many.
+///
+/// What counts is when the log took an event, not what time its writer believed it was.
 async fn sweep(worker: &Worker, context: &jetstream::Context, retention: Duration) -> anyhow::Result<u64> {
     let retention = SignedDuration::try_from(retention)?;
     let before = now().checked_sub(retention).context("the retention is too long")?;
@@ -48,21 +53,17 @@ async fn sweep(worker: &Worker, context: &jetstream::Context, retention: Duratio
         let (page, more) = worker.jobs.log.submissions(after).await?;
         let Some(last) = page.last() else { return Ok(expired) };
         after = last.seq;
-        let mut ids: Vec<JobId> = Vec::new();
-        let mut young = false;
-        for stored in &page {
-            let Some(entry) = worker.jobs.log.entry(stored) else { continue };
-            // What was submitted later cannot have ended before.
-            young |= entry.event.as_ref().is_some_and(|event| event.at > before);
-            if !young && matches!(entry.event, Some(event) if matches!(event.body, EventBody::Submitted(_))) {
-                ids.extend(subjects::parse(&stored.subject).map(|(_, id)| id));
-            }
-        }
-        let is_old = |state: &JobState| has_expired(state, before) && state.seq <= projected;
-        let states = worker.jobs.snapshots.load(&ids).await?;
-        for (id, _) in states.into_iter().filter(|(_, state)| is_old(state)) {
+        // What was submitted later cannot have ended before.
+        let old: Vec<_> = page.iter().take_while(|stored| stored.stored_at < before).collect();
+        let young = old.len() < page.len();
+        let ids: Vec<JobId> =
+            old.iter().filter_map(|stored| subjects::parse(&stored.subject)).map(|(_, id)| id).collect();
+        let mut ended = worker.jobs.snapshots.load(&ids).await?;
+        ended.retain(|_, state| state.is_end() && state.seq <= projected);
+        for (id, stored) in newest(worker, &ended).await?.into_iter().filter(|(_, stored)| stored.stored_at < before) {
             // A replica may be behind; only the leader's word counts.
-            if let Some(state) = worker.jobs.snapshots.get_from_leader(&id).await?.filter(is_old) {
+            let is_same = |state: &JobState| state.is_end() && state.seq == stored.seq;
+            if let Some(state) = worker.jobs.snapshots.get_from_leader(&id).await?.filter(is_same) {
                 expire(worker, context, &state).await.with_context(|| format!("job {id}"))?;
                 expired += 1;
             }
@@ -73,8 +74,11 @@ async fn sweep(worker: &Worker, context: &jetstream::Context, retention: Duratio
     }
 }
 
-fn has_expired(state: &JobState, before: Timestamp) -> bool {
-    state.is_end() && state.updated_at < before
+/// The newest message of each job.
+async fn newest(worker: &Worker, states: &HashMap<JobId, JobState>) -> Result<HashMap<JobId, Stored>, ReadError> {
+    let filters: Vec<_> = states.keys().map(subjects::job_filter).collect();
+    // In the order of their sequences: the last one stays.
+    Ok(worker.jobs.log.last(&filters).await?.into_iter().collect())
 }
 
 /// Each step may be repeated, and the last one makes the job unknown.
