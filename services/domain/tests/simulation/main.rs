@@ -90,6 +90,8 @@ fn every_defect_that_is_put_in_is_found() {
         Defect::AcknowledgeTooEarly,
         Defect::IgnoreTheTime,
         Defect::CountAllAttempts,
+        Defect::CountNoAttempts,
+        Defect::StartAgain,
     ] {
         for replicated in [false, true] {
             let found = found(defect, replicated);

@@ -42,6 +42,10 @@ pub enum Defect {
     IgnoreTheTime,
     /// Attempts of before a person's retry count, too.
     CountAllAttempts,
+    /// A job may cost as many attempts as it takes.
+    CountNoAttempts,
+    /// A worker starts the attempt before the next one anew.
+    StartAgain,
 }
 
 /// A question for the log.
@@ -185,6 +189,12 @@ impl Operation {
         match todo {
             Todo::Append { expected, body } => {
                 let id = fresh.number();
+                let body = match body {
+                    EventBody::Started { worker, attempt } if self.defect == Defect::StartAgain => {
+                        EventBody::Started { worker, attempt: attempt.saturating_sub(1).max(1) }
+                    }
+                    body => body,
+                };
                 let event = Event { at: fresh.time(), body };
                 let (job, writer, reports, item) = (self.job, self.writer.clone(), self.reports, self.item);
                 let publish = Publish { id, append: id, job, expected, event, writer, reports, item };

@@ -60,10 +60,12 @@ impl Work {
             Luck::Transient(random) => (FailureKind::SourceUnavailable, random),
             Luck::Permanent => (FailureKind::Unsupported, 0.0),
         };
-        let mut budget = BUDGET;
-        if defect == Defect::CountAllAttempts {
-            budget.attempts_max = budget.attempts_max.saturating_sub(attempt - 1 - state.failures);
-        }
+        let attempts_max = match defect {
+            Defect::CountAllAttempts => BUDGET.attempts_max.saturating_sub(attempt - 1 - state.failures),
+            Defect::CountNoAttempts => u32::MAX,
+            _ => BUDGET.attempts_max,
+        };
+        let budget = Budget { attempts_max, ..BUDGET };
         Command::Fail { attempt: *attempt, kind, retry_after: None, random, budget }
     }
 
