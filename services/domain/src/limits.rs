@@ -148,8 +148,6 @@ pub const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
 /// Longest `Retry-After` of a source that is waited for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
-/// How often a retry of a job that the log does not seem to know is delivered before it is passed over.
-pub const UNKNOWN_RETRY_DELIVERIES_MAX: i64 = 10;
 /// Longest pause before a job that could not be claimed is delivered again.
 pub const CLAIM_RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Shortest time between two looks for jobs that have expired.

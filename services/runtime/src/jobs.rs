@@ -84,7 +84,10 @@ impl Jobs {
                         Err(AppendError::Refused(why)) => return Err(ExecuteError::Rejected(why)),
                     }
                 }
-                Todo::Read => execution.read(self.snapshots.get_from_leader(id).await?, now()),
+                Todo::Read => {
+                    let (state, seq) = self.snapshots.read_leader(id).await?;
+                    execution.read(state, seq, now())
+                }
                 Todo::End(result) => return Ok(*result?),
                 Todo::GiveUp => {
                     return Err(ExecuteError::Unavailable(format!(

@@ -93,10 +93,20 @@ impl Snapshots {
     /// # Errors
     /// When the log does not answer in time.
     pub async fn get_from_leader(&self, id: &JobId) -> Result<Option<JobState>, ReadError> {
+        Ok(self.read_leader(id).await?.0)
+    }
+
+    /// The same, with the sequence of the last message that is there of the job (0: none), which may be one that cannot
+    /// be decoded: so that one can tell a job that is none from one that a leader who catches up does not know yet.
+    ///
+    /// # Errors
+    /// When the log does not answer in time.
+    pub async fn read_leader(&self, id: &JobId) -> Result<(Option<JobState>, u64), ReadError> {
         let state = self.get(id).await?;
         let after = state.as_ref().map_or(0, |state| state.seq);
         let tail = self.log.history_of_leader(id, after).await?;
-        Ok(fold_all(state, id, &tail))
+        let seq = tail.last().map_or(after, |entry| entry.seq);
+        Ok((fold_all(state, id, &tail), seq))
     }
 
     /// `last` holds the last message of each of the job's subjects that was asked and has one.

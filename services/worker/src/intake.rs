@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millrace_domain::{
-    Command, Entry, Event, EventBody, JobState, Refusal, fold,
-    limits::{CLAIM_RETRY_PAUSE_MAX, UNKNOWN_RETRY_DELIVERIES_MAX},
-};
+use millrace_domain::{Command, JobState, Refusal, fold, limits::CLAIM_RETRY_PAUSE_MAX};
 use millrace_runtime::{
     admin::Check,
     failpoints,
@@ -108,13 +105,7 @@ async fn work(worker: &Worker, delivery: &Delivery, check: &Check) -> Outcome {
             tracing::debug!(job = %id, ?wait, "the job is to wait for its next attempt");
             return Outcome::Waits(wait);
         }
-        // A retry is of a job that somebody has read: whoever does not know it is behind, or the job has expired since.
-        Err(ExecuteError::Refused(Refusal::Unknown))
-            if is_retry(&delivery.entry) && delivery.delivered < UNKNOWN_RETRY_DELIVERIES_MAX =>
-        {
-            tracing::warn!(job = %id, seq = delivery.entry.seq, "the log does not know the job of a retry; it is tried again");
-            return Outcome::NotClaimed;
-        }
+        // Told by a leader who has the delivery's message and nothing of a job before it.
         Err(ExecuteError::Refused(Refusal::Unknown)) => {
             tracing::error!(job = %id, seq = delivery.entry.seq, "a submission cannot be decoded, or is a retry of nothing; it stays in the log");
             return Outcome::Ended("undecodable");
@@ -130,10 +121,6 @@ async fn work(worker: &Worker, delivery: &Delivery, check: &Check) -> Outcome {
     worker.metrics.running.dec();
     worker.metrics.attempts.with_label_values(&[outcome.label()]).inc();
     outcome
-}
-
-fn is_retry(entry: &Entry) -> bool {
-    matches!(entry.event, Some(Event { body: EventBody::Resubmitted, .. }))
 }
 
 /// Renews the lease until the job is out of our hands.

@@ -9,6 +9,8 @@ use millrace_domain::{
     subjects::Kind,
 };
 
+use crate::rules::{Round, misfit};
+
 /// Jobs in the log, by number.
 pub const JOBS: [&str; 2] = ["a", "b"];
 
@@ -29,10 +31,12 @@ pub struct Publish {
     pub writer: String,
     /// The attempt whose holder reports; none for claims and for people.
     pub reports: Option<u32>,
+    /// The work item that its writer was handed; none for people.
+    pub item: Option<u64>,
 }
 
 impl Publish {
-    fn is_on(&self, job: usize, kind: Kind) -> bool {
+    pub fn is_on(&self, job: usize, kind: Kind) -> bool {
         self.job == job && self.event.body.kind() == kind
     }
 }
@@ -49,6 +53,7 @@ pub struct Log {
     /// Message ids from this place on are remembered.
     remembered: usize,
     states: [Option<JobState>; JOBS.len()],
+    rounds: [Round; JOBS.len()],
     /// The first thing that must not be.
     pub wrong: Option<String>,
 }
@@ -62,6 +67,7 @@ impl Log {
             caught_up: 0,
             remembered: 0,
             states: Default::default(),
+            rounds: Default::default(),
             wrong: None,
         }
     }
@@ -172,25 +178,14 @@ impl Log {
         }
         let at = self.stored.len() - 1;
         let after = fold(before.clone(), &job_id(job), &self.entry(at));
-        let wrong = if again { Some("it is stored twice") } else { self.misfit(at, before.as_ref(), after.as_ref()) };
+        let message = &self.stored[at];
+        let wrong = again.then_some("it is stored twice");
+        let wrong = wrong.or_else(|| self.rounds[job].count(at as u64 + 1, message));
+        let wrong = wrong.or_else(|| misfit(message, before.as_ref(), after.as_ref()));
         if let (Some(why), None) = (wrong, &self.wrong) {
             self.wrong = Some(format!("{why}: {:?}, on {before:?}", self.stored[at]));
         }
         self.states[job] = after;
         self.stored.len() as u64
-    }
-
-    fn misfit(&self, at: usize, before: Option<&JobState>, after: Option<&JobState>) -> Option<&'static str> {
-        let Publish { event, writer, reports, .. } = &self.stored[at];
-        let Some(after) = after else { return Some("there is no job yet") };
-        // Each event has a time of its own: the state takes on that of the last one that fitted.
-        if after.updated_at != event.at {
-            return Some(if before.is_some_and(JobState::is_end) { "it follows the end" } else { "it does not fit" });
-        }
-        let before = before?;
-        if reports.is_some_and(|attempt| attempt != before.attempt || before.worker.as_ref() != Some(writer)) {
-            return Some("its writer is fenced");
-        }
-        (after.attempt == before.attempt && after.progress < before.progress).then_some("progress falls")
     }
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use millrace_domain::{
-    Command, Entry, Event, JobState, Refusal,
+    Command, Entry, Event, EventBody, JobState, Refusal,
     append::{AppendError, Outcome, Recovery, Step},
     execution::{Execution, Todo},
     limits::NATS_REQUEST_MAX,
+    retry::RETRY_DELAY_MAX,
     subjects::Kind,
 };
 
@@ -27,8 +28,24 @@ pub enum Defect {
     NewIdForEachTry,
     /// A worker acknowledges a job that another one has taken over.
     AcknowledgeFenced,
-    /// A worker that is handed a job again forgets that it was submitted.
-    ForgetTheSubmission,
+    /// A worker believes a leader who has not seen the work item yet.
+    ForgetTheWorkItem,
+    /// Any work item of a job does for a claim.
+    IgnoreSupersession,
+    /// A worker keeps the work item of a job that was submitted again.
+    GiveBackSuperseded,
+    /// A person's retry follows whatever submission is last.
+    RetryBlindly,
+    /// A worker acknowledges a job that waits for its next attempt.
+    AcknowledgeTooEarly,
+    /// A worker does not wait for the time of the next attempt.
+    IgnoreTheTime,
+    /// Attempts of before a person's retry count, too.
+    CountAllAttempts,
+    /// A job may cost as many attempts as it takes.
+    CountNoAttempts,
+    /// A worker starts the attempt before the next one anew.
+    StartAgain,
 }
 
 /// A question for the log.
@@ -68,16 +85,33 @@ impl Fresh {
         self.0
     }
 
-    pub fn time(&mut self) -> Timestamp {
-        Timestamp::from_second(1_790_000_000 + i64::try_from(self.number()).expect("a time")).expect("a time")
+    /// Time passes.
+    pub const fn skip(&mut self, time: Duration) {
+        self.0 += time.as_millis() as u64;
     }
+
+    pub fn time(&mut self) -> Timestamp {
+        Timestamp::from_millisecond(1_790_000_000_000 + i64::try_from(self.number()).expect("a time")).expect("a time")
+    }
+}
+
+/// Who wants what of a job.
+pub struct Order<'a> {
+    pub job: usize,
+    pub known: Option<JobState>,
+    pub command: Command,
+    pub writer: &'a str,
+    /// The work item that a worker was handed.
+    pub item: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub struct Operation {
     job: usize,
     writer: String,
+    item: Option<u64>,
     reports: Option<u32>,
+    is_claim: bool,
     /// The same append is sent until the log takes or refuses it.
     is_endless: bool,
     defect: Defect,
@@ -87,24 +121,20 @@ pub struct Operation {
 }
 
 impl Operation {
-    pub fn begin(
-        job: usize,
-        known: Option<JobState>,
-        command: Command,
-        writer: &str,
-        defect: Defect,
-        fresh: &mut Fresh,
-        log: &mut Log,
-    ) -> (Self, Next) {
+    pub fn begin(order: Order<'_>, defect: Defect, fresh: &mut Fresh, log: &mut Log) -> (Self, Next) {
+        let Order { job, known, command, writer, item } = order;
         let reports = match &command {
-            Command::Report { attempt, .. } => Some(*attempt),
+            Command::Report { attempt, .. } | Command::Fail { attempt, .. } => Some(*attempt),
             _ => None,
         };
-        let (execution, todo) = Execution::begin(&job_id(job), known, command, fresh.time());
+        let is_claim = matches!(command, Command::Claim { .. });
+        let (execution, todo) = Execution::begin(&job_id(job), known, command, now(fresh, is_claim, defect));
         let mut operation = Self {
             job,
             writer: writer.to_owned(),
+            item,
             reports,
+            is_claim,
             is_endless: reports.is_some(),
             defect,
             execution,
@@ -118,7 +148,12 @@ impl Operation {
     pub fn answered(&mut self, answer: Answer, fresh: &mut Fresh, log: &mut Log) -> Next {
         match answer {
             Answer::State(state) => {
-                let todo = self.execution.read(state, fresh.time());
+                // Every message can be read here: the state has seen the last one that the leader has.
+                let mut seq = state.as_ref().map_or(0, |state| state.seq);
+                if self.defect == Defect::ForgetTheWorkItem && self.is_claim {
+                    seq = seq.max(self.item.unwrap_or_default());
+                }
+                let todo = self.execution.read(state, seq, now(fresh, self.is_claim, self.defect));
                 self.go(todo, fresh, log)
             }
             Answer::Append(outcome) => self.outcome(outcome, fresh, log),
@@ -154,9 +189,15 @@ impl Operation {
         match todo {
             Todo::Append { expected, body } => {
                 let id = fresh.number();
+                let body = match body {
+                    EventBody::Started { worker, attempt } if self.defect == Defect::StartAgain => {
+                        EventBody::Started { worker, attempt: attempt.saturating_sub(1).max(1) }
+                    }
+                    body => body,
+                };
                 let event = Event { at: fresh.time(), body };
-                let (job, writer, reports) = (self.job, self.writer.clone(), self.reports);
-                let publish = Publish { id, append: id, job, expected, event, writer, reports };
+                let (job, writer, reports, item) = (self.job, self.writer.clone(), self.reports, self.item);
+                let publish = Publish { id, append: id, job, expected, event, writer, reports, item };
                 self.elapsed = Duration::ZERO;
                 let (recovery, step) = Recovery::begin(&id.to_string());
                 self.append = Some((recovery, publish));
@@ -177,6 +218,9 @@ impl Operation {
             Step::Send => {
                 if self.defect == Defect::NewIdForEachTry {
                     publish.id = fresh.number();
+                }
+                if self.defect == Defect::RetryBlindly && publish.event.body == EventBody::Resubmitted {
+                    publish.expected = log.truth(self.job).map_or(0, |state| state.submitted_seq);
                 }
                 Next::Call(Call::Publish(publish.clone()))
             }
@@ -216,6 +260,12 @@ impl Operation {
             Step::End(Err(_)) => Next::Done(Err(None)),
         }
     }
+}
+
+/// The time by which a command is decided.
+fn now(fresh: &mut Fresh, is_claim: bool, defect: Defect) -> Timestamp {
+    let ahead = if defect == Defect::IgnoreTheTime && is_claim { RETRY_DELAY_MAX } else { Duration::ZERO };
+    fresh.time() + ahead
 }
 
 fn check_stored(publish: &Publish, seq: u64, log: &mut Log) {

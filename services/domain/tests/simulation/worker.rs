@@ -13,6 +13,8 @@ use crate::operation::Defect;
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub struct Work {
     pub job: usize,
+    /// The work item: the sequence of the submission.
+    pub item: u64,
     /// Which delivery it is.
     pub delivery: u64,
     /// The attempt and what is known of the job, once it is claimed.
@@ -29,32 +31,62 @@ pub enum After {
     LetGo,
 }
 
-pub fn claim(name: &str) -> Command {
-    Command::Claim { worker: name.to_owned(), submitted_seq: u64::MAX, budget: Budget::default() }
+/// Small, so that jobs reach it.
+pub const BUDGET: Budget = Budget { attempts_max: 3, workers_lost_max: 4 };
+
+/// How an attempt goes on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Luck {
+    Good,
+    /// It fails, and may succeed later. The number is for the pause.
+    Transient(f64),
+    Permanent,
 }
 
 impl Work {
-    /// What is reported next; `bad_luck` ends the attempt.
-    pub fn report(&self, bad_luck: bool) -> Command {
+    pub fn claim(&self, name: &str, known: Option<&JobState>, defect: Defect) -> Command {
+        let submitted_seq = match known {
+            Some(state) if defect == Defect::IgnoreSupersession => self.item.max(state.submitted_seq),
+            _ => self.item,
+        };
+        Command::Claim { worker: name.to_owned(), submitted_seq, budget: BUDGET }
+    }
+
+    /// What is reported next.
+    pub fn report(&self, luck: Luck, defect: Defect) -> Command {
         let (attempt, state) = self.attempt.as_ref().expect("it is claimed");
-        let body = if bad_luck { EventBody::Failed(FailureKind::WorkerFailed.failure()) } else { next(state) };
-        Command::Report { attempt: *attempt, body }
+        let (kind, random) = match luck {
+            Luck::Good => return Command::Report { attempt: *attempt, body: next(state) },
+            Luck::Transient(random) => (FailureKind::SourceUnavailable, random),
+            Luck::Permanent => (FailureKind::Unsupported, 0.0),
+        };
+        let attempts_max = match defect {
+            Defect::CountAllAttempts => BUDGET.attempts_max.saturating_sub(attempt - 1 - state.failures),
+            Defect::CountNoAttempts => u32::MAX,
+            _ => BUDGET.attempts_max,
+        };
+        let budget = Budget { attempts_max, ..BUDGET };
+        Command::Fail { attempt: *attempt, kind, retry_after: None, random, budget }
     }
 
     /// What follows from what came of a claim or a report.
     pub fn done(&mut self, result: Result<JobState, Option<Refusal>>, defect: Defect) -> After {
         match result {
             Ok(state) if state.is_end() => After::Acknowledge,
+            // The attempt has failed, and another one follows.
+            Ok(state) if state.stage == Stage::Retrying => After::GiveBack,
             Ok(state) => {
                 let attempt = self.attempt.as_ref().map_or(state.attempt, |(attempt, _)| *attempt);
                 self.attempt = Some((attempt, state));
                 After::GoOn
             }
+            Err(Some(Refusal::Superseded { .. })) if defect == Defect::GiveBackSuperseded => After::GiveBack,
+            Err(Some(Refusal::TooEarly { .. })) if defect == Defect::AcknowledgeTooEarly => After::Acknowledge,
             Err(Some(Refusal::Ended(_) | Refusal::Superseded { .. })) => After::Acknowledge,
             Err(Some(Refusal::TooEarly { .. })) => After::GiveBack,
             Err(Some(Refusal::Fenced { .. } | Refusal::Exists)) => fenced(defect),
             Err(Some(Refusal::Unknown)) if self.attempt.is_some() => fenced(defect),
-            // Of a claim: the submission cannot be decoded, so nobody can do it.
+            // Of a claim: the submission cannot be decoded, or is a retry of nothing, so nobody can do it.
             Err(Some(Refusal::Unknown)) => After::Acknowledge,
             Err(Some(Refusal::OutOfOrder(_) | Refusal::NotEnded(_))) => After::GoOn,
             Err(None) if self.attempt.is_some() => After::GoOn,

@@ -84,7 +84,7 @@ impl World {
         let state = self.jobs.execute(id, None, &Command::Submit(submission), Patience::Bounded).await.unwrap();
         let claim = Command::Claim {
             worker: "w".into(),
-            submitted_seq: u64::MAX,
+            submitted_seq: state.submitted_seq,
             budget: millrace_domain::retry::Budget::default(),
         };
         self.jobs.execute(id, Some(state), &claim, Patience::Bounded).await.unwrap()

@@ -5,6 +5,7 @@ use millrace_domain::{
     Command, EventBody, JobId, JobState, Refusal, Stage,
     event::{Progress, StoredFile},
     fold_all,
+    subjects::{self, Kind},
 };
 use millrace_runtime::jobs::{ExecuteError, Patience};
 
@@ -44,10 +45,11 @@ impl World {
     }
 }
 
-fn claim(worker: usize) -> Command {
+/// A worker's claim that was handed the submission which `submitted` has seen.
+fn claim(worker: usize, submitted: &JobState) -> Command {
     Command::Claim {
         worker: format!("worker{worker}"),
-        submitted_seq: u64::MAX,
+        submitted_seq: submitted.submitted_seq,
         budget: millrace_domain::retry::Budget::default(),
     }
 }
@@ -67,7 +69,7 @@ async fn cancels_and_claims_by_many_at_once_give_exactly_one_end() {
         let job = id(&format!("job{round}"));
         let state = world.submit(&job).await;
         let racing = (0..24).map(|n| {
-            let command = if n % 3 == 0 { Command::Cancel } else { claim(n) };
+            let command = if n % 3 == 0 { Command::Cancel } else { claim(n, &state) };
             let (jobs, job, state) = (world.jobs.clone(), job.clone(), state.clone());
             tokio::spawn(async move { jobs.execute(&job, Some(state), &command, Patience::Bounded).await })
         });
@@ -97,7 +99,7 @@ async fn the_end_by_the_worker_and_the_end_by_a_person_exclude_each_other() {
     for round in 0..10 {
         let job = id(&format!("job{round}"));
         let mut state = world.submit(&job).await;
-        state = world.execute(&job, Some(&state), claim(1)).await.unwrap();
+        state = world.execute(&job, Some(&state), claim(1, &state)).await.unwrap();
         let provider = millrace_domain::Provider::Local;
         let downloaded = EventBody::Downloaded { file_size: 1, storage_provider: provider, video_info: None };
         for body in [info("x"), downloaded, EventBody::Uploaded(file.clone())] {
@@ -135,11 +137,11 @@ async fn a_command_decided_on_a_stale_state_is_decided_anew() {
     let world = World::start().await;
     let job = id("job");
     let queued = world.submit(&job).await;
-    let started = world.execute(&job, Some(&queued), claim(1)).await.unwrap();
+    let started = world.execute(&job, Some(&queued), claim(1, &queued)).await.unwrap();
     let info = world.execute(&job, Some(&started), report(1, info("x"))).await.unwrap();
     assert_eq!(info.stage, Stage::Downloading);
     // A second worker that still sees it queued: the first one has lost its lease.
-    let taken = world.execute(&job, Some(&queued), claim(2)).await.unwrap();
+    let taken = world.execute(&job, Some(&queued), claim(2, &queued)).await.unwrap();
     assert_eq!((taken.attempt, taken.worker.as_deref()), (2, Some("worker2")));
     // The first one, on what it knew last.
     let fenced = world.execute(&job, Some(&info), report(1, progress())).await;
@@ -156,10 +158,10 @@ async fn no_command_is_refused_only_because_what_was_known_is_stale() {
     let world = World::start().await;
     let job = id("job");
     let queued = world.submit(&job).await;
-    let started = world.execute(&job, None, claim(1)).await.expect("a replica that did not know the job yet");
+    let started = world.execute(&job, None, claim(1, &queued)).await.expect("a replica that did not know the job yet");
     world.execute(&job, Some(&queued), report(1, info("x"))).await.expect("the attempt has begun since");
     world.execute(&job, Some(&started), report(1, progress())).await.expect("the stage has advanced since");
-    let taken = world.execute(&job, Some(&started), claim(2)).await.unwrap();
+    let taken = world.execute(&job, Some(&started), claim(2, &queued)).await.unwrap();
     world.execute(&job, Some(&queued), report(taken.attempt, info("x"))).await.expect("the attempt has advanced since");
     world.execute(&job, None, Command::Cancel).await.expect("a replica that did not know the job yet");
     let unknown = world.execute(&id("nobody"), None, Command::Cancel).await;
@@ -171,7 +173,7 @@ async fn a_command_that_does_not_fit_is_refused_and_leaves_no_trace() {
     let world = World::start().await;
     let job = id("job");
     let queued = world.submit(&job).await;
-    let started = world.execute(&job, Some(&queued), claim(1)).await.unwrap();
+    let started = world.execute(&job, Some(&queued), claim(1, &queued)).await.unwrap();
     let before = world.messages().await;
     let early = world.execute(&job, Some(&started), report(1, EventBody::Completed)).await;
     assert_eq!(early, Err(ExecuteError::Refused(Refusal::OutOfOrder(Stage::FetchingInfo))));
@@ -198,6 +200,31 @@ async fn a_worker_that_still_sees_the_end_before_a_retry_takes_the_job() {
     }
     let refused = world.execute(&job, Some(&canceled), Command::Retry).await;
     assert_eq!(refused, Err(ExecuteError::Refused(Refusal::NotEnded(Stage::Queued))));
-    let started = world.execute(&job, Some(&canceled), claim(1)).await.unwrap();
+    let started = world.execute(&job, Some(&canceled), claim(1, &again)).await.unwrap();
+    assert_eq!((started.stage, started.attempt), (Stage::FetchingInfo, 2));
+}
+
+#[tokio::test]
+async fn a_claim_is_refused_by_a_log_that_has_its_work_item_and_no_job_and_not_by_one_that_lags_behind_it() {
+    let world = World::start().await;
+    let garbled = id("garbled");
+    let submitted_seq = world.publish(subjects::subject(Kind::Submitted, &garbled), "garbage").await;
+    let budget = millrace_domain::retry::Budget::default();
+    let claim_of = |submitted_seq| Command::Claim { worker: "w".into(), submitted_seq, budget };
+    let refused = world.execute(&garbled, None, claim_of(submitted_seq)).await;
+    assert_eq!(refused, Err(ExecuteError::Refused(Refusal::Unknown)));
+
+    // A leader who has not the retry yet knows a job that has ended, or none at all.
+    let job = id("job");
+    let queued = world.submit(&job).await;
+    let canceled = world.execute(&job, Some(&queued), Command::Cancel).await.unwrap();
+    let retried = canceled.seq + 1;
+    for (job, known) in [(&job, Some(&canceled)), (&job, None), (&id("nobody"), None)] {
+        let behind = world.execute(job, known, claim_of(retried)).await;
+        assert!(matches!(behind, Err(ExecuteError::Unavailable(_))), "{behind:?}");
+    }
+    let again = world.execute(&job, Some(&canceled), Command::Retry).await.unwrap();
+    assert_eq!(again.submitted_seq, retried);
+    let started = world.execute(&job, Some(&canceled), claim_of(retried)).await.unwrap();
     assert_eq!((started.stage, started.attempt), (Stage::FetchingInfo, 2));
 }

@@ -8,7 +8,7 @@ use std::{
 use async_nats::jetstream::consumer::{FromConsumer, PullConsumer, pull};
 use millrace_domain::{
     EventBody, JobId,
-    subjects::{STREAM, WORKERS_CONSUMER},
+    subjects::{self, STREAM, WORKERS_CONSUMER},
 };
 use millrace_runtime::queue::{Delivery, Queue};
 use tokio::time::timeout;
@@ -197,4 +197,18 @@ async fn a_queue_that_is_not_there_cannot_be_opened() {
     world.context.get_stream(STREAM).await.unwrap().delete_consumer(WORKERS_CONSUMER).await.unwrap();
     let error = format!("{:#}", Queue::open(&world.nats, world.log.clone()).await.err().unwrap());
     assert!(error.contains("workers"), "{error}");
+}
+
+#[tokio::test]
+async fn a_job_that_is_removed_while_somebody_has_it_is_not_delivered_again() {
+    let world = World::start().await;
+    let queue = world.queue(LONG).await;
+    let job = id("expired");
+    world.enqueue(&job).await;
+    let delivery = next(&queue).await;
+    let stream = world.context.get_stream(STREAM).await.unwrap();
+    stream.purge().filter(subjects::job_filter(&job)).await.unwrap();
+    delivery.give_back(Duration::ZERO).await;
+    until("nothing is outstanding", async || world.outstanding().await == (0, 0)).await;
+    assert!(queue.next().await.unwrap().is_none());
 }

@@ -1,0 +1,73 @@
+//! What goes wrong, and what people do meanwhile.
+
+use millrace_domain::{Command, JobState};
+
+use super::{Process, World};
+use crate::log::JOBS;
+
+impl World {
+    /// Something goes wrong.
+    pub(super) fn fail(&mut self) {
+        let which = self.pick(100);
+        match which {
+            0..25 if !self.net.is_empty() => {
+                let at = self.pick(self.net.len());
+                self.trace.note("lose", at);
+                self.net.remove(at);
+            }
+            25..40 if !self.net.is_empty() => {
+                let at = self.pick(self.net.len());
+                self.trace.note("repeat", at);
+                self.net.push(self.net[at].clone());
+            }
+            40..60 => {
+                let process = self.pick(self.processes.len());
+                self.time_out(process);
+            }
+            60..70 => {
+                let kept = self.pick(self.log.in_flight.len() + 1);
+                let behind = self.pick(4);
+                self.trace.note("elect", (kept, behind));
+                self.log.elect(kept, behind);
+            }
+            70..75 => self.log.forget(),
+            75..85 if !self.queue.items.is_empty() => {
+                let item = self.pick(self.queue.items.len());
+                self.trace.note("lease over", item);
+                self.queue.items[item].holder = None;
+            }
+            85..93 => {
+                let process = self.pick(self.processes.len());
+                self.trace.note("kill", process);
+                self.processes[process] = Process::default();
+            }
+            93.. => {
+                let process = self.pick(self.processes.len());
+                self.trace.note("freeze or go on", process);
+                self.processes[process].is_frozen ^= true;
+            }
+            _ => {}
+        }
+    }
+
+    /// People cancel and retry, several of them at once, by edges that know the job as it was some time ago.
+    pub(super) fn people(&mut self) {
+        let job = self.pick(JOBS.len());
+        let can_retry = self.log.truth(job).is_some_and(|state| state.stage.is_retryable());
+        let retries = self.chance(if can_retry { 90.0 } else { 40.0 });
+        for edge in super::WORKERS..self.processes.len() {
+            if self.processes[edge].operation.is_none() && !self.processes[edge].is_frozen && self.chance(60.0) {
+                let known = self.stale(job);
+                let command = if retries { Command::Retry } else { Command::Cancel };
+                self.trace.note("a person", (edge, job, retries));
+                self.begin(edge, job, known, command);
+            }
+        }
+    }
+
+    /// A job as a server says that lags behind.
+    pub(super) fn stale(&mut self, job: usize) -> Option<JobState> {
+        let count = self.pick(self.log.stored.len() + 1);
+        self.log.state_at(job, count)
+    }
+}
