@@ -19,7 +19,7 @@ const NAMES: [&str; 2] = ["one", "two"];
 /// The search is stopped, and fails, beyond it.
 const STATES_MAX: usize = 4_000_000;
 /// Among so many states a defect must show.
-const STATES_FOR_DEFECTS_MAX: usize = 100_000;
+const STATES_FOR_DEFECTS_MAX: usize = 30_000;
 /// Steps after which the job has ended once nothing fails any more.
 const STEPS_TO_HEAL_MAX: usize = 300;
 
