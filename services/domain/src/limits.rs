@@ -46,10 +46,15 @@ pub const CLIENT_WRITE_MAX: Duration = Duration::from_secs(30);
 
 /// How long the body of a request may take.
 pub const HTTP_BODY_MAX: Duration = Duration::from_secs(10);
-/// From a connection's accept, or the end of its request before, to the end of the request's headers.
+/// From a connection's accept, or the first byte of a further request, to the end of the request's headers.
 pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(5);
+/// How long a connection is kept for its next request.
+pub const HTTP_KEEP_ALIVE_MAX: Duration = Duration::from_secs(60);
 /// Largest head of an HTTP request; hyper takes no less than 8 KiB.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes that the kernel holds for a client beside those under way to it. More waits with us, where a newer state replaces
+/// an older one; the kernel would take megabytes for a client that does not read.
+pub const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 /// Bytes of control frames, and of a frame that was begun, that wait for one WebSocket client.
 pub const CLIENT_CONTROL_BYTES_MAX: usize = 16 * 1024;
 /// Headers of a WebSocket handshake that a loop of sockets answers by itself; more than any browser or proxy sends.

@@ -5,6 +5,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use millrace_harness::ws::{WatchOptions, Watcher, What};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::stack::{Options, Stack};
 
@@ -71,6 +76,8 @@ async fn both_pings_are_answered_byte_for_byte_whatever_the_job() {
 async fn whoever_connects_before_the_submission_gets_the_job_as_it_comes_and_a_stranger_is_closed() {
     let stack = Stack::start().await;
     let mut stranger = stack.watch("nobody-has-submitted-this");
+    let mut idle = TcpStream::connect(("127.0.0.1", stack.port())).await.unwrap();
+    idle.write_all(b"GET /api/status/unknown HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
 
     // An id that exists a moment later: submitted to the log by another producer.
     let mut early = stack.watch("made-by-another-producer");
@@ -86,6 +93,9 @@ async fn whoever_connects_before_the_submission_gets_the_job_as_it_comes_and_a_s
 
     let seen = stranger.until_close(Duration::from_secs(75)).await.unwrap();
     assert_eq!(seen.last().unwrap().what, What::Close { code: 4404, reason: "unknown job".into() });
+    // So is a connection that was kept for a next request; its head is not missed.
+    timeout(SOON, idle.read_to_end(&mut Vec::new())).await.expect("it is closed").unwrap();
+    assert_eq!(stack.metric("millrace_edge_heads_timed_out_total").await, 0.0);
     // The worker had nothing to do for a minute, and is still there.
     assert_eq!(stack.end_of("/video.mp4").await["status"], "completed");
     stack.verify();

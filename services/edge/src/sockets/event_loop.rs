@@ -205,21 +205,26 @@ impl EventLoop {
                 Offer::Behind => self.app.feed.refresh(&frame.job, socket.session.seen()),
             }
         }
-        let due = &frames[from..];
-        if let Err(error) = socket.outbox.send(&mut socket.stream, due, now) {
-            self.gone(token, &error);
-        } else {
-            self.app.metrics.frames_sent.inc_by(due.len() as u64);
-        }
+        let sent = socket.outbox.send(&mut socket.stream, &frames[from..], now);
+        self.sent(token, sent);
     }
 
     fn ready(&mut self, token: usize, readable: bool, writable: bool, now: Instant) {
         let Some(socket) = self.sockets.get_mut(token) else { return };
-        if writable && let Err(error) = socket.outbox.flush(&mut socket.stream, now) {
-            return self.gone(token, &error);
+        if writable {
+            let sent = socket.outbox.flush(&mut socket.stream, now);
+            self.sent(token, sent);
         }
         if readable {
             self.read(token, now);
+        }
+    }
+
+    /// Counts states that were written.
+    fn sent(&mut self, token: usize, sent: io::Result<u64>) {
+        match sent {
+            Ok(frames) => self.app.metrics.frames_sent.inc_by(frames),
+            Err(error) => self.gone(token, &error),
         }
     }
 
@@ -337,7 +342,7 @@ impl EventLoop {
     fn drain(&mut self, now: Instant) {
         let Some(drain) = &mut self.drain else { return };
         let open = self.sockets.iter().filter(|(_, socket)| socket.closing.is_none()).map(|(token, _)| token);
-        let batch: Vec<_> = open.take(drain.due(now)).collect();
+        let batch: Vec<_> = open.take(drain.due(DRAIN_TICK, now)).collect();
         drain.closed(batch.len());
         for token in batch {
             self.close(token, close::GOING_AWAY, CloseAnswer::Await, now);
