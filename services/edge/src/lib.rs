@@ -17,6 +17,7 @@ use millrace_runtime::{
     blobs::Blobs,
     jobs::Jobs,
     log::Log,
+    nats::Nats,
     provision,
     service::{Service, Shell},
     snapshots::Snapshots,
@@ -46,6 +47,7 @@ pub const SERVICE: Service<Config> = Service {
 
 /// What every request may need.
 pub(crate) struct App {
+    nats: Nats,
     jobs: Jobs,
     keys: Keys,
     feed: Feed,
@@ -98,7 +100,8 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     }
     let admission = Admission::new(connections_max, config.connections_per_address_max);
     let streams_begun = AtomicU32::new(0);
-    let app = App { jobs, keys, feed, blobs, origins, metrics, sockets, streams_begun, tasks: tasks.clone(), config };
+    let app =
+        App { nats, jobs, keys, feed, blobs, origins, metrics, sockets, streams_begun, tasks: tasks.clone(), config };
     let app = Arc::new(app);
 
     tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "the edge listens");

@@ -60,6 +60,8 @@ pub struct EventLoop {
     over: Vec<(usize, u16)>,
     /// Jobs that got states in this turn.
     touched: Vec<JobId>,
+    /// States that are told to those who claim to have seen more.
+    last_words: Vec<Arc<Frame>>,
     /// Sockets that have more to read than one turn allows: readiness is told once, so they must be remembered.
     unfinished: Vec<usize>,
     scratch: Vec<u8>,
@@ -104,6 +106,7 @@ impl EventLoop {
             jobs: HashMap::new(),
             over: Vec::new(),
             touched: Vec::new(),
+            last_words: Vec::new(),
             unfinished: Vec::new(),
             scratch: vec![0; READ_BYTES],
             drain: None,
@@ -166,6 +169,9 @@ impl EventLoop {
 
     fn state(&mut self, frame: Arc<Frame>) {
         let Some(watched) = self.jobs.get_mut(&frame.job) else { return };
+        if frame.is_last_word {
+            return self.last_words.push(frame);
+        }
         if watched.newest.as_ref().is_some_and(|newest| newest.seq >= frame.seq) {
             return;
         }
@@ -189,6 +195,12 @@ impl EventLoop {
                 watched.sockets = sockets;
             }
         }
+        for frame in std::mem::take(&mut self.last_words) {
+            let Some(watched) = self.jobs.get(&frame.job) else { continue };
+            for token in watched.sockets.clone() {
+                self.offer(token, std::slice::from_ref(&frame), now);
+            }
+        }
     }
 
     /// Sends the states that the client does not have.
@@ -199,7 +211,7 @@ impl EventLoop {
         }
         let mut from = frames.len();
         for (at, frame) in frames.iter().enumerate() {
-            match socket.session.offer(frame.seq, frame.is_end, now) {
+            match socket.session.offer(frame, now) {
                 Offer::Send => from = from.min(at),
                 Offer::Skip => {}
                 Offer::Behind => self.app.feed.refresh(&frame.job, socket.session.seen()),
@@ -326,7 +338,14 @@ impl EventLoop {
         }
         for (token, due) in due {
             match due {
-                Due::Close(with) => self.close(token, with, CloseAnswer::Await, now),
+                Due::Close(with) => {
+                    let with = self.deserved(token, with);
+                    self.close(token, with, CloseAnswer::Await, now);
+                }
+                Due::Ask => {
+                    let Some(socket) = self.sockets.get(token) else { continue };
+                    self.app.feed.refresh(&socket.job, socket.session.seen());
+                }
                 Due::Gone => self.end(token),
                 Due::Ping => {
                     let Some(socket) = self.sockets.get_mut(token) else { continue };
@@ -336,6 +355,13 @@ impl EventLoop {
                 }
             }
         }
+    }
+
+    /// That nobody has submitted a job is for the log to say: while it does not answer, the client may try later.
+    fn deserved(&self, token: usize, with: Close) -> Close {
+        let is_heard = |socket: &Socket| self.app.feed.was_answered(&socket.job);
+        let is_unheard = with == close::UNKNOWN_JOB && !self.sockets.get(token).is_some_and(is_heard);
+        if is_unheard { close::OVERLOADED } else { with }
     }
 
     /// Closes as many sockets as are due.
