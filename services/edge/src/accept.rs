@@ -29,10 +29,11 @@ use tower::ServiceExt;
 
 use millrace_domain::limits::{
     CLOSE_ANSWER_MAX, HTTP_HEAD_BYTES_MAX, HTTP_KEEP_ALIVE_MAX, REFUSAL_MAX, REFUSAL_READ_BYTES_MAX,
-    REFUSALS_IN_FLIGHT_MAX, RETRY_AFTER_SECONDS,
+    REFUSALS_IN_FLIGHT_MAX,
 };
 
 use crate::{
+    http::problem::ApiError,
     keep_alive::{Head, Noticed, Timer},
     metrics::Metrics,
     sockets::Sockets,
@@ -140,7 +141,7 @@ impl Acceptor {
         let (stream, peer) = self.listener.accept()?;
         let Some(permit) = self.admission.admit(peer.ip()) else {
             self.http.metrics.connections_refused.inc();
-            self.http.refuse(OwnedFd::from(stream).into());
+            self.http.refuse(stream, &ApiError::TooManyConnections);
             return Ok(None);
         };
         // Small frames, each to be there at once. An error shows again at the first read.
@@ -181,11 +182,12 @@ impl Http {
         self.requests.spawn_on(self.cut.clone().run_until_cancelled_owned(connection), &self.runtime);
     }
 
-    /// Tells a connection that there is no place for it; when many are being told already, it is just closed.
-    fn refuse(&self, stream: std::net::TcpStream) {
+    /// Tells a connection why it is not served; when many are being told already, it is just closed.
+    pub fn refuse(&self, stream: mio::net::TcpStream, why: &ApiError) {
         if let Ok(place) = self.refusals.clone().try_acquire_owned() {
+            let answer = why.last_answer();
             self.runtime.spawn(async move {
-                refuse(stream).await;
+                refuse(OwnedFd::from(stream).into(), answer).await;
                 drop(place);
             });
         }
@@ -265,24 +267,17 @@ pub fn taken_out(upgraded: Upgraded) -> anyhow::Result<(std::net::TcpStream, Vec
     Ok((stream.into_std()?, [&parts.read_buf, unread].concat()))
 }
 
-/// Answers 503 without reading the request.
-async fn refuse(stream: std::net::TcpStream) {
+/// Answers without reading the request.
+async fn refuse(stream: std::net::TcpStream, answer: Vec<u8>) {
     let Ok(mut stream) = TcpStream::from_std(stream) else { return };
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nretry-after: {RETRY_AFTER_SECONDS}\r\nconnection: close\r\n\
-         content-type: application/problem+json\r\ncontent-length: {}\r\n\r\n{OVERLOADED}",
-        OVERLOADED.len()
-    );
     let answering = async {
-        stream.write_all(answer.as_bytes()).await?;
+        stream.write_all(&answer).await?;
         stream.shutdown().await?;
         // What the client has sent is taken, lest the close become a reset that overtakes the answer.
         io::copy(&mut (&mut stream).take(REFUSAL_READ_BYTES_MAX), &mut io::sink()).await
     };
     let _ = timeout(REFUSAL_MAX, answering).await;
 }
-
-const OVERLOADED: &str = r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Too many connections are open. Try again in a few seconds.","code":"too_many_connections"}"#;
 
 #[cfg(test)]
 mod tests {

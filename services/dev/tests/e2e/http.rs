@@ -126,6 +126,16 @@ async fn unknown_jobs_bad_ids_and_foreign_pages_are_refused_on_every_route() {
 }
 
 #[tokio::test]
+async fn pages_of_allowed_origins_may_read_what_an_answer_tells_in_headers() {
+    let stack = queue_only().await;
+    let answer = stack.api.get_with("/api/status/unknown", &[("origin", "http://localhost:5173")]).await;
+    let exposed = answer.header("access-control-expose-headers").to_lowercase();
+    for name in ["location", "retry-after", "content-disposition", "content-range", "accept-ranges", "etag"] {
+        assert!(exposed.split(',').any(|header| header.trim() == name), "{name} is not in {exposed}");
+    }
+}
+
+#[tokio::test]
 async fn the_page_is_served_with_a_policy() {
     let stack = queue_only().await;
     let page = stack.api.get("/").await;

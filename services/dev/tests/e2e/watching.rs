@@ -122,7 +122,10 @@ async fn whoever_connects_before_the_submission_gets_the_job_as_it_comes_and_a_s
     let statuses = stack.watch_to_end(&mut early).await;
     assert_eq!((&statuses[0]["status"], &statuses[0]["progress"]), (&"queued".into(), &0.into()), "{statuses:?}");
 
-    let seen = stranger.until_close(Duration::from_secs(75)).await.unwrap();
+    let closing = stranger.until_close(Duration::from_secs(75));
+    let (seen, unheard) = tokio::join!(closing, close_of_a_stranger_while_nats_is_dead());
+    assert_eq!(unheard, What::Close { code: 1013, reason: "overloaded, try later".into() });
+    let seen = seen.unwrap();
     assert_eq!(seen.last().unwrap().what, What::Close { code: 4404, reason: "unknown job".into() });
     // So is a connection that was kept for a next request; its head is not missed.
     timeout(SOON, idle.read_to_end(&mut Vec::new())).await.expect("it is closed").unwrap();
@@ -132,12 +135,12 @@ async fn whoever_connects_before_the_submission_gets_the_job_as_it_comes_and_a_s
     stack.verify();
 }
 
-#[tokio::test]
-async fn a_stranger_is_told_to_try_later_while_the_log_does_not_say_whether_there_is_such_a_job() {
+/// Without a log that could say whether there is such a job.
+async fn close_of_a_stranger_while_nats_is_dead() -> What {
     let mut stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
     stack.nats.one().kill();
     let seen = stack.watch("perhaps-somebody-has-submitted-this").until_close(Duration::from_secs(75)).await.unwrap();
-    assert_eq!(seen.last().unwrap().what, What::Close { code: 1013, reason: "overloaded, try later".into() });
+    seen.last().unwrap().what.clone()
 }
 
 #[tokio::test]
