@@ -1,6 +1,7 @@
 //! One thread that serves many sockets: no task, no timer and no buffer of their own, so that an idle client costs
 //! little more than its entry here.
 
+mod deadlines;
 mod greeting;
 
 use std::{
@@ -15,8 +16,8 @@ use slab::Slab;
 
 use millrace_domain::{
     JobId,
-    limits::{CLIENT_WRITE_MAX, CLOSE_ANSWER_MAX, WS_READS_PER_TURN_MAX},
-    wire::{PONG, close},
+    limits::{CLOSE_ANSWER_MAX, WS_READS_PER_TURN_MAX},
+    wire::PONG,
 };
 
 use self::greeting::Greeting;
@@ -25,7 +26,7 @@ use super::{
     decode::{Decoder, Received},
     drain::Drain,
     outbox::Outbox,
-    session::{Answer, Close, Due, Offer, Session},
+    session::{Answer, Close, Offer, Session},
     write,
 };
 use crate::{
@@ -184,6 +185,13 @@ impl EventLoop {
 
     /// Tells this turn's states to their sockets: one write for each, however many states there are.
     fn tell(&mut self, now: Instant) {
+        // First: who goes back to one of them may go on with what came after it.
+        for frame in std::mem::take(&mut self.last_words) {
+            let Some(watched) = self.jobs.get(&frame.job) else { continue };
+            for token in watched.sockets.clone() {
+                self.offer(token, std::slice::from_ref(&frame), now);
+            }
+        }
         for id in std::mem::take(&mut self.touched) {
             let Some(watched) = self.jobs.get_mut(&id) else { continue };
             let fresh = std::mem::take(&mut watched.fresh);
@@ -193,12 +201,6 @@ impl EventLoop {
             }
             if let Some(watched) = self.jobs.get_mut(&id) {
                 watched.sockets = sockets;
-            }
-        }
-        for frame in std::mem::take(&mut self.last_words) {
-            let Some(watched) = self.jobs.get(&frame.job) else { continue };
-            for token in watched.sockets.clone() {
-                self.offer(token, std::slice::from_ref(&frame), now);
             }
         }
     }
@@ -321,57 +323,6 @@ impl EventLoop {
         if answer == CloseAnswer::Is && socket.outbox.blocked_since().is_none() {
             // The client has closed and has our answer: it is for us to end the connection.
             let _ = socket.stream.shutdown(std::net::Shutdown::Write);
-        }
-    }
-
-    fn tick(&mut self, now: Instant) {
-        let mut due = Vec::new();
-        for (token, socket) in &mut self.sockets {
-            let stuck =
-                socket.outbox.blocked_since().is_some_and(|since| now.duration_since(since) >= CLIENT_WRITE_MAX);
-            match socket.closing {
-                Some((until, _)) if now >= until => due.push((token, Due::Gone)),
-                Some(_) => {}
-                None if stuck => due.push((token, Due::Gone)),
-                None => due.extend(socket.session.tick(now).map(|due| (token, due))),
-            }
-        }
-        for (token, due) in due {
-            match due {
-                Due::Close(with) => {
-                    let with = self.deserved(token, with);
-                    self.close(token, with, CloseAnswer::Await, now);
-                }
-                Due::Ask => {
-                    let Some(socket) = self.sockets.get(token) else { continue };
-                    self.app.feed.refresh(&socket.job, socket.session.seen());
-                }
-                Due::Gone => self.end(token),
-                Due::Ping => {
-                    let Some(socket) = self.sockets.get_mut(token) else { continue };
-                    if let Err(error) = socket.outbox.control(&mut socket.stream, &write::PING, now) {
-                        self.gone(token, &error);
-                    }
-                }
-            }
-        }
-    }
-
-    /// That nobody has submitted a job is for the log to say: while it does not answer, the client may try later.
-    fn deserved(&self, token: usize, with: Close) -> Close {
-        let is_heard = |socket: &Socket| self.app.feed.was_answered(&socket.job);
-        let is_unheard = with == close::UNKNOWN_JOB && !self.sockets.get(token).is_some_and(is_heard);
-        if is_unheard { close::OVERLOADED } else { with }
-    }
-
-    /// Closes as many sockets as are due.
-    fn drain(&mut self, now: Instant) {
-        let Some(drain) = &mut self.drain else { return };
-        let open = self.sockets.iter().filter(|(_, socket)| socket.closing.is_none()).map(|(token, _)| token);
-        let batch: Vec<_> = open.take(drain.due(DRAIN_TICK, now)).collect();
-        drain.closed(batch.len());
-        for token in batch {
-            self.close(token, close::GOING_AWAY, CloseAnswer::Await, now);
         }
     }
 
