@@ -168,6 +168,7 @@ fn words() -> Vec<(&'static str, String)> {
         ("{{silence seconds}}", limits::WS_SILENCE_MAX.as_secs().to_string()),
         ("{{ping seconds}}", limits::WS_PING_INTERVAL.as_secs().to_string()),
         ("{{unknown seconds}}", limits::UNKNOWN_JOB_WAIT.as_secs().to_string()),
+        ("{{doubt seconds}}", limits::SINCE_DOUBT.as_secs().to_string()),
         ("{{linger seconds}}", limits::FINISHED_JOB_LINGER.as_secs().to_string()),
         ("{{title chars}}", limits::TITLE_CHARS_MAX.to_string()),
         ("{{error chars}}", limits::ERROR_CHARS_MAX.to_string()),

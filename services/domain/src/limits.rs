@@ -39,6 +39,9 @@ pub const WS_PING_INTERVAL: Duration = Duration::from_secs(25);
 pub const WS_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long a socket waits for a job that nobody has submitted.
 pub const UNKNOWN_JOB_WAIT: Duration = Duration::from_secs(60);
+/// How long a client that claims to have seen more than the log has waits until the log's leader is believed: one that was
+/// just elected may not have everything yet.
+pub const SINCE_DOUBT: Duration = Duration::from_secs(2);
 /// How long a socket stays open after the job's final state was sent.
 pub const FINISHED_JOB_LINGER: Duration = Duration::from_secs(30);
 /// How long one write to a client may take before the client counts as gone.
@@ -46,10 +49,15 @@ pub const CLIENT_WRITE_MAX: Duration = Duration::from_secs(30);
 
 /// How long the body of a request may take.
 pub const HTTP_BODY_MAX: Duration = Duration::from_secs(10);
-/// From a connection's accept, or the end of its request before, to the end of the request's headers.
+/// From a connection's accept, or the first byte of a further request, to the end of the request's headers.
 pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(5);
+/// How long a connection is kept for its next request.
+pub const HTTP_KEEP_ALIVE_MAX: Duration = Duration::from_secs(60);
 /// Largest head of an HTTP request; hyper takes no less than 8 KiB.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes that the kernel holds for a client beside those under way to it. More waits with us, where a newer state replaces
+/// an older one; the kernel would take megabytes for a client that does not read.
+pub const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 /// Bytes of control frames, and of a frame that was begun, that wait for one WebSocket client.
 pub const CLIENT_CONTROL_BYTES_MAX: usize = 16 * 1024;
 /// Headers of a WebSocket handshake that a loop of sockets answers by itself; more than any browser or proxy sends.
@@ -65,8 +73,6 @@ pub const REFUSAL_READ_BYTES_MAX: u64 = 64 * 1024;
 pub const FILES_RESERVED: usize = 200;
 /// How long a WebSocket client may take to answer our close.
 pub const CLOSE_ANSWER_MAX: Duration = Duration::from_secs(2);
-/// How often a key is reserved anew for a submission when somebody else comes first.
-pub const RESERVE_ATTEMPTS_MAX: u32 = 4;
 /// Connections that the kernel holds for us until they are accepted.
 pub const LISTEN_BACKLOG: u32 = 4096;
 
@@ -97,6 +103,8 @@ pub const FEED_PENDING_MAX: usize = 256;
 pub const SNAPSHOT_BATCH_MAX: usize = 512;
 /// Events fetched by one batched read of a job's history.
 pub const HISTORY_BATCH_MAX: usize = 256;
+/// How long the connection to NATS may be lost before requests of clients are refused instead of waiting for it.
+pub const NATS_LOST_MAX: Duration = Duration::from_secs(1);
 /// How long one request to NATS may take.
 pub const NATS_REQUEST_MAX: Duration = Duration::from_secs(5);
 /// How long a service that starts waits for JetStream to answer. Longer than a cluster takes to start.

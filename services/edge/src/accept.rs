@@ -13,10 +13,7 @@ use std::{
 use anyhow::Context;
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, upgrade::Upgraded};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
     io::{self, AsyncReadExt, AsyncWriteExt},
     net::{
@@ -31,11 +28,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use millrace_domain::limits::{
-    HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX, REFUSAL_MAX, REFUSAL_READ_BYTES_MAX, REFUSALS_IN_FLIGHT_MAX,
-    RETRY_AFTER_SECONDS,
+    CLOSE_ANSWER_MAX, HTTP_HEAD_BYTES_MAX, HTTP_KEEP_ALIVE_MAX, REFUSAL_MAX, REFUSAL_READ_BYTES_MAX,
+    REFUSALS_IN_FLIGHT_MAX,
 };
 
-use crate::{metrics::Metrics, sockets::Sockets};
+use crate::{
+    http::problem::ApiError,
+    keep_alive::{Head, Noticed, Timer},
+    metrics::Metrics,
+    sockets::Sockets,
+};
 
 /// How many connections there are, and from where.
 #[derive(Clone)]
@@ -139,7 +141,7 @@ impl Acceptor {
         let (stream, peer) = self.listener.accept()?;
         let Some(permit) = self.admission.admit(peer.ip()) else {
             self.http.metrics.connections_refused.inc();
-            self.http.refuse(OwnedFd::from(stream).into());
+            self.http.refuse(stream, &ApiError::TooManyConnections);
             return Ok(None);
         };
         // Small frames, each to be there at once. An error shows again at the first read.
@@ -163,7 +165,7 @@ pub struct Http {
 }
 
 /// What hyper reads of a connection: first what was read already.
-type Resumed = io::Join<io::Chain<Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
+type Resumed = io::Join<Noticed<io::Chain<Cursor<Vec<u8>>, OwnedReadHalf>>, OwnedWriteHalf>;
 
 impl Http {
     /// Serves by `router` on this runtime, until `stop`.
@@ -180,21 +182,22 @@ impl Http {
         self.requests.spawn_on(self.cut.clone().run_until_cancelled_owned(connection), &self.runtime);
     }
 
-    /// Tells a connection that there is no place for it; when many are being told already, it is just closed.
-    fn refuse(&self, stream: std::net::TcpStream) {
+    /// Tells a connection why it is not served; when many are being told already, it is just closed.
+    pub fn refuse(&self, stream: mio::net::TcpStream, why: &ApiError) {
         if let Ok(place) = self.refusals.clone().try_acquire_owned() {
+            let answer = why.last_answer();
             self.runtime.spawn(async move {
-                refuse(stream).await;
+                refuse(OwnedFd::from(stream).into(), answer).await;
                 drop(place);
             });
         }
     }
 
-    /// Lets requests under way end within `drain`.
+    /// Lets requests under way end within `drain`, and whoever was told last take the end.
     async fn end(self, drain: Duration) {
         self.requests.close();
         // Who is still sending a request or reading an answer has so long to end.
-        if timeout(drain, self.requests.wait()).await.is_err() {
+        if timeout(drain + CLOSE_ANSWER_MAX, self.requests.wait()).await.is_err() {
             tracing::info!(connections = self.requests.len(), "connections that did not end are cut");
             self.cut.cancel();
             self.requests.wait().await;
@@ -228,11 +231,12 @@ async fn connection(
         request
     });
     let (reading, writing) = stream.into_split();
-    let resumed: Resumed = io::join(Cursor::new(read).chain(reading), writing);
+    let head = Head::default();
+    let resumed: Resumed = io::join(Noticed::new(Cursor::new(read).chain(reading), head.clone()), writing);
     let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        // From here, or the end of the request before, to the end of the headers.
-        .header_read_timeout(HTTP_HEAD_MAX)
+        .timer(Timer(head.clone()))
+        // From here, or the end of the request before, to the begin of the headers.
+        .header_read_timeout(HTTP_KEEP_ALIVE_MAX)
         .max_buf_size(HTTP_HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(resumed), TowerToHyperService::new(service))
         .with_upgrades();
@@ -245,7 +249,7 @@ async fn connection(
         }
     };
     if let Err(error) = served {
-        if error.is_timeout() {
+        if error.is_timeout() && head.has_begun() {
             metrics.heads_timed_out.inc();
         }
         tracing::debug!(%peer, %error, "a connection ended with an error");
@@ -257,30 +261,23 @@ pub fn taken_out(upgraded: Upgraded) -> anyhow::Result<(std::net::TcpStream, Vec
     let parts =
         upgraded.downcast::<TokioIo<Resumed>>().map_err(|_| anyhow::anyhow!("the connection is no TCP stream"))?;
     let (reading, writing) = parts.io.into_inner().into_inner();
-    let (read, reading) = reading.into_inner();
+    let (read, reading) = reading.into_inner().into_inner();
     let unread = read.get_ref().get(usize::try_from(read.position())?..).unwrap_or_default();
     let stream = reading.reunite(writing).context("the halves of a connection")?;
     Ok((stream.into_std()?, [&parts.read_buf, unread].concat()))
 }
 
-/// Answers 503 without reading the request.
-async fn refuse(stream: std::net::TcpStream) {
+/// Answers without reading the request.
+async fn refuse(stream: std::net::TcpStream, answer: Vec<u8>) {
     let Ok(mut stream) = TcpStream::from_std(stream) else { return };
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nretry-after: {RETRY_AFTER_SECONDS}\r\nconnection: close\r\n\
-         content-type: application/problem+json\r\ncontent-length: {}\r\n\r\n{OVERLOADED}",
-        OVERLOADED.len()
-    );
     let answering = async {
-        stream.write_all(answer.as_bytes()).await?;
+        stream.write_all(&answer).await?;
         stream.shutdown().await?;
         // What the client has sent is taken, lest the close become a reset that overtakes the answer.
         io::copy(&mut (&mut stream).take(REFUSAL_READ_BYTES_MAX), &mut io::sink()).await
     };
     let _ = timeout(REFUSAL_MAX, answering).await;
 }
-
-const OVERLOADED: &str = r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Too many connections are open. Try again in a few seconds.","code":"too_many_connections"}"#;
 
 #[cfg(test)]
 mod tests {

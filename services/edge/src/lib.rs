@@ -4,11 +4,12 @@ mod accept;
 mod config;
 mod feed;
 mod http;
+mod keep_alive;
 mod metrics;
 mod sockets;
 mod ws;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU32};
 
 use async_nats::jetstream;
 use millrace_runtime::{
@@ -16,6 +17,7 @@ use millrace_runtime::{
     blobs::Blobs,
     jobs::Jobs,
     log::Log,
+    nats::Nats,
     provision,
     service::{Service, Shell},
     snapshots::Snapshots,
@@ -27,7 +29,10 @@ pub use config::Config;
 use feed::Feed;
 use http::{idempotency::Keys, origin::Origins, problem::ApiError};
 use metrics::Metrics;
-use millrace_domain::{JobId, JobState, limits::FILES_RESERVED};
+use millrace_domain::{
+    JobId, JobState,
+    limits::{FILES_RESERVED, UNSENT_BYTES_MAX},
+};
 use sockets::Sockets;
 
 /// How the process is run.
@@ -42,6 +47,7 @@ pub const SERVICE: Service<Config> = Service {
 
 /// What every request may need.
 pub(crate) struct App {
+    nats: Nats,
     jobs: Jobs,
     keys: Keys,
     feed: Feed,
@@ -49,6 +55,8 @@ pub(crate) struct App {
     origins: Origins,
     metrics: Metrics,
     sockets: Sockets,
+    /// Streams of server-sent events that were begun.
+    streams_begun: AtomicU32,
     tasks: Tasks,
     config: Config,
 }
@@ -70,6 +78,8 @@ impl App {
 pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let Shell { nats, health, registry, tasks, files_max } = shell;
     let listener = admin::bind(config::LISTEN.flag, config.listen)?.into_std()?;
+    // Connections have it from their listener.
+    socket2::SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     let context = jetstream::new(nats.client.clone());
     provision::check_when_available(&context).await?;
     let blobs = Blobs::open(&config.storage)?;
@@ -89,7 +99,9 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
         tracing::info!(connections_max, files_max, "connections are bounded by the limit of open files (ulimit -n)");
     }
     let admission = Admission::new(connections_max, config.connections_per_address_max);
-    let app = App { jobs, keys, feed, blobs, origins, metrics, sockets, tasks: tasks.clone(), config };
+    let streams_begun = AtomicU32::new(0);
+    let app =
+        App { nats, jobs, keys, feed, blobs, origins, metrics, sockets, streams_begun, tasks: tasks.clone(), config };
     let app = Arc::new(app);
 
     tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "the edge listens");

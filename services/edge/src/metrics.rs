@@ -54,7 +54,10 @@ impl Metrics {
                 "WebSockets that ended, by close code; 1006 when the client went away without one",
                 &["code"],
             )?,
-            frames_sent: counter("millrace_edge_frames_sent_total", "Status messages that were sent to WebSockets")?,
+            frames_sent: counter(
+                "millrace_edge_frames_sent_total",
+                "Status messages that were written to WebSockets; not those that newer ones have replaced",
+            )?,
             jobs_watched: gauge("millrace_edge_jobs_watched", "Jobs that somebody on this edge watches")?,
             events_heard: counter(
                 "millrace_edge_events_heard_total",

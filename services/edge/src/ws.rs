@@ -45,9 +45,6 @@ impl Handshake {
     /// What is wrong with it.
     fn check<B>(app: &App, id: JobId, request: &http::Request<B>) -> Result<Self, ApiError> {
         let since = since(request.uri().query().unwrap_or_default())?;
-        if request.method() != Method::GET {
-            return Err(ApiError::MethodNotAllowed);
-        }
         let accept = accept_key(request.headers())?;
         if app.tasks.shutdown().is_cancelled() {
             return Err(ApiError::Stopping);
@@ -80,6 +77,10 @@ pub async fn upgrade(
     Extension(permit): Extension<Permit>,
     mut request: Request,
 ) -> Result<Response, ApiError> {
+    if request.method() != Method::GET {
+        // A route for GET is given HEAD as well.
+        return Ok(([(header::ALLOW, "GET")], ApiError::MethodNotAllowed).into_response());
+    }
     let Handshake { id, since, accept } = Handshake::check(&app, id, &request)?;
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {

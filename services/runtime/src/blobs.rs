@@ -7,6 +7,7 @@ mod upload;
 use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use axum::http::Method;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{
     Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions,
@@ -222,14 +223,14 @@ impl Blobs {
         keys.await.context("the store does not list its files")
     }
 
-    /// An address under which anybody can fetch the file for `valid`; `None` where the store has none (a folder).
+    /// An address under which anybody can fetch the file by `method` for `valid`; `None` where the store has none (a folder).
     ///
     /// # Errors
     /// When there are no credentials to sign with.
-    pub async fn signed_url(&self, key: &str, valid: Duration) -> anyhow::Result<Option<url::Url>> {
+    pub async fn signed_url(&self, method: Method, key: &str, valid: Duration) -> anyhow::Result<Option<url::Url>> {
         match &self.place {
             Place::Folder(_) => Ok(None),
-            Place::S3 { s3, .. } => Ok(Some(s3.signed_url(axum::http::Method::GET, &Key::parse(key)?, valid).await?)),
+            Place::S3 { s3, .. } => Ok(Some(s3.signed_url(method, &Key::parse(key)?, valid).await?)),
         }
     }
 

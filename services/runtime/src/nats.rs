@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use async_nats::{Client, ConnectOptions, Event};
-use tokio::sync::broadcast;
+use tokio::{
+    sync::{broadcast, watch},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     admin::Check,
@@ -77,7 +80,11 @@ pub struct Nats {
     /// The client; clones share the connection.
     pub client: Client,
     disturbances: broadcast::Sender<Disturbance>,
+    lost: Lost,
 }
+
+/// Since when the connection is lost; `None` while it is there.
+type Lost = watch::Sender<Option<Instant>>;
 
 impl Nats {
     /// Connects, waiting for the server as long as it takes: an orchestrator may start us first. `check` tells of the
@@ -87,9 +94,10 @@ impl Nats {
     /// When the credentials cannot be read or the server is too old; not when the server cannot be reached.
     pub async fn connect(config: &Config, name: &str, check: Check) -> anyhow::Result<Self> {
         let (disturbances, _) = broadcast::channel(64);
+        let lost = watch::Sender::new(None);
         let mut first = true;
         let client = loop {
-            match options(config, name, &check, &disturbances)?.connect(&config.urls[..]).await {
+            match options(config, name, &check, &disturbances, &lost)?.connect(&config.urls[..]).await {
                 Ok(client) => break client,
                 Err(error) => {
                     check.fail(format!("cannot connect: {error}"));
@@ -107,13 +115,28 @@ impl Nats {
         }
         tracing::info!(version, "connected to NATS");
         check.pass();
-        Ok(Self { client, disturbances })
+        Ok(Self { client, disturbances, lost })
     }
 
     /// Reconnects and slow consumers, from now on.
     #[must_use]
     pub fn disturbances(&self) -> broadcast::Receiver<Disturbance> {
         self.disturbances.subscribe()
+    }
+
+    /// Resolves once the connection has been lost for so long, at once if it has been already. A server that is there and
+    /// does not answer, as while a leader is chosen, is no lost connection.
+    pub async fn lost_for(&self, long: Duration) {
+        let mut lost = self.lost.subscribe();
+        loop {
+            let since = *lost.borrow_and_update();
+            // The sender cannot be gone: it is ours.
+            match since {
+                None => drop(lost.changed().await),
+                Some(since) if timeout_at(since + long, lost.changed()).await.is_err() => return,
+                Some(_) => {}
+            }
+        }
     }
 }
 
@@ -122,6 +145,7 @@ fn options(
     name: &str,
     check: &Check,
     disturbances: &broadcast::Sender<Disturbance>,
+    lost: &Lost,
 ) -> anyhow::Result<ConnectOptions> {
     let mut options = ConnectOptions::new()
         .name(name)
@@ -139,14 +163,16 @@ fn options(
         options =
             options.credentials(&text).with_context(|| format!("{} is no NATS credentials file", path.display()))?;
     }
-    let (check, disturbances) = (check.clone(), disturbances.clone());
+    let (check, disturbances, lost) = (check.clone(), disturbances.clone(), lost.clone());
     let connected_before = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     Ok(options.event_callback(move |event| {
         let (check, disturbances, connected_before) = (check.clone(), disturbances.clone(), connected_before.clone());
+        let lost = lost.clone();
         async move {
             match event {
                 Event::Connected => {
                     check.pass();
+                    lost.send_replace(None);
                     if connected_before.swap(true, std::sync::atomic::Ordering::Relaxed) {
                         tracing::info!("connected to NATS again");
                         // Nobody listens: nothing to tell.
@@ -155,6 +181,7 @@ fn options(
                 }
                 Event::Disconnected => {
                     check.fail("disconnected");
+                    lost.send_modify(|since| *since = since.or_else(|| Some(Instant::now())));
                     tracing::warn!("disconnected from NATS");
                 }
                 Event::SlowConsumer(subscription) => {

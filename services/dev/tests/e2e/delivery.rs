@@ -44,6 +44,18 @@ async fn a_job_goes_through_every_step_and_the_link_gives_the_sources_bytes() {
     assert_eq!((beyond.status, beyond.json()["code"].as_str()), (416, Some("range_not_satisfiable")));
     assert_eq!(beyond.header("content-range"), format!("bytes */{}", file.body.len()));
 
+    let tag = file.header("etag");
+    for (validator, expected) in
+        [(tag, 206), (file.header("last-modified"), 206), ("\"another\"", 200), ("W/\"x\"", 200)]
+    {
+        let headers = [("range", "bytes=100-199"), ("if-range", validator)];
+        let answer = stack.api.get_with(&format!("/api/download/{id}/file"), &headers).await;
+        let length = if expected == 206 { 100 } else { file.body.len() };
+        assert_eq!((answer.status, answer.body.len()), (expected, length), "If-Range: {validator}");
+    }
+    let other = stack.api.get_with(&format!("/api/download/{id}/file"), &[("if-match", "\"another\"")]).await;
+    assert_eq!((other.status, other.json()["code"].as_str()), (412, Some("precondition_failed")));
+
     let status = stack.api.get(&format!("/api/status/{id}")).await.json();
     assert_eq!(&status, end, "HTTP and WebSocket tell the same");
     assert_history(&stack, &id, end).await;

@@ -110,7 +110,16 @@ async fn what_is_wrong_with_a_handshake_is_told_as_a_problem() {
     stream.write_all(request("/ws/download/%61", "").as_bytes()).await.unwrap();
     read_until(&mut stream, &["HTTP/1.1 101 "]).await;
 
-    let large = format!("X: {}\r\n", "x".repeat(20_000));
-    assert!(answer_to(&stack, &request("/ws/download/a", &large)).await.starts_with("HTTP/1.1 431 "));
-    assert!(answer_to(&stack, "no request at all\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+    let large = request("/ws/download/a", &format!("X: {}\r\n", "x".repeat(20_000)));
+    for (request, status, code) in
+        [(large.as_str(), 431, "head_too_large"), ("no request at all\r\n\r\n", 400, "malformed_request")]
+    {
+        let answer = answer_to(&stack, request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("application/problem+json"), "{answer}");
+        assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{answer}");
+    }
+    let head = close(request("/ws/download/a", "")).replace("GET ", "HEAD ");
+    let answer = answer_to(&stack, &head).await;
+    assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET"), "{answer}");
 }

@@ -1,5 +1,8 @@
 //! The HTTP table of the contract: what is refused, and repeats.
 
+use std::time::{Duration, Instant};
+
+use futures::{SinkExt, StreamExt};
 use serde_json::json;
 
 use crate::stack::{Options, Stack};
@@ -123,6 +126,16 @@ async fn unknown_jobs_bad_ids_and_foreign_pages_are_refused_on_every_route() {
 }
 
 #[tokio::test]
+async fn pages_of_allowed_origins_may_read_what_an_answer_tells_in_headers() {
+    let stack = queue_only().await;
+    let answer = stack.api.get_with("/api/status/unknown", &[("origin", "http://localhost:5173")]).await;
+    let exposed = answer.header("access-control-expose-headers").to_lowercase();
+    for name in ["location", "retry-after", "content-disposition", "content-range", "accept-ranges", "etag"] {
+        assert!(exposed.split(',').any(|header| header.trim() == name), "{name} is not in {exposed}");
+    }
+}
+
+#[tokio::test]
 async fn the_page_is_served_with_a_policy() {
     let stack = queue_only().await;
     let page = stack.api.get("/").await;
@@ -130,4 +143,36 @@ async fn the_page_is_served_with_a_policy() {
     assert!(page.header("content-type").starts_with("text/html"));
     assert!(page.header("content-security-policy").contains("default-src 'none'"));
     assert!(page.text().contains("● Disconnected"), "the page tells whether it is connected");
+}
+
+#[tokio::test]
+async fn while_nats_is_dead_every_call_that_needs_it_is_soon_refused_and_sockets_and_the_page_stay() {
+    let mut stack = queue_only().await;
+    let id = stack.submit("/video.mp4").await;
+    let (mut socket, _) = tokio_tungstenite::connect_async(stack.ws_url(&id)).await.unwrap();
+    stack.nats.one().kill();
+    for _ in 0..2 {
+        let began = Instant::now();
+        let body = json!({"url": "http://127.0.0.1/a.mp4"}).to_string();
+        let (status, job) = (format!("/api/status/{id}"), format!("/api/download/{id}"));
+        let answers = tokio::join!(
+            stack.api.post_with("/api/download", &body, &[JSON]),
+            stack.api.post_with("/api/download", &body, &[JSON, ("idempotency-key", "key")]),
+            stack.api.get(&status),
+            stack.api.delete(&job),
+        );
+        for answer in [answers.0, answers.1, answers.2, answers.3] {
+            assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("log_unavailable")), "{answer:?}");
+            assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{answer:?}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "refused after {:?}", began.elapsed());
+    }
+    assert_eq!(stack.api.get("/").await.status, 200);
+    socket.send("ping".into()).await.unwrap();
+    while socket.next().await.expect("it is open").unwrap().to_text().unwrap() != millrace_domain::wire::PONG {}
+    stack.nats.one().restart().await.expect("nats-server again");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while stack.api.get(&format!("/api/status/{id}")).await.status != 200 {
+        assert!(Instant::now() < deadline, "it does not come back");
+    }
 }

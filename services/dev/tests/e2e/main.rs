@@ -5,7 +5,9 @@
 mod api;
 mod bucket_away;
 mod cancel;
+mod crowd;
 mod delivery;
+mod drain;
 mod failures;
 #[cfg(all(feature = "failpoints", feature = "s3"))]
 mod fences;

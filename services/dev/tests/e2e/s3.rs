@@ -40,6 +40,10 @@ async fn a_job_ends_in_a_bucket_and_its_link_redirects_to_a_signed_address() {
     assert_eq!(file.headers()["content-type"], "video/mp4");
     assert!(file.headers()["content-disposition"].to_str().unwrap().starts_with("attachment;"));
     assert_eq!(hex(&Sha256::digest(file.bytes().await.unwrap())), stack.media.video_sha256());
+    let path = format!("/api/download/{id}/file");
+    let head = stack.api.request(reqwest::Method::HEAD, &path).send().await.unwrap();
+    let head = reqwest::Client::new().head(head.headers()["location"].to_str().unwrap()).send().await.unwrap();
+    assert_eq!(head.status(), 200, "an address is signed for one method");
     assert!(files_under(&stack.folder.path().join("files")).is_empty(), "nothing goes to a folder");
     stack.assert_no_leftovers();
     stack.verify();

@@ -21,6 +21,7 @@ use crate::api::Api;
 
 /// How long a job may take on a busy machine.
 pub const JOB_MAX: Duration = Duration::from_secs(90);
+const DRAIN: Duration = Duration::from_secs(1);
 const READY_MAX: Duration = Duration::from_secs(30);
 
 /// What a test wants different.
@@ -36,6 +37,8 @@ pub struct Options {
     pub cluster: bool,
     /// How long a worker's lease is; the provisioned one if `None`.
     pub lease: Option<Duration>,
+    /// Over how long the edge closes its sockets when it stops; a second if `None`.
+    pub drain: Option<Duration>,
 }
 
 /// What the log is kept by.
@@ -144,7 +147,8 @@ impl Stack {
             Service::spawn(name, ServiceOptions { args, env, ..Default::default() }).expect(name)
         };
         let mut projector = spawn("millrace-projector", projector_admin, vec![]);
-        let mut edge = spawn("millrace-edge", edge_admin, edge_args(port, &storage));
+        let drain = options.drain.unwrap_or(DRAIN);
+        let mut edge = spawn("millrace-edge", edge_admin, edge_args(port, &storage, drain));
         let mut worker = (!options.without_worker)
             .then(|| spawn("millrace-worker", worker_admin, worker_args(&storage, &folder.path().join("work"))));
         let admin = |port: u16| format!("http://127.0.0.1:{port}");
@@ -179,7 +183,7 @@ impl Stack {
     pub async fn edge_on(&self, port: u16) -> (Service, String) {
         let admin = free_port();
         let storage = self.folder.path().join("files").display().to_string();
-        let mut args = edge_args(port, &storage);
+        let mut args = edge_args(port, &storage, DRAIN);
         args.extend(["--nats-url".into(), self.nats.url(), "--admin-listen".into(), format!("127.0.0.1:{admin}")]);
         let mut edge = Service::spawn("millrace-edge", ServiceOptions { args, ..Default::default() }).expect("an edge");
         let admin = format!("http://127.0.0.1:{admin}");
@@ -228,6 +232,11 @@ impl Stack {
 
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where the edge tells of itself.
+    pub fn edge_admin(&self) -> &str {
+        &self.edge_admin
     }
 
     /// The value of one of the edge's metrics, with its labels as they are printed; 0 when it is not there.
@@ -322,7 +331,7 @@ impl Stack {
     }
 }
 
-fn edge_args(port: u16, storage: &str) -> Vec<String> {
+fn edge_args(port: u16, storage: &str, drain: Duration) -> Vec<String> {
     let strings = [
         "--listen",
         &format!("127.0.0.1:{port}"),
@@ -331,7 +340,7 @@ fn edge_args(port: u16, storage: &str) -> Vec<String> {
         "--storage",
         storage,
         "--drain-seconds",
-        "1",
+        &drain.as_secs().to_string(),
     ];
     strings.map(str::to_owned).to_vec()
 }

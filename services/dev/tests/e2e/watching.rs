@@ -5,6 +5,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use millrace_harness::ws::{WatchOptions, Watcher, What};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::stack::{Options, Stack};
 
@@ -50,6 +55,37 @@ async fn whoever_connects_late_or_after_the_end_gets_the_state_at_once() {
 }
 
 #[tokio::test]
+async fn a_client_that_claims_to_have_seen_what_the_log_does_not_have_gets_the_state_soon_and_then_what_follows() {
+    let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+    let id = stack.submit("/video.mp4").await;
+    // The first and the second watcher of a job, whose state is loaded and there.
+    let claims: Vec<_> =
+        (0..2).map(|_| stack.watch_with(&format!("{id}?since=999999"), WatchOptions::default())).collect();
+    let seq = stack.api.get(&format!("/api/status/{id}")).await.json()["seq"].clone();
+    let (path, claim) = (format!("/api/download/{id}/events"), Some(999_999));
+    let streaming = sse(&stack, &path, claim);
+    let canceling = async {
+        let mut claims = claims;
+        for claim in &mut claims {
+            let status = claim.next_json(SOON).await.expect("the state, well before a job counts as unknown");
+            assert_eq!(status["data"]["seq"], seq, "{status}");
+        }
+        stack.api.delete(&format!("/api/download/{id}")).await;
+        for claim in &mut claims {
+            let end = claim.next_json(SOON).await.unwrap();
+            assert_eq!(end["data"]["errorCode"], "canceled", "{end}");
+        }
+        claims
+    };
+    let (events, _claims) = tokio::join!(streaming, canceling);
+    assert_eq!(events.first().map(|(first, _)| json!(first)), Some(seq), "{events:?}");
+    assert_eq!(events.last().unwrap().1["data"]["errorCode"], "canceled", "{events:?}");
+    // The end as well, when it is there already.
+    let after = sse(&stack, &path, claim).await;
+    assert_eq!((after.len(), &after[0]), (1, events.last().unwrap()));
+}
+
+#[tokio::test]
 async fn both_pings_are_answered_byte_for_byte_whatever_the_job() {
     let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
     let known = stack.submit("/video.mp4").await;
@@ -71,6 +107,8 @@ async fn both_pings_are_answered_byte_for_byte_whatever_the_job() {
 async fn whoever_connects_before_the_submission_gets_the_job_as_it_comes_and_a_stranger_is_closed() {
     let stack = Stack::start().await;
     let mut stranger = stack.watch("nobody-has-submitted-this");
+    let mut idle = TcpStream::connect(("127.0.0.1", stack.port())).await.unwrap();
+    idle.write_all(b"GET /api/status/unknown HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
 
     // An id that exists a moment later: submitted to the log by another producer.
     let mut early = stack.watch("made-by-another-producer");
@@ -84,11 +122,25 @@ async fn whoever_connects_before_the_submission_gets_the_job_as_it_comes_and_a_s
     let statuses = stack.watch_to_end(&mut early).await;
     assert_eq!((&statuses[0]["status"], &statuses[0]["progress"]), (&"queued".into(), &0.into()), "{statuses:?}");
 
-    let seen = stranger.until_close(Duration::from_secs(75)).await.unwrap();
+    let closing = stranger.until_close(Duration::from_secs(75));
+    let (seen, unheard) = tokio::join!(closing, close_of_a_stranger_while_nats_is_dead());
+    assert_eq!(unheard, What::Close { code: 1013, reason: "overloaded, try later".into() });
+    let seen = seen.unwrap();
     assert_eq!(seen.last().unwrap().what, What::Close { code: 4404, reason: "unknown job".into() });
+    // So is a connection that was kept for a next request; its head is not missed.
+    timeout(SOON, idle.read_to_end(&mut Vec::new())).await.expect("it is closed").unwrap();
+    assert_eq!(stack.metric("millrace_edge_heads_timed_out_total").await, 0.0);
     // The worker had nothing to do for a minute, and is still there.
     assert_eq!(stack.end_of("/video.mp4").await["status"], "completed");
     stack.verify();
+}
+
+/// Without a log that could say whether there is such a job.
+async fn close_of_a_stranger_while_nats_is_dead() -> What {
+    let mut stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+    stack.nats.one().kill();
+    let seen = stack.watch("perhaps-somebody-has-submitted-this").until_close(Duration::from_secs(75)).await.unwrap();
+    seen.last().unwrap().what.clone()
 }
 
 #[tokio::test]

@@ -113,6 +113,7 @@ fn every_error_answer_is_a_problem_whose_examples_name_the_codes() {
         "not_completed",
         "not_ended",
         "origin_not_allowed",
+        "precondition_failed",
         "range_not_satisfiable",
         "storage_unavailable",
         "unknown_job",

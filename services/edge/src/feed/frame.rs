@@ -13,6 +13,8 @@ pub struct Frame {
     pub seq: u64,
     /// Whether the job has ended; then nothing follows but, after a failure, a person's retry.
     pub is_end: bool,
+    /// The log's leader has nothing newer, whatever a client claims to have seen.
+    pub is_last_word: bool,
     /// The message as one WebSocket frame.
     pub wire: Box<[u8]>,
     /// Where in it the text begins.
@@ -27,7 +29,12 @@ impl Frame {
 
     fn of(job: JobId, seq: u64, is_end: bool, text: &str) -> Self {
         let (wire, text_at) = text_with_header(text);
-        Self { job, seq, is_end, wire: wire.into(), text_at }
+        Self { job, seq, is_end, is_last_word: false, wire: wire.into(), text_at }
+    }
+
+    /// The same state as the leader's last word.
+    pub fn last_word(state: &JobState, public_base_url: &str) -> Self {
+        Self { is_last_word: true, ..Self::new(state, public_base_url) }
     }
 
     /// The message as JSON text.
@@ -39,6 +46,6 @@ impl Frame {
     #[cfg(test)]
     pub fn test(seq: u64, is_end: bool, text: String) -> Self {
         let job = "test".parse().expect("an id");
-        Self { job, seq, is_end, wire: text.into_bytes().into(), text_at: 0 }
+        Self { job, seq, is_end, is_last_word: false, wire: text.into_bytes().into(), text_at: 0 }
     }
 }

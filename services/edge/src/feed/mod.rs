@@ -145,6 +145,11 @@ impl Feed {
         Watch { feed: self.clone(), id: id.clone(), mailbox }
     }
 
+    /// Whether the log has answered since the job is watched, if only that it has no such job.
+    pub fn was_answered(&self, id: &JobId) -> bool {
+        self.table().get(id.as_str()).is_some_and(|watched| watched.stitch.was_answered())
+    }
+
     /// Asks the log's leader for whatever this edge has not heard of the job.
     pub fn refresh(&self, id: &JobId, since: u64) {
         self.with(id.as_str(), |_, stitch| stitch.announced(since));
@@ -181,6 +186,11 @@ impl Feed {
             }
             watched.newest = Some(frame);
         }
+        // Not kept: for who comes later it is to be asked anew.
+        if let (true, Some(state)) = (todo.refuted, watched.stitch.state()) {
+            let frame = Arc::new(Frame::last_word(state, &self.0.public_base_url));
+            watched.watchers.iter().for_each(|watcher| watcher.put(frame.clone()));
+        }
         if let Some(source) = todo.load {
             // The loader ends with the process only.
             let _ = self.0.loads.send(Load { id: id.clone(), source, watch: watched.number });
@@ -213,11 +223,6 @@ impl Watch {
     /// The next frame. Cancel-safe.
     pub async fn next(&self) -> Arc<Frame> {
         self.mailbox.next().await
-    }
-
-    /// See [`Feed::refresh`].
-    pub fn refresh(&self, since: u64) {
-        self.feed.refresh(&self.id, since);
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Todo {
     pub publish: bool,
     /// Load the job, and report by [`Stitch::loaded`].
     pub load: Option<Source>,
+    /// The log's leader has just given the state, and nothing of what was announced beyond it.
+    pub refuted: bool,
 }
 
 /// One watched job.
@@ -42,6 +44,8 @@ pub struct Stitch {
     /// The highest sequence said to exist for the job.
     known: u64,
     loading: bool,
+    /// A load has ended.
+    answered: bool,
     /// Since the load began, something was said to exist that may be too new for it.
     news: bool,
 }
@@ -57,6 +61,12 @@ impl Stitch {
     #[must_use]
     pub fn is_final(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.is_end() && !state.stage.is_retryable())
+    }
+
+    /// Whether the log was asked about the job and has answered.
+    #[must_use]
+    pub const fn was_answered(&self) -> bool {
+        self.answered
     }
 
     /// The job is watched from now on.
@@ -81,7 +91,7 @@ impl Stitch {
 
     /// A load has ended: the state that the log gave, `None` when it has no such job.
     pub fn loaded(&mut self, id: &JobId, source: Source, loaded: Option<JobState>) -> Todo {
-        self.loading = false;
+        (self.loading, self.answered) = (false, true);
         let before = self.seq();
         if let Some(loaded) = loaded
             && loaded.seq > before
@@ -90,14 +100,16 @@ impl Stitch {
         }
         self.apply_pending(id);
         let publish = self.seq() > before;
+        let mut refuted = false;
         if source == Source::Leader && !self.news {
             // The leader has everything that existed when it was asked: what was said before to be beyond that does not
             // exist (any more).
+            refuted = self.state.is_some() && self.known > self.seq();
             self.known = self.seq();
             self.pending.clear();
         }
         let load = (self.known > self.seq()).then_some(Source::Leader).and_then(|source| self.load(source).load);
-        Todo { publish, load }
+        Todo { publish, load, refuted }
     }
 
     /// A load has failed; the caller tries again after a pause.
@@ -160,7 +172,7 @@ impl Stitch {
             return Todo::default();
         }
         (self.loading, self.news) = (true, false);
-        Todo { publish: false, load: Some(source) }
+        Todo { load: Some(source), ..Todo::default() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use tower::ServiceExt;
@@ -27,7 +27,8 @@ pub async fn file(State(app): State<Arc<App>>, Id(id): Id, mut request: Request)
         return Err(ApiError::NotCompleted);
     };
     let unavailable = |error: anyhow::Error| ApiError::StorageUnavailable(format!("{error:#}"));
-    if let Some(url) = app.blobs.signed_url(&stored.key, SIGNED_URL_VALID).await.map_err(unavailable)? {
+    let method = request.method().clone();
+    if let Some(url) = app.blobs.signed_url(method, &stored.key, SIGNED_URL_VALID).await.map_err(unavailable)? {
         let headers = [(header::LOCATION, url.to_string()), (header::CACHE_CONTROL, "no-store".to_owned())];
         return Ok((StatusCode::FOUND, headers).into_response());
     }
@@ -38,11 +39,20 @@ pub async fn file(State(app): State<Arc<App>>, Id(id): Id, mut request: Request)
     if !request.headers().get(header::RANGE).is_none_or(is_one_range) {
         request.headers_mut().remove(header::RANGE);
     }
-    let served = ServeFile::new_with_mime(path, &mime).oneshot(request).await;
+    let file = ServeFile::new_with_mime(path, &mime);
+    if let Some(validator) = request.headers_mut().remove(header::IF_RANGE)
+        && !is_still(&file, &validator).await
+    {
+        request.headers_mut().remove(header::RANGE);
+    }
+    let served = file.oneshot(request).await;
     let mut response = match served {
         Ok(response) if response.status() == StatusCode::NOT_FOUND => return Err(ApiError::FileGone),
         Ok(response) if response.status() == StatusCode::RANGE_NOT_SATISFIABLE => {
             return Err(ApiError::RangeNotSatisfiable { file_size: stored.file_size });
+        }
+        Ok(response) if response.status() == StatusCode::PRECONDITION_FAILED => {
+            return Err(ApiError::PreconditionFailed);
         }
         Ok(response) => response.map(Body::new),
         Err(infallible) => match infallible {},
@@ -55,4 +65,12 @@ pub async fn file(State(app): State<Arc<App>>, Id(id): Id, mut request: Request)
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
     Ok(response)
+}
+
+/// Whether the file is the one of which a client has a part, by its `If-Range`: a date, or a tag that is not weak.
+async fn is_still(file: &ServeFile, validator: &HeaderValue) -> bool {
+    let mut head = Request::new(Body::empty());
+    *head.method_mut() = Method::HEAD;
+    let Ok(served) = file.clone().oneshot(head).await;
+    [header::ETAG, header::LAST_MODIFIED].iter().any(|name| served.headers().get(name) == Some(validator))
 }

@@ -23,8 +23,20 @@ use crate::App;
 
 /// By what the client accepts.
 pub async fn events(State(app): State<Arc<App>>, Id(id): Id, headers: HeaderMap) -> Result<Response, ApiError> {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if accept.contains("text/event-stream") { sse::live(app, id, &headers).await } else { history(app, id).await }
+    if accepts_events(&headers) { sse::live(app, id, &headers).await } else { history(app, id).await }
+}
+
+/// Whether `text/event-stream` is accepted by its name, and not with a quality of 0.
+fn accepts_events(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        parts.next().is_some_and(|name| name.eq_ignore_ascii_case("text/event-stream"))
+            && !parts.any(|parameter| {
+                let (name, value) = parameter.split_once('=').unwrap_or_default();
+                name.trim().eq_ignore_ascii_case("q") && value.trim().parse() == Ok(0.0)
+            })
+    })
 }
 
 async fn history(app: Arc<App>, id: JobId) -> Result<Response, ApiError> {
@@ -68,4 +80,25 @@ fn line(stored: &Stored) -> Vec<u8> {
     let mut line = serde_json::to_vec(&line).expect("string keys only");
     line.push(b'\n');
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_sent_to_who_accepts_them_by_name() {
+        for (accept, expected) in [
+            ("text/event-stream", true),
+            ("Text/Event-Stream; charset=utf-8", true),
+            ("application/json, text/event-stream;q=0.5", true),
+            ("text/event-stream;q=0", false),
+            ("text/event-stream; Q=0.000, */*", false),
+            ("text/event-streams", false),
+            ("*/*", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(accepts_events(&headers), expected, "{accept}");
+        }
+    }
 }

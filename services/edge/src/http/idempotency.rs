@@ -9,13 +9,14 @@ use async_nats::{Client, HeaderMap, jetstream};
 use axum::http::{HeaderMap as HttpHeaders, HeaderName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep};
 
 use millrace_domain::{
     JobId, Submission,
-    limits::{IDEMPOTENCY_KEY_BYTES_MAX, NATS_REQUEST_MAX, RESERVE_ATTEMPTS_MAX},
+    limits::{APPEND_PAUSE_FIRST, APPEND_PAUSE_MAX, APPEND_RETRY_MAX, IDEMPOTENCY_KEY_BYTES_MAX, NATS_REQUEST_MAX},
     subjects::KEY_BUCKET,
 };
-use millrace_runtime::publish::{self, PublishError};
+use millrace_runtime::publish;
 
 use super::problem::ApiError;
 
@@ -73,33 +74,45 @@ impl Keys {
         let body = serde_json::to_vec(submission).expect("a submission has string keys only");
         let reservation = Reservation { job_id: fresh, sha256: hex(&body) };
         let subject = format!("$KV.{KEY_BUCKET}.{}", hex(key.0.as_bytes()));
-        let mut why = String::new();
-        for _ in 0..RESERVE_ATTEMPTS_MAX {
-            match self.stream.get_last_raw_message_by_subject(&subject).await {
-                Ok(message) => {
-                    let first: Reservation = serde_json::from_slice(&message.payload).map_err(|error| {
-                        ApiError::LogUnavailable(format!("a reservation cannot be decoded: {error}"))
-                    })?;
-                    let same = first.sha256 == reservation.sha256;
-                    return if same { Ok(first.job_id) } else { Err(ApiError::IdempotencyKeyReused) };
-                }
-                Err(error) if error.kind() == jetstream::stream::LastRawMessageErrorKind::NoMessageFound => {}
-                Err(error) => {
-                    why = error.to_string();
-                    continue;
-                }
+        let until = Instant::now() + APPEND_RETRY_MAX;
+        let mut pause = APPEND_PAUSE_FIRST;
+        loop {
+            let why = match self.try_reserve(&subject, &reservation).await? {
+                Ok(id) => return Ok(id),
+                Err(why) => why,
+            };
+            if Instant::now() + pause > until {
+                return Err(ApiError::LogUnavailable(why));
             }
-            let mut headers = HeaderMap::new();
-            headers.insert(publish::EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
-            let payload = serde_json::to_vec(&reservation).expect("a reservation has string keys only");
-            match publish::publish(&self.client, &subject, headers, payload.into(), NATS_REQUEST_MAX).await {
-                Ok(_) => return Ok(reservation.job_id),
-                // Somebody else's, or our own whose answer was lost: read it.
-                Err(PublishError::WrongLastSequence | PublishError::Unavailable(_)) => {}
-                Err(error @ PublishError::Refused { .. }) => why = error.to_string(),
-            }
+            tracing::debug!(why, "a key is reserved again");
+            sleep(pause).await;
+            pause = (pause * 2).min(APPEND_PAUSE_MAX);
         }
-        Err(ApiError::LogUnavailable(why))
+    }
+
+    /// Reads who has the key, and takes it if nobody does. The inner error says why it is worth another try.
+    async fn try_reserve(&self, subject: &str, mine: &Reservation) -> Result<Result<JobId, String>, ApiError> {
+        match self.stream.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => {
+                let first: Reservation = serde_json::from_slice(&message.payload)
+                    .map_err(|error| ApiError::LogUnavailable(format!("a reservation cannot be decoded: {error}")))?;
+                return if first.sha256 == mine.sha256 {
+                    Ok(Ok(first.job_id))
+                } else {
+                    Err(ApiError::IdempotencyKeyReused)
+                };
+            }
+            Err(error) if error.kind() == jetstream::stream::LastRawMessageErrorKind::NoMessageFound => {}
+            Err(error) => return Ok(Err(error.to_string())),
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(publish::EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+        let payload = serde_json::to_vec(mine).expect("a reservation has string keys only");
+        match publish::publish(&self.client, subject, headers, payload.into(), NATS_REQUEST_MAX).await {
+            Ok(_) => Ok(Ok(mine.job_id.clone())),
+            // Somebody else's, or our own whose answer was lost: it is read next.
+            Err(error) => Ok(Err(error.to_string())),
+        }
     }
 }
 

@@ -22,26 +22,42 @@ use axum::{
     routing::{get, post},
 };
 
+use millrace_domain::limits::NATS_LOST_MAX;
+
+use self::problem::ApiError;
 use crate::{App, ws};
 
 /// Every route that clients have.
 pub fn router(app: Arc<App>) -> Router {
     let cors = app.origins.cors();
-    Router::new()
-        .route("/", get(page::index))
+    let jobs = Router::new()
         .route("/api/download", post(submit::submit))
         .route("/api/download/{job_id}", axum::routing::delete(cancel::cancel))
         .route("/api/download/{job_id}/retry", post(retry::retry))
         .route("/api/download/{job_id}/file", get(file::file))
         .route("/api/download/{job_id}/events", get(history::events))
         .route("/api/status/{job_id}", get(status::status))
+        .route_layer(middleware::from_fn_with_state(app.clone(), while_connected));
+    Router::new()
+        .route("/", get(page::index))
+        .merge(jobs)
         .route("/ws/download/{job_id}", get(ws::upgrade))
-        .fallback(|| async { problem::ApiError::NoSuchPath })
-        .method_not_allowed_fallback(|| async { problem::ApiError::MethodNotAllowed })
+        .fallback(|| async { ApiError::NoSuchPath })
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(cors)
         .layer(middleware::from_fn_with_state(app.clone(), origin::admit))
         .layer(middleware::from_fn_with_state(app.clone(), count))
         .with_state(app)
+}
+
+/// Refuses at once what would wait in vain: without a connection nothing can be read or stored. While there is one, the log
+/// may take as long as choosing a leader takes.
+async fn while_connected(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
+    tokio::select! {
+        biased;
+        () = app.nats.lost_for(NATS_LOST_MAX) => Err(ApiError::LogUnavailable("the connection to NATS is lost".into())),
+        response = next.run(request) => Ok(response),
+    }
 }
 
 async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

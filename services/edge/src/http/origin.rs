@@ -63,10 +63,20 @@ impl Origins {
             .allow_headers([
                 header::CONTENT_TYPE,
                 header::RANGE,
+                header::IF_RANGE,
+                header::IF_NONE_MATCH,
                 IDEMPOTENCY_KEY,
                 HeaderName::from_static("last-event-id"),
             ])
-            .expose_headers([header::LOCATION, header::RETRY_AFTER, header::CONTENT_DISPOSITION])
+            .expose_headers([
+                header::LOCATION,
+                header::RETRY_AFTER,
+                header::CONTENT_DISPOSITION,
+                header::CONTENT_RANGE,
+                header::ACCEPT_RANGES,
+                header::ETAG,
+                header::ALLOW,
+            ])
             .max_age(std::time::Duration::from_secs(600))
     }
 }

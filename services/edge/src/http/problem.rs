@@ -8,11 +8,13 @@ use axum::{
 
 use millrace_domain::{
     JobId, Refusal,
-    limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_MAX, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS},
+    limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_MAX, HTTP_HEAD_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS},
     submission::{InvalidQuality, InvalidSourceUrl},
     wire::Problem,
 };
 use millrace_runtime::{direct::ReadError, jobs::ExecuteError};
+
+const PROBLEM: &str = "application/problem+json";
 
 /// Why a request is not carried out.
 #[derive(Debug)]
@@ -38,9 +40,15 @@ pub enum ApiError {
     NotEnded(Refusal),
     NotCompleted,
     FileGone,
+    /// `If-Match` or `If-Unmodified-Since`.
+    PreconditionFailed,
     RangeNotSatisfiable {
         file_size: u64,
     },
+    /// Of a connection's first request, before it is one.
+    HeadTooLarge,
+    MalformedRequest,
+    TooManyConnections,
     /// The log or the state bucket does not answer; the text is for the log file.
     LogUnavailable(String),
     StorageUnavailable(String),
@@ -48,17 +56,21 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    fn status(&self) -> StatusCode {
+    /// What its answer begins with.
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::InvalidJobId
             | Self::InvalidSince
             | Self::InvalidIdempotencyKey
             | Self::MalformedHandshake
+            | Self::MalformedRequest
             | Self::MalformedBody(_) => StatusCode::BAD_REQUEST,
             Self::OriginNotAllowed(_) => StatusCode::FORBIDDEN,
             Self::NoSuchPath | Self::UnknownJob | Self::FileGone => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::AlreadyEnded(_) | Self::NotEnded(_) | Self::NotCompleted => StatusCode::CONFLICT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -67,7 +79,9 @@ impl ApiError {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-            Self::LogUnavailable(_) | Self::StorageUnavailable(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::LogUnavailable(_) | Self::StorageUnavailable(_) | Self::Stopping | Self::TooManyConnections => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -94,11 +108,41 @@ impl ApiError {
             Self::NotEnded(_) => "not_ended",
             Self::NotCompleted => "not_completed",
             Self::FileGone => "file_gone",
+            Self::PreconditionFailed => "precondition_failed",
             Self::RangeNotSatisfiable { .. } => "range_not_satisfiable",
+            Self::HeadTooLarge => "head_too_large",
+            Self::MalformedRequest => "malformed_request",
+            Self::TooManyConnections => "too_many_connections",
             Self::LogUnavailable(_) => "log_unavailable",
             Self::StorageUnavailable(_) => "storage_unavailable",
             Self::Stopping => "stopping",
         }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let status = self.status();
+        let problem = Problem {
+            kind: "about:blank".into(),
+            title: status.canonical_reason().unwrap_or_default().into(),
+            status: status.as_u16(),
+            detail: self.detail(),
+            code: self.code().into(),
+        };
+        serde_json::to_vec(&problem).expect("a problem has string keys only")
+    }
+
+    /// The answer as it goes over a connection that is closed behind it: for who has no request that could be served.
+    pub fn last_answer(&self) -> Vec<u8> {
+        let (status, body) = (self.status(), self.body());
+        let retry = match status {
+            StatusCode::SERVICE_UNAVAILABLE => format!("retry-after: {RETRY_AFTER_SECONDS}\r\n"),
+            _ => String::new(),
+        };
+        let head = format!(
+            "HTTP/1.1 {status}\r\n{retry}connection: close\r\ncontent-type: {PROBLEM}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.into_bytes(), body].concat()
     }
 
     fn detail(&self) -> String {
@@ -133,6 +177,10 @@ impl ApiError {
             Self::AlreadyEnded(refusal) | Self::NotEnded(refusal) => format!("{}.", sentence(&refusal.to_string())),
             Self::NotCompleted => "The job has no file, since it is not completed.".into(),
             Self::FileGone => "The file has been removed from the storage.".into(),
+            Self::PreconditionFailed => "The file is another one than the request asks for.".into(),
+            Self::HeadTooLarge => format!("The head of the request is larger than {HTTP_HEAD_BYTES_MAX} bytes."),
+            Self::MalformedRequest => "This is no HTTP/1.1 request.".into(),
+            Self::TooManyConnections => "Too many connections are open. Try again in a few seconds.".into(),
             Self::RangeNotSatisfiable { file_size } => {
                 format!("The file has {file_size} bytes; the range is beyond them.")
             }
@@ -161,17 +209,9 @@ impl IntoResponse for ApiError {
             tracing::warn!(why, code = self.code(), "a request could not be served");
         }
         let status = self.status();
-        let problem = Problem {
-            kind: "about:blank".into(),
-            title: status.canonical_reason().unwrap_or_default().into(),
-            status: status.as_u16(),
-            detail: self.detail(),
-            code: self.code().into(),
-        };
-        let body = serde_json::to_vec(&problem).expect("a problem has string keys only");
-        let mut response = (status, body).into_response();
+        let mut response = (status, self.body()).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }

@@ -44,9 +44,15 @@ pub async fn submit(State(app): State<Arc<App>>, headers: HeaderMap, body: Body)
             state
         }
     };
-    let location = [(header::LOCATION, format!("/api/status/{id}"))];
+    let location = [(header::LOCATION, format!("{}/api/status/{id}", path_of(&app.config.public_base_url)))];
     let status = JobStatus::new(&state, &app.config.public_base_url);
     Ok((StatusCode::ACCEPTED, location, Json(status)).into_response())
+}
+
+/// Where the edges are on their host, as behind a proxy that gives them a path of it.
+fn path_of(public_base_url: &str) -> &str {
+    let rest = public_base_url.split_once("://").map_or("", |(_, rest)| rest);
+    rest.find('/').map_or("", |at| &rest[at..])
 }
 
 async fn read(body: Body) -> Result<Bytes, ApiError> {
@@ -78,4 +84,18 @@ fn parse(body: &[u8]) -> Result<Submission, ApiError> {
         }
     };
     Ok(Submission { url, quality })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_the_public_address_is_kept() {
+        for (base, path) in
+            [("http://a", ""), ("https://a:8443", ""), ("https://a/videos", "/videos"), ("http://a/b/c", "/b/c")]
+        {
+            assert_eq!(path_of(base), path, "{base}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! One thread that serves many sockets: no task, no timer and no buffer of their own, so that an idle client costs
 //! little more than its entry here.
 
+mod deadlines;
 mod greeting;
 
 use std::{
@@ -15,8 +16,8 @@ use slab::Slab;
 
 use millrace_domain::{
     JobId,
-    limits::{CLIENT_WRITE_MAX, CLOSE_ANSWER_MAX, WS_READS_PER_TURN_MAX},
-    wire::{PONG, close},
+    limits::{CLOSE_ANSWER_MAX, WS_READS_PER_TURN_MAX},
+    wire::PONG,
 };
 
 use self::greeting::Greeting;
@@ -25,7 +26,7 @@ use super::{
     decode::{Decoder, Received},
     drain::Drain,
     outbox::Outbox,
-    session::{Answer, Close, Due, Offer, Session},
+    session::{Answer, Close, Offer, Session},
     write,
 };
 use crate::{
@@ -60,6 +61,8 @@ pub struct EventLoop {
     over: Vec<(usize, u16)>,
     /// Jobs that got states in this turn.
     touched: Vec<JobId>,
+    /// States that are told to those who claim to have seen more.
+    last_words: Vec<Arc<Frame>>,
     /// Sockets that have more to read than one turn allows: readiness is told once, so they must be remembered.
     unfinished: Vec<usize>,
     scratch: Vec<u8>,
@@ -104,6 +107,7 @@ impl EventLoop {
             jobs: HashMap::new(),
             over: Vec::new(),
             touched: Vec::new(),
+            last_words: Vec::new(),
             unfinished: Vec::new(),
             scratch: vec![0; READ_BYTES],
             drain: None,
@@ -166,6 +170,9 @@ impl EventLoop {
 
     fn state(&mut self, frame: Arc<Frame>) {
         let Some(watched) = self.jobs.get_mut(&frame.job) else { return };
+        if frame.is_last_word {
+            return self.last_words.push(frame);
+        }
         if watched.newest.as_ref().is_some_and(|newest| newest.seq >= frame.seq) {
             return;
         }
@@ -178,6 +185,13 @@ impl EventLoop {
 
     /// Tells this turn's states to their sockets: one write for each, however many states there are.
     fn tell(&mut self, now: Instant) {
+        // First: who goes back to one of them may go on with what came after it.
+        for frame in std::mem::take(&mut self.last_words) {
+            let Some(watched) = self.jobs.get(&frame.job) else { continue };
+            for token in watched.sockets.clone() {
+                self.offer(token, std::slice::from_ref(&frame), now);
+            }
+        }
         for id in std::mem::take(&mut self.touched) {
             let Some(watched) = self.jobs.get_mut(&id) else { continue };
             let fresh = std::mem::take(&mut watched.fresh);
@@ -199,27 +213,32 @@ impl EventLoop {
         }
         let mut from = frames.len();
         for (at, frame) in frames.iter().enumerate() {
-            match socket.session.offer(frame.seq, frame.is_end, now) {
+            match socket.session.offer(frame, now) {
                 Offer::Send => from = from.min(at),
                 Offer::Skip => {}
                 Offer::Behind => self.app.feed.refresh(&frame.job, socket.session.seen()),
             }
         }
-        let due = &frames[from..];
-        if let Err(error) = socket.outbox.send(&mut socket.stream, due, now) {
-            self.gone(token, &error);
-        } else {
-            self.app.metrics.frames_sent.inc_by(due.len() as u64);
-        }
+        let sent = socket.outbox.send(&mut socket.stream, &frames[from..], now);
+        self.sent(token, sent);
     }
 
     fn ready(&mut self, token: usize, readable: bool, writable: bool, now: Instant) {
         let Some(socket) = self.sockets.get_mut(token) else { return };
-        if writable && let Err(error) = socket.outbox.flush(&mut socket.stream, now) {
-            return self.gone(token, &error);
+        if writable {
+            let sent = socket.outbox.flush(&mut socket.stream, now);
+            self.sent(token, sent);
         }
         if readable {
             self.read(token, now);
+        }
+    }
+
+    /// Counts states that were written.
+    fn sent(&mut self, token: usize, sent: io::Result<u64>) {
+        match sent {
+            Ok(frames) => self.app.metrics.frames_sent.inc_by(frames),
+            Err(error) => self.gone(token, &error),
         }
     }
 
@@ -304,43 +323,6 @@ impl EventLoop {
         if answer == CloseAnswer::Is && socket.outbox.blocked_since().is_none() {
             // The client has closed and has our answer: it is for us to end the connection.
             let _ = socket.stream.shutdown(std::net::Shutdown::Write);
-        }
-    }
-
-    fn tick(&mut self, now: Instant) {
-        let mut due = Vec::new();
-        for (token, socket) in &mut self.sockets {
-            let stuck =
-                socket.outbox.blocked_since().is_some_and(|since| now.duration_since(since) >= CLIENT_WRITE_MAX);
-            match socket.closing {
-                Some((until, _)) if now >= until => due.push((token, Due::Gone)),
-                Some(_) => {}
-                None if stuck => due.push((token, Due::Gone)),
-                None => due.extend(socket.session.tick(now).map(|due| (token, due))),
-            }
-        }
-        for (token, due) in due {
-            match due {
-                Due::Close(with) => self.close(token, with, CloseAnswer::Await, now),
-                Due::Gone => self.end(token),
-                Due::Ping => {
-                    let Some(socket) = self.sockets.get_mut(token) else { continue };
-                    if let Err(error) = socket.outbox.control(&mut socket.stream, &write::PING, now) {
-                        self.gone(token, &error);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Closes as many sockets as are due.
-    fn drain(&mut self, now: Instant) {
-        let Some(drain) = &mut self.drain else { return };
-        let open = self.sockets.iter().filter(|(_, socket)| socket.closing.is_none()).map(|(token, _)| token);
-        let batch: Vec<_> = open.take(drain.due(now)).collect();
-        drain.closed(batch.len());
-        for token in batch {
-            self.close(token, close::GOING_AWAY, CloseAnswer::Await, now);
         }
     }
 

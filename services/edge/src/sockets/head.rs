@@ -14,8 +14,10 @@ pub enum Head {
     Partial,
     /// A `GET` without a body of a path under [`PATH`], and how many bytes it has.
     Socket(Request<()>, usize),
-    /// Something else, or nothing that can be read: for hyper to answer.
+    /// Something else, or more headers than a handshake has: for hyper to answer.
     Other,
+    /// No request.
+    Malformed,
 }
 
 /// Looks at what has arrived; of `seen` bytes it is known that they are no whole head.
@@ -31,7 +33,8 @@ pub fn parse(bytes: &[u8], seen: usize) -> Head {
         Ok(httparse::Status::Complete(length)) => {
             socket(&request).map_or(Head::Other, |request| Head::Socket(request, length))
         }
-        Err(_) => Head::Other,
+        Err(httparse::Error::TooManyHeaders) => Head::Other,
+        Err(_) => Head::Malformed,
     }
 }
 
@@ -108,12 +111,14 @@ mod tests {
             with("Host: a", "Content-Length: 1"),
             with("Host: a", "Transfer-Encoding: chunked"),
             with("Host: a", "Expect: 100-continue"),
-            with("Host: a", "No colon"),
-            "\u{16}\u{3}\u{1}".to_owned(),
             with("Host: a", &"A: b\r\n".repeat(70)),
         ] {
             let head = parse(request.as_bytes(), 0);
             assert!(matches!(head, Head::Other), "{request}: {head:?}");
+        }
+        for request in [with("Host: a", "No colon"), with("HTTP/1.1", "HTTP/7"), "\u{16}\u{3}\u{1}".to_owned()] {
+            let head = parse(request.as_bytes(), 0);
+            assert!(matches!(head, Head::Malformed), "{request}: {head:?}");
         }
         assert!(matches!(parse(with("\r\n", "\n").as_bytes(), 0), Head::Socket(..)));
         let line_feeds = with("\r\n", "\n");

@@ -26,21 +26,25 @@ struct Waiting {
     since: Instant,
     /// The rest of a frame, then control frames.
     bytes: Vec<u8>,
+    /// States of which `bytes` holds the rest: one or none.
+    begun: u64,
     /// The newest state.
     state: Option<Arc<Frame>>,
 }
 
 impl Outbox {
-    /// Sends states, oldest first, in one write where the client takes it; otherwise the newest waits.
+    /// Sends states, oldest first, in one write where the client takes it; otherwise the newest waits. Returns how many
+    /// were written to their last byte.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub fn send(&mut self, stream: &mut impl Write, frames: &[Arc<Frame>], now: Instant) -> io::Result<()> {
-        let Some(newest) = frames.last() else { return Ok(()) };
+    pub fn send(&mut self, stream: &mut impl Write, frames: &[Arc<Frame>], now: Instant) -> io::Result<u64> {
+        let Some(newest) = frames.last() else { return Ok(0) };
         if let Some(waiting) = &mut self.0 {
             waiting.state = Some(newest.clone());
-            return Ok(());
+            return Ok(0);
         }
+        let mut sent = 0;
         for frames in frames.chunks(SLICES_MAX) {
             let mut written = match frames {
                 [frame] => write(stream, &frame.wire)?,
@@ -55,16 +59,18 @@ impl Outbox {
             for frame in frames {
                 if written >= frame.wire.len() {
                     written -= frame.wire.len();
+                    sent += 1;
                     continue;
                 }
                 // The rest of a frame that was begun; of those after it only the newest.
-                let bytes = if written > 0 { frame.wire[written..].to_vec() } else { Vec::new() };
-                let state = (written == 0 || !Arc::ptr_eq(frame, newest)).then(|| newest.clone());
-                self.0 = Some(Box::new(Waiting { since: now, bytes, state }));
-                return Ok(());
+                let begun = written > 0;
+                let bytes = if begun { frame.wire[written..].to_vec() } else { Vec::new() };
+                let state = (!begun || !Arc::ptr_eq(frame, newest)).then(|| newest.clone());
+                self.0 = Some(Box::new(Waiting { since: now, bytes, begun: begun.into(), state }));
+                return Ok(sent);
             }
         }
-        Ok(())
+        Ok(sent)
     }
 
     /// Sends the bytes of a control frame or an answer.
@@ -81,7 +87,7 @@ impl Outbox {
         }
         let written = write(stream, bytes)?;
         if written < bytes.len() {
-            self.0 = Some(Box::new(Waiting { since: now, bytes: bytes[written..].to_vec(), state: None }));
+            self.0 = Some(Box::new(Waiting { since: now, bytes: bytes[written..].to_vec(), begun: 0, state: None }));
         }
         Ok(())
     }
@@ -97,12 +103,12 @@ impl Outbox {
         self.control(stream, bytes, now)
     }
 
-    /// The client reads again: sends what waits.
+    /// The client reads again: sends what waits. Returns what [`Outbox::send`] does.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub fn flush(&mut self, stream: &mut impl Write, now: Instant) -> io::Result<()> {
-        let Some(mut waiting) = self.0.take() else { return Ok(()) };
+    pub fn flush(&mut self, stream: &mut impl Write, now: Instant) -> io::Result<u64> {
+        let Some(mut waiting) = self.0.take() else { return Ok(0) };
         let written = write(stream, &waiting.bytes)?;
         if written > 0 {
             waiting.since = now;
@@ -110,11 +116,11 @@ impl Outbox {
         if written < waiting.bytes.len() {
             waiting.bytes.drain(..written);
             self.0 = Some(waiting);
-            return Ok(());
+            return Ok(0);
         }
         match waiting.state {
-            Some(state) => self.send(stream, &[state], now),
-            None => Ok(()),
+            Some(state) => Ok(waiting.begun + self.send(stream, &[state], now)?),
+            None => Ok(waiting.begun),
         }
     }
 
@@ -182,29 +188,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_client_takes_it_sees_whole_frames_rising_to_the_end(
+        fn whatever_the_client_takes_it_sees_whole_frames_rising_to_the_end_and_those_are_counted(
             turns in prop::collection::vec((0u64..5, 0usize..60, any::<bool>()), 1..60),
         ) {
             let now = Instant::now();
             let (mut outbox, mut reader, mut seq) = (Outbox::default(), Reader { taken: Vec::new(), window: 0 }, 0);
+            let mut sent = 0;
             for (events, window, pong) in turns {
                 reader.window += window;
                 let frames: Vec<_> = (0..events).map(|_| { seq += 1; frame(seq, false) }).collect();
-                outbox.send(&mut reader, &frames, now).unwrap();
+                sent += outbox.send(&mut reader, &frames, now).unwrap();
                 if pong && outbox.control(&mut reader, b"<p>", now).is_err() {
                     break;
                 }
-                outbox.flush(&mut reader, now).unwrap();
+                sent += outbox.flush(&mut reader, now).unwrap();
                 if let Some(waiting) = &outbox.0 {
                     prop_assert!(waiting.bytes.len() <= CLIENT_CONTROL_BYTES_MAX + 50);
                 }
             }
-            outbox.send(&mut reader, &[frame(seq + 1, true)], now).unwrap();
+            sent += outbox.send(&mut reader, &[frame(seq + 1, true)], now).unwrap();
             reader.window = usize::MAX;
-            outbox.flush(&mut reader, now).unwrap();
+            sent += outbox.flush(&mut reader, now).unwrap();
             prop_assert!(outbox.blocked_since().is_none());
             let text = String::from_utf8(reader.taken).unwrap();
-            let mut last = 0;
+            let (mut last, mut seen) = (0, 0);
             for part in text.split_terminator('>') {
                 let part = part.strip_prefix('<').expect("a whole frame");
                 if part == "p" {
@@ -214,9 +221,10 @@ mod tests {
                 let number: u64 = number.parse().unwrap();
                 prop_assert!(number > last);
                 prop_assert_eq!(filling.len() as u64, number % 40);
-                last = number;
+                (last, seen) = (number, seen + 1);
             }
             prop_assert_eq!(last, seq + 1);
+            prop_assert_eq!(sent, seen);
         }
     }
 }

@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use millrace_domain::{
     limits::{
-        FINISHED_JOB_LINGER, UNKNOWN_JOB_WAIT, WS_FRAMES_PER_WINDOW_MAX, WS_MESSAGES_PER_WINDOW_MAX, WS_PING_INTERVAL,
-        WS_RATE_WINDOW, WS_SILENCE_MAX,
+        FINISHED_JOB_LINGER, SINCE_DOUBT, UNKNOWN_JOB_WAIT, WS_FRAMES_PER_WINDOW_MAX, WS_MESSAGES_PER_WINDOW_MAX,
+        WS_PING_INTERVAL, WS_RATE_WINDOW, WS_SILENCE_MAX,
     },
     wire::{ClientMessage, close},
 };
 
 use super::decode::Received;
+use crate::feed::Frame;
 
 /// A close code and its reason.
 pub type Close = (u16, &'static str);
@@ -20,10 +21,9 @@ pub type Close = (u16, &'static str);
 pub struct Session {
     /// The newest sequence that the client has, from us or from another edge.
     seen: u64,
-    /// Whether we have sent anything.
-    told: bool,
-    ended: bool,
-    /// When the job must be known, or, after its end, when the socket is closed.
+    standing: Standing,
+    /// When the job must be known, or the log is asked whether it has what the client has seen, or, after the job's end,
+    /// when the socket is closed.
     deadline: Option<Instant>,
     heard_at: Instant,
     pinged_at: Instant,
@@ -32,12 +32,27 @@ pub struct Session {
     window_messages: u32,
 }
 
+/// What the client was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Nothing: the job is not known.
+    Nothing,
+    /// Nothing: it claims to have seen more of the job than there is here.
+    Behind,
+    /// Nothing, and it has waited long enough for the leader to be believed.
+    Doubted,
+    /// A state.
+    State,
+    /// The end.
+    End,
+}
+
 /// What to do with a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
     /// Send it.
     Send,
-    /// The client has it already.
+    /// The client has it already, or waits for another.
     Skip,
     /// The client has seen a newer one elsewhere: this edge is behind.
     Behind,
@@ -62,6 +77,8 @@ pub enum Answer {
 pub enum Due {
     /// A ping frame.
     Ping,
+    /// Ask the log's leader for what the client has seen.
+    Ask,
     /// A close.
     Close(Close),
     /// The client is gone: nothing is worth sending.
@@ -73,8 +90,7 @@ impl Session {
     pub fn new(since: u64, now: Instant) -> Self {
         Self {
             seen: since,
-            told: false,
-            ended: false,
+            standing: Standing::Nothing,
             deadline: Some(now + UNKNOWN_JOB_WAIT),
             heard_at: now,
             pinged_at: now,
@@ -89,18 +105,26 @@ impl Session {
         self.seen
     }
 
-    /// Whether a state may be sent, and if so, that it will be.
-    pub fn offer(&mut self, seq: u64, is_end: bool, now: Instant) -> Offer {
-        if seq < self.seen {
-            return if self.told { Offer::Skip } else { Offer::Behind };
-        }
-        if self.told && seq == self.seen {
+    /// Whether a state may be sent, and if so, that it will be. One that is older than what the client claims to have seen
+    /// is sent only if it is the leader's last word on a claim that was doubted for [`SINCE_DOUBT`].
+    pub fn offer(&mut self, frame: &Frame, now: Instant) -> Offer {
+        let was_told = matches!(self.standing, Standing::State | Standing::End);
+        if was_told && frame.seq <= self.seen {
             return Offer::Skip;
         }
-        self.seen = seq;
-        self.told = true;
-        self.ended = is_end;
-        self.deadline = is_end.then(|| now + FINISHED_JOB_LINGER);
+        if frame.seq < self.seen {
+            match self.standing {
+                Standing::Nothing => {
+                    (self.standing, self.deadline) = (Standing::Behind, Some(now + SINCE_DOUBT));
+                    return Offer::Behind;
+                }
+                Standing::Doubted if frame.is_last_word => {}
+                _ => return Offer::Skip,
+            }
+        }
+        self.seen = frame.seq;
+        self.standing = if frame.is_end { Standing::End } else { Standing::State };
+        self.deadline = frame.is_end.then(|| now + FINISHED_JOB_LINGER);
         Offer::Send
     }
 
@@ -132,7 +156,15 @@ impl Session {
             return Some(Due::Gone);
         }
         if self.deadline.is_some_and(|deadline| now >= deadline) {
-            return Some(Due::Close(if self.ended { close::FINISHED } else { close::UNKNOWN_JOB }));
+            return Some(match self.standing {
+                Standing::End => Due::Close(close::FINISHED),
+                Standing::Nothing | Standing::State => Due::Close(close::UNKNOWN_JOB),
+                Standing::Behind | Standing::Doubted => {
+                    // Again and again, while the log does not answer: it may have what the client has seen.
+                    (self.standing, self.deadline) = (Standing::Doubted, Some(now + SINCE_DOUBT));
+                    Due::Ask
+                }
+            });
         }
         if now.duration_since(self.pinged_at) >= WS_PING_INTERVAL {
             self.pinged_at = now;
@@ -148,16 +180,56 @@ mod tests {
 
     use super::*;
 
+    fn frame(seq: u64, is_end: bool) -> Frame {
+        Frame::test(seq, is_end, String::new())
+    }
+
+    fn last_word(seq: u64) -> Frame {
+        let mut frame = frame(seq, false);
+        frame.is_last_word = true;
+        frame
+    }
+
     #[test]
     fn no_state_older_than_the_client_has_seen_is_ever_sent() {
         let now = Instant::now();
         let mut session = Session::new(10, now);
-        assert_eq!(session.offer(9, false, now), Offer::Behind);
-        assert_eq!(session.offer(10, false, now), Offer::Send, "the state at once, also when it is known already");
-        assert_eq!(session.offer(10, false, now), Offer::Skip);
-        assert_eq!(session.offer(9, true, now), Offer::Skip);
-        assert_eq!(session.offer(12, false, now), Offer::Send);
+        assert_eq!(session.offer(&frame(9, false), now), Offer::Behind);
+        assert_eq!(
+            session.offer(&frame(10, false), now),
+            Offer::Send,
+            "the state at once, also when it is known already"
+        );
+        assert_eq!(session.offer(&frame(10, false), now), Offer::Skip);
+        assert_eq!(session.offer(&frame(9, true), now), Offer::Skip);
+        assert_eq!(session.offer(&frame(12, false), now), Offer::Send);
         assert_eq!(session.seen(), 12);
+    }
+
+    #[test]
+    fn a_client_that_has_seen_more_than_the_log_has_is_told_what_there_is_once_the_leader_has_said_so_late_enough() {
+        let now = Instant::now();
+        let mut session = Session::new(10, now);
+        assert_eq!(session.offer(&frame(8, false), now), Offer::Behind);
+        assert_eq!(session.offer(&last_word(8), now), Offer::Skip, "a leader that was just elected may be behind");
+        assert_eq!(session.offer(&frame(9, false), now), Offer::Skip, "the log is not asked for each event");
+        let late = now + SINCE_DOUBT;
+        assert_eq!(session.tick(late), Some(Due::Ask));
+        assert_eq!(session.offer(&frame(9, false), late), Offer::Skip);
+        assert_eq!(session.offer(&last_word(9), late), Offer::Send);
+        assert_eq!(session.offer(&frame(9, false), late), Offer::Skip);
+        assert_eq!(session.offer(&frame(11, false), late), Offer::Send);
+        assert_eq!(session.offer(&last_word(10), late), Offer::Skip, "nobody goes back");
+
+        let mut session = Session::new(10, now);
+        session.offer(&frame(8, false), now);
+        assert_eq!(session.offer(&frame(10, false), now), Offer::Send, "the log has it after all");
+
+        // The log does not answer: no end of the job's waiting, since the job is known.
+        let mut session = Session::new(10, now);
+        session.offer(&frame(8, false), now);
+        session.received(&Received::Pong, now + UNKNOWN_JOB_WAIT);
+        assert_eq!(session.tick(now + UNKNOWN_JOB_WAIT), Some(Due::Ask));
     }
 
     #[test]
@@ -169,11 +241,11 @@ mod tests {
         assert_eq!(session.tick(now + UNKNOWN_JOB_WAIT), Some(Due::Close(close::UNKNOWN_JOB)));
 
         let mut session = Session::new(0, now);
-        session.offer(1, false, now);
+        session.offer(&frame(1, false), now);
         let late = now + UNKNOWN_JOB_WAIT;
         keep(&mut session, late);
         assert_eq!(session.tick(late), Some(Due::Ping));
-        session.offer(2, true, late);
+        session.offer(&frame(2, true), late);
         assert_eq!(session.tick(late + FINISHED_JOB_LINGER), Some(Due::Close(close::FINISHED)));
     }
 
@@ -181,12 +253,12 @@ mod tests {
     fn a_job_that_is_tried_again_after_its_end_has_no_deadline_until_its_next_end() {
         let now = Instant::now();
         let mut session = Session::new(0, now);
-        session.offer(1, true, now);
-        assert_eq!(session.offer(2, false, now), Offer::Send);
+        session.offer(&frame(1, true), now);
+        assert_eq!(session.offer(&frame(2, false), now), Offer::Send);
         let late = now + FINISHED_JOB_LINGER;
         session.received(&Received::Pong, late);
         assert_eq!(session.tick(late), Some(Due::Ping));
-        session.offer(3, true, late);
+        session.offer(&frame(3, true), late);
         assert_eq!(session.tick(late + FINISHED_JOB_LINGER), Some(Due::Close(close::FINISHED)));
     }
 
@@ -194,7 +266,7 @@ mod tests {
     fn a_silent_client_is_pinged_and_then_gone() {
         let now = Instant::now();
         let mut session = Session::new(0, now);
-        session.offer(1, false, now);
+        session.offer(&frame(1, false), now);
         assert_eq!(session.tick(now + WS_PING_INTERVAL), Some(Due::Ping));
         assert_eq!(session.tick(now + WS_PING_INTERVAL + Duration::from_secs(1)), None);
         assert_eq!(session.tick(now + WS_SILENCE_MAX), Some(Due::Gone));

@@ -118,7 +118,7 @@ fn an_event_after_a_retry_that_was_lost_does_not_hide_it() {
     assert_eq!(stitch.heard(&id(), Heard { entry: again, previous: 2 }).load, Some(Source::Any));
     // A replica that has the retry and no more is enough.
     let loaded = millrace_domain::fold_all(None, &id(), &truth[..3]);
-    assert_eq!(stitch.loaded(&id(), Source::Any, loaded), Todo { publish: true, load: None });
+    assert_eq!(stitch.loaded(&id(), Source::Any, loaded), Todo { publish: true, load: None, refuted: false });
     assert_eq!(stitch.state().cloned(), millrace_domain::fold_all(None, &id(), &truth));
 }
 
@@ -131,7 +131,7 @@ fn a_message_that_came_while_the_leader_was_being_read_is_not_forgotten() {
     // The leader has answered with 2, the answer is on its way; 3 is lost and 4 comes.
     assert_eq!(stitch.heard(&id(), heard(4, 3)), Todo::default());
     let todo = stitch.loaded(&id(), Source::Leader, Some(state(2)));
-    assert_eq!(todo, Todo { publish: true, load: Some(Source::Leader) }, "4 exists and is not shown");
+    assert_eq!(todo, Todo { publish: true, load: Some(Source::Leader), refuted: false }, "4 exists and is not shown");
     assert!(stitch.loaded(&id(), Source::Leader, Some(state(3))).publish);
     assert_eq!(stitch.state().unwrap().seq, 4, "4 was held back until it fitted");
 }
@@ -142,11 +142,14 @@ fn what_a_client_has_seen_elsewhere_is_not_forgotten_while_a_load_is_under_way_o
     assert_eq!(stitch.watched().load, Some(Source::Any));
     assert_eq!(stitch.announced(5), Todo::default(), "one load at a time");
     let todo = stitch.loaded(&id(), Source::Any, Some(state(3)));
-    assert_eq!(todo, Todo { publish: true, load: Some(Source::Leader) });
+    assert_eq!(todo, Todo { publish: true, load: Some(Source::Leader), refuted: false });
     stitch.load_failed();
     assert_eq!(stitch.watched().load, Some(Source::Any));
     assert_eq!(stitch.loaded(&id(), Source::Any, Some(state(3))).load, Some(Source::Leader));
-    assert_eq!(stitch.loaded(&id(), Source::Leader, Some(state(5))), Todo { publish: true, load: None });
+    assert_eq!(
+        stitch.loaded(&id(), Source::Leader, Some(state(5))),
+        Todo { publish: true, load: None, refuted: false }
+    );
 }
 
 #[test]
@@ -156,7 +159,10 @@ fn a_claim_that_the_leader_does_not_confirm_is_dropped() {
     stitch.announced(u64::MAX);
     assert_eq!(stitch.loaded(&id(), Source::Any, None).load, Some(Source::Leader));
     assert_eq!(stitch.loaded(&id(), Source::Leader, None), Todo::default());
-    assert_eq!(stitch.heard(&id(), Heard { entry: submitted(1), previous: 0 }), Todo { publish: true, load: None });
+    assert_eq!(
+        stitch.heard(&id(), Heard { entry: submitted(1), previous: 0 }),
+        Todo { publish: true, load: None, refuted: false }
+    );
 }
 
 #[test]
@@ -180,4 +186,21 @@ fn an_event_that_cannot_be_read_is_counted_but_changes_nothing_else() {
     let entry = Entry { seq: 9, kind: Kind::Events, event: Some(newer) };
     assert!(stitch.heard(&id(), Heard { entry, previous: 7 }).publish);
     assert_eq!(stitch.state(), Some(&JobState { events_seq: 9, ..state(9) }));
+}
+
+#[test]
+fn what_was_announced_and_the_leader_does_not_have_is_refuted_and_only_by_a_load_that_began_after() {
+    let mut stitch = Stitch::default();
+    stitch.watched();
+    assert!(!stitch.was_answered());
+    assert_eq!(stitch.announced(9), Todo::default(), "a load is under way");
+    let any = stitch.loaded(&id(), Source::Any, Some(state(5)));
+    assert_eq!(any, Todo { publish: true, load: Some(Source::Leader), refuted: false }, "a replica may be behind");
+    assert!(stitch.was_answered());
+    assert_eq!(stitch.announced(12), Todo::default());
+    let early = stitch.loaded(&id(), Source::Leader, Some(state(5)));
+    assert_eq!(early, Todo { load: Some(Source::Leader), ..Todo::default() }, "12 may have come after that answer");
+    let late = stitch.loaded(&id(), Source::Leader, Some(state(5)));
+    assert_eq!(late, Todo { refuted: true, ..Todo::default() });
+    assert_eq!(stitch.announced(5), Todo::default());
 }

@@ -14,6 +14,7 @@ use super::{EventLoop, Socket, Watched};
 use crate::{
     App,
     accept::Accepted,
+    http::problem::ApiError,
     sockets::{
         Admitted,
         decode::Decoder,
@@ -43,6 +44,8 @@ enum Next {
     Socket(Handshake, Vec<u8>),
     /// hyper answers.
     Http,
+    /// There is nothing to serve.
+    Refuse(ApiError),
     /// It has ended.
     Gone,
 }
@@ -157,7 +160,9 @@ impl EventLoop {
                     }
                     continue;
                 }
-                Head::Partial | Head::Other => {}
+                Head::Partial => return Next::Refuse(ApiError::HeadTooLarge),
+                Head::Malformed => return Next::Refuse(ApiError::MalformedRequest),
+                Head::Other => {}
             }
             if seen == 0 {
                 greeting.read = bytes.to_vec();
@@ -180,6 +185,16 @@ impl EventLoop {
                 let left = if is_registered { self.poll.registry().deregister(&mut accepted.stream) } else { Ok(()) };
                 match left {
                     Ok(()) => self.http.serve(accepted, read),
+                    Err(error) => not_deregistered(&error),
+                }
+            }
+            Next::Refuse(why) => {
+                let left = if is_registered { self.poll.registry().deregister(&mut accepted.stream) } else { Ok(()) };
+                match left {
+                    Ok(()) => {
+                        self.app.metrics.requests.with_label_values(&[why.status().as_str()]).inc();
+                        self.http.refuse(accepted.stream, &why);
+                    }
                     Err(error) => not_deregistered(&error),
                 }
             }

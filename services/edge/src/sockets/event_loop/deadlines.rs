@@ -1,0 +1,66 @@
+//! What time asks for: pings, closes, and clients that are given up.
+
+use std::time::Instant;
+
+use millrace_domain::{limits::CLIENT_WRITE_MAX, wire::close};
+
+use super::{DRAIN_TICK, EventLoop, Socket};
+use crate::sockets::{
+    CloseAnswer,
+    session::{Close, Due},
+    write,
+};
+
+impl EventLoop {
+    /// Does what time asks for.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let mut due = Vec::new();
+        for (token, socket) in &mut self.sockets {
+            let stuck =
+                socket.outbox.blocked_since().is_some_and(|since| now.duration_since(since) >= CLIENT_WRITE_MAX);
+            match socket.closing {
+                Some((until, _)) if now >= until => due.push((token, Due::Gone)),
+                Some(_) => {}
+                None if stuck => due.push((token, Due::Gone)),
+                None => due.extend(socket.session.tick(now).map(|due| (token, due))),
+            }
+        }
+        for (token, due) in due {
+            match due {
+                Due::Close(with) => {
+                    let with = self.deserved(token, with);
+                    self.close(token, with, CloseAnswer::Await, now);
+                }
+                Due::Ask => {
+                    let Some(socket) = self.sockets.get(token) else { continue };
+                    self.app.feed.refresh(&socket.job, socket.session.seen());
+                }
+                Due::Gone => self.end(token),
+                Due::Ping => {
+                    let Some(socket) = self.sockets.get_mut(token) else { continue };
+                    if let Err(error) = socket.outbox.control(&mut socket.stream, &write::PING, now) {
+                        self.gone(token, &error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// That nobody has submitted a job is for the log to say: while it does not answer, the client may try later.
+    fn deserved(&self, token: usize, with: Close) -> Close {
+        let is_heard = |socket: &Socket| self.app.feed.was_answered(&socket.job);
+        let is_unheard = with == close::UNKNOWN_JOB && !self.sockets.get(token).is_some_and(is_heard);
+        if is_unheard { close::OVERLOADED } else { with }
+    }
+
+    /// Closes as many sockets as are due.
+    pub(super) fn drain(&mut self, now: Instant) {
+        let Some(drain) = &mut self.drain else { return };
+        let open = self.sockets.iter().filter(|(_, socket)| socket.closing.is_none()).map(|(token, _)| token);
+        let batch: Vec<_> = open.take(drain.due(DRAIN_TICK, now)).collect();
+        drain.closed(batch.len());
+        for token in batch {
+            self.close(token, close::GOING_AWAY, CloseAnswer::Await, now);
+        }
+    }
+}
