@@ -86,6 +86,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     if let Some(time) = config.retention {
         tasks.spawn("retention", retention::run(worker.clone(), context, time));
     }
+    tasks.spawn("parts", workspace::sweep::run(worker.clone()));
     for _ in 0..config.slots.get() {
         tasks.spawn("slot", intake::slot(worker.clone(), check.clone()));
     }
