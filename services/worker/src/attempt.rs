@@ -79,6 +79,7 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
             }
         }
         Err(stop) => {
+            drop(left);
             tracing::info!(job = %id, attempt, ?stop, "the attempt was stopped");
             match stop {
                 Stop::Ended(_) => Outcome::Ended("ended"),

@@ -19,8 +19,6 @@ use std::{
 
 use millrace_domain::JobId;
 
-pub use parts::Kept;
-
 use crate::media;
 
 const LOCK: &str = "lock";

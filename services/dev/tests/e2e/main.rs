@@ -16,6 +16,7 @@ mod http;
 #[cfg(all(feature = "failpoints", feature = "s3"))]
 mod kills;
 mod log_away;
+mod resume;
 mod retention;
 mod retries;
 #[cfg(feature = "s3")]

@@ -11,7 +11,7 @@ use millrace_domain::{
     limits::{PARTS_KEPT_AGE_MAX, PARTS_KEPT_BYTES_MAX, PARTS_KEPT_MAX},
 };
 
-use super::{Workspace, remove};
+use super::{Workspace, orphans, remove};
 use crate::media;
 
 /// How the name of a folder ends that nobody uses: `<job>.<attempt>.kept`.
@@ -76,8 +76,11 @@ impl Workspace {
         too_many.iter().for_each(|kept| self.remove_kept(kept));
     }
 
-    /// Takes over the parts of a folder in which nothing runs any more.
+    /// Takes over the parts of a folder in which nothing runs any more, as far as that can be known.
     pub(super) fn adopt_parts(&self, folder: &Path) -> io::Result<()> {
+        if !orphans::can_be_found() {
+            return Ok(());
+        }
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             if let Some((id, attempt, _)) = parse(&path).filter(|_| media::can_be_resumed(&path)) {

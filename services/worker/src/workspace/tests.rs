@@ -2,7 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use millrace_domain::limits::{PARTS_KEPT_AGE_MAX, PARTS_KEPT_BYTES_MAX, PARTS_KEPT_MAX};
 
-use super::*;
+use super::{parts::Kept, *};
 
 fn id(text: &str) -> JobId {
     text.parse().unwrap()
