@@ -132,6 +132,21 @@ pub const TOOL_VANISH_MAX: Duration = Duration::from_secs(2);
 pub const TOOL_SOCKET_SILENCE_MAX: Duration = Duration::from_secs(20);
 /// How often the downloader tries again by itself: for a file, and for each fragment of a stream.
 pub const TOOL_RETRIES_MAX: u32 = 3;
+/// How often a file is downloaded from its beginning in one attempt, where the source changes it on the way.
+pub const MIXED_RUNS_MAX: u32 = 2;
+/// How long before a reply a file must have changed last so that the time tells its version. Two changes in one second, and clocks that
+/// differ, are not to be mistaken.
+pub const LAST_MODIFIED_AGE_MIN: Duration = Duration::from_secs(60);
+/// How long a part of a file is kept for the next attempt after the last byte was added.
+pub const PARTS_KEPT_AGE_MAX: Duration = Duration::from_secs(60 * 60);
+/// Parts that a worker keeps; of more, the oldest go.
+pub const PARTS_KEPT_MAX: usize = 16;
+/// Bytes of all parts that a worker keeps; of more, the oldest go.
+pub const PARTS_KEPT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// How often a worker looks whether the jobs of the parts that it keeps still need them.
+pub const PARTS_SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// How long it may take to look a last time before the worker stops.
+pub const PARTS_LAST_SWEEP_MAX: Duration = Duration::from_secs(2);
 /// How long looking into a downloaded file may take.
 pub const TOOL_PROBE_MAX: Duration = Duration::from_secs(30);
 /// How long a tool may take to tell its version; a cold disk is slow.

@@ -192,3 +192,34 @@ async fn a_path_fails_as_often_as_it_is_told_to_and_then_works() {
     let other = get(&site, "/thumb.jpg?fails=1", &[]).await;
     assert_eq!((other.status(), other.headers().get("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, None));
 }
+
+#[tokio::test]
+async fn an_address_breaks_off_as_often_as_it_is_told_to_and_then_works() {
+    let site = start();
+    for _ in 0..2 {
+        assert!(get(&site, "/video.mp4?breaks=2", &[]).await.bytes().await.is_err());
+    }
+    let whole = get(&site, "/video.mp4?breaks=2", &[]).await.bytes().await.unwrap();
+    assert_eq!(whole.len() as u64, site.video_size());
+}
+
+#[tokio::test]
+async fn a_site_tells_of_versions_and_ranges_as_it_is_told_to_and_files_can_be_replaced() {
+    let site = start();
+    let range = [("range", "bytes=1-2")];
+    for (query, tag, date, status) in [
+        ("", true, false, 206),
+        ("?version=date", false, true, 206),
+        ("?version=none", false, false, 206),
+        ("?ranges=none", true, false, 200),
+    ] {
+        let answer = get(&site, &format!("/video.mp4{query}"), &range).await;
+        let has = |name: &str| answer.headers().contains_key(name);
+        assert_eq!((has("etag"), has("last-modified"), answer.status().as_u16()), (tag, date, status), "{query}");
+    }
+    let before = get(&site, "/video.mp4", &[]).await;
+    site.replace("/video.mp4", b"other".to_vec());
+    let after = get(&site, "/video.mp4", &[]).await;
+    assert_ne!(before.headers()["etag"], after.headers()["etag"]);
+    assert_eq!(after.bytes().await.unwrap(), "other");
+}

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use millrace_domain::{EventBody, JobState, Stage, failure::FailureKind, retry};
+use millrace_domain::{
+    EventBody, JobState, Stage,
+    failure::{FailureKind, Nature},
+    retry,
+};
 use millrace_runtime::now;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +15,7 @@ use crate::{
     journal::{Journal, Stop, journal},
     media::{self, MediaError, Step},
     upload,
+    workspace::Scratch,
 };
 
 /// How an attempt ended.
@@ -37,15 +42,16 @@ impl Outcome {
     }
 }
 
-/// Runs the attempt that `state` has begun. Leaves no process and no temporary file.
+/// Runs the attempt that `state` has begun. Leaves no process, and no temporary file but what the job's next attempt can go on from.
 pub async fn run(worker: &Worker, state: JobState) -> Outcome {
     let (id, attempt) = (state.job_id.clone(), state.attempt);
     tracing::info!(job = %id, attempt, url = %state.submission.url, "started");
     let (journal, writer) = journal(worker.jobs.clone(), state.clone());
     let cancel = CancellationToken::new();
     let work = async {
-        work(worker, &state, journal, &cancel).await;
+        let left = work(worker, &state, journal, &cancel).await;
         tracing::debug!(job = %id, attempt, "the work is over");
+        left
     };
     let write = async {
         let written = writer.run().await;
@@ -58,9 +64,12 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
             () = cancel.cancelled() => {}
         }
     };
-    let ((), written, ()) = tokio::join!(work, write, stop);
+    let (left, written, ()) = tokio::join!(work, write, stop);
     match written {
         Ok(state) => {
+            if let Some(left) = left.filter(|_| !state.is_end()) {
+                worker.workspace.keep(left);
+            }
             tracing::info!(job = %id, attempt, stage = ?state.stage, "the attempt is over");
             match state.stage {
                 Stage::Completed => Outcome::Ended("completed"),
@@ -70,6 +79,7 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
             }
         }
         Err(stop) => {
+            drop(left);
             tracing::info!(job = %id, attempt, ?stop, "the attempt was stopped");
             match stop {
                 Stop::Ended(_) => Outcome::Ended("ended"),
@@ -83,19 +93,44 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
     }
 }
 
-/// Does the work and reports it; the last thing reported is the end of the attempt.
-async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &CancellationToken) {
-    match attempt(worker, state, &journal, cancel).await {
+/// Does the work and reports it; the last thing reported is the end of the attempt. Returns what it leaves where another attempt is to
+/// follow.
+async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &CancellationToken) -> Option<Scratch> {
+    let scratch = match worker.workspace.scratch(&state.job_id, state.attempt) {
+        Ok(scratch) => scratch,
+        Err(error) => {
+            tracing::error!(job = %state.job_id, %error, "no folder could be made for the download");
+            worker.workspace.make_room();
+            journal.fail(FailureKind::WorkerFailed, None, worker.budget);
+            return None;
+        }
+    };
+    match attempt(worker, state, &scratch, &journal, cancel).await {
         Ok(()) => journal.change(EventBody::Completed),
         Err(_) if worker.shutdown.is_cancelled() => {
             let kind = FailureKind::WorkerStopped;
             let (code, message) = (kind.code().into(), kind.sentence().into());
             journal.change(EventBody::Retrying { code, message, until: now() });
+            return Some(scratch);
         }
         // Stopped by the writer, which takes no more.
         Err(_) if cancel.is_cancelled() => {}
-        Err(Failed { kind, retry_after }) => journal.fail(kind, retry_after, worker.budget),
+        Err(Failed { kind, retry_after }) => {
+            let is_last = kind.nature() == Nature::Permanent || state.failures + 1 >= worker.budget.attempts_max;
+            let left = if is_last || kind == FailureKind::WorkerFailed {
+                drop(scratch);
+                None
+            } else {
+                Some(scratch)
+            };
+            if kind == FailureKind::WorkerFailed {
+                worker.workspace.make_room();
+            }
+            journal.fail(kind, retry_after, worker.budget);
+            return left;
+        }
     }
+    None
 }
 
 /// Why an attempt failed.
@@ -113,14 +148,11 @@ impl From<FailureKind> for Failed {
 async fn attempt(
     worker: &Worker,
     state: &JobState,
+    scratch: &Scratch,
     journal: &Journal,
     cancel: &CancellationToken,
 ) -> Result<(), Failed> {
     let id = &state.job_id;
-    let scratch = worker.workspace.scratch(id, state.attempt).map_err(|error| {
-        tracing::error!(job = %id, %error, "no folder could be made for the download");
-        FailureKind::WorkerFailed
-    })?;
     let request = media::Request {
         url: &state.submission.url,
         quality: state.submission.quality,
@@ -133,6 +165,10 @@ async fn attempt(
         Step::Info(video_info) => {
             informed = true;
             journal.change(EventBody::Info { video_info });
+        }
+        Step::Resumed(bytes) => {
+            worker.metrics.bytes_resumed.inc_by(bytes);
+            tracing::info!(job = %id, bytes, "the download goes on where an earlier attempt has left it");
         }
         Step::Progress(progress) => journal.progress(progress),
     };

@@ -22,7 +22,7 @@ const WORK_DIR: Setting = Setting::new(
     "work-dir",
     "FOLDER",
     ".millrace/work",
-    "For downloads under way; emptied by itself, also after a crash.",
+    "For downloads under way, and for an hour what a retry can go on from; emptied by itself, also after a crash.",
 );
 const ATTEMPTS_MAX: Setting = Setting::new(
     "attempts-max",

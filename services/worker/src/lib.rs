@@ -90,6 +90,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     if let Some(interval) = config.janitor_interval {
         tasks.spawn("janitor", janitor::run(worker.clone(), interval));
     }
+    tasks.spawn("parts", workspace::sweep::run(worker.clone()));
     for _ in 0..config.slots.get() {
         tasks.spawn("slot", intake::slot(worker.clone(), check.clone()));
     }

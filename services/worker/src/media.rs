@@ -7,15 +7,17 @@ mod classify;
 mod command;
 mod formats;
 mod lines;
+mod part;
 mod probe;
 mod process;
 mod progress;
 mod protocol;
+mod session;
 mod tools;
 mod traffic;
+mod validator;
 
 use std::{
-    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,19 +25,20 @@ use std::{
 use millrace_domain::{
     event::{Progress, VideoInfo},
     failure::FailureKind,
+    limits::MIXED_RUNS_MAX,
     submission::{Quality, SourceUrl},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
     classify::Reason,
+    part::is_in as can_be_resumed,
     tools::{ToolError, Tools, Versions, YT_DLP_VERSION_MIN},
 };
 use self::{
-    process::{Ended, RunError},
-    progress::Combined,
-    protocol::Line,
-    traffic::Traffic,
+    part::Part,
+    process::RunError,
+    session::{RunEnd, Session, Stopped},
 };
 
 /// What to download, and where to.
@@ -45,7 +48,8 @@ pub struct Request<'a> {
     pub url: &'a SourceUrl,
     /// The best quality wanted: something better is taken only where there is nothing else.
     pub quality: Option<Quality>,
-    /// A folder that exists, is empty, and belongs to this attempt alone: tools use it for their temporary files as well.
+    /// A folder that exists and belongs to this attempt alone: tools use it for their temporary files as well. It is empty, or as an
+    /// earlier attempt at the same job has left it: what can be gone on from is, and the rest is removed.
     pub folder: &'a Path,
     /// The HTTP proxy through which everything goes, if any, like `http://127.0.0.1:3128`. The environment's is not used.
     pub proxy: Option<&'a str>,
@@ -75,6 +79,8 @@ impl Default for Bounds {
 pub enum Step {
     /// What the source says of the video. Once, before any progress.
     Info(VideoInfo),
+    /// The download goes on from so many bytes of an earlier one: the source has shown that it still has the same file.
+    Resumed(u64),
     /// How far the download has come. Over all of a download it falls neither in bytes nor as a part of the whole.
     Progress(Progress),
 }
@@ -147,7 +153,7 @@ impl From<RunError> for MediaError {
 /// limit on the whole: a server that sends a byte now and then is waited for until somebody cancels.
 ///
 /// # Errors
-/// [`MediaError::Canceled`], or what went wrong. The folder may hold parts of files then.
+/// [`MediaError::Canceled`], or what went wrong. The folder may hold parts of files then; [`can_be_resumed`] tells whether they are of use.
 pub async fn download(
     tools: &Tools,
     request: Request<'_>,
@@ -155,13 +161,24 @@ pub async fn download(
     cancel: &CancellationToken,
 ) -> Result<Media, MediaError> {
     let bounds = request.bounds;
-    let stop = cancel.child_token();
-    let mut session = Session::new(steps, bounds, stop.clone());
-    let ended = match process::run(command::yt_dlp(tools, &request), |line| session.take(line), &stop).await {
-        Err(RunError::Canceled) if session.too_large => return Err(too_large(bounds).into()),
-        ended => ended?,
+    let mut session = Session::new(steps, bounds);
+    let mut runs = 1;
+    let (name, info) = loop {
+        match run(tools, request, &mut session, cancel).await? {
+            RunEnd::File(name, info) => break (name, info),
+            RunEnd::Again if runs < MIXED_RUNS_MAX => {
+                runs += 1;
+                tracing::info!(url = %request.url, "the file at the source is another one than before; its download starts over");
+            }
+            RunEnd::Again => {
+                return Err(Reason::new(
+                    FailureKind::SourceBroken,
+                    "the file at the source changes while it is downloaded",
+                )
+                .into());
+            }
+        }
     };
-    let (name, info) = session.end(&ended)?;
     let path = request.folder.join(&name);
     let size = match tokio::fs::symlink_metadata(&path).await {
         Ok(meta) if meta.is_file() && meta.len() > 0 => meta.len(),
@@ -184,101 +201,30 @@ pub async fn download(
     Ok(Media { path, size, extension: extension.to_owned(), content_type: content_type.to_owned(), info })
 }
 
+/// Runs the downloader once.
+async fn run(
+    tools: &Tools,
+    request: Request<'_>,
+    session: &mut Session<impl FnMut(Step)>,
+    cancel: &CancellationToken,
+) -> Result<RunEnd, MediaError> {
+    let stop = cancel.child_token();
+    let part = Part::open(request).map_err(RunError::from)?;
+    let mut run = session.run(part, stop.clone());
+    match process::run(command::yt_dlp(tools, &request), |line| run.take(line), &stop).await {
+        Err(RunError::Canceled) if !cancel.is_cancelled() => match run.stopped() {
+            Some(Stopped::TooLarge) => Err(too_large(request.bounds).into()),
+            Some(Stopped::Mixed) => Ok(RunEnd::Again),
+            None => Err(MediaError::Canceled),
+        },
+        ended => Ok(run.end(&ended?)?),
+    }
+}
+
 fn too_large(bounds: Bounds) -> Reason {
     Reason::new(FailureKind::TooLarge, &format!("more than {} bytes", bounds.bytes_max))
 }
 
 fn too_long(bounds: Bounds) -> Reason {
     Reason::new(FailureKind::TooLong, &format!("longer than {} s", bounds.duration_max.as_secs()))
-}
-
-/// What one run of the downloader has told so far.
-struct Session<S> {
-    steps: S,
-    bounds: Bounds,
-    /// Stops the downloader.
-    stop: CancellationToken,
-    too_large: bool,
-    live: bool,
-    too_long: bool,
-    traffic: Traffic,
-    info: Option<VideoInfo>,
-    progress: Combined,
-    file: Option<String>,
-    lines_ignored: u64,
-}
-
-impl<S: FnMut(Step)> Session<S> {
-    fn new(steps: S, bounds: Bounds, stop: CancellationToken) -> Self {
-        Self {
-            steps,
-            bounds,
-            stop,
-            too_large: false,
-            live: false,
-            too_long: false,
-            traffic: Traffic::default(),
-            info: None,
-            progress: Combined::default(),
-            file: None,
-            lines_ignored: 0,
-        }
-    }
-
-    fn take(&mut self, line: &str) {
-        match protocol::parse(line) {
-            Some(Line::Found { live, duration }) => {
-                self.live = live;
-                self.too_long = duration.is_some_and(|seconds| seconds > self.bounds.duration_max.as_secs());
-            }
-            Some(Line::Info(info)) if self.info.is_none() => {
-                self.info = Some(info.clone());
-                (self.steps)(Step::Info(info));
-            }
-            Some(Line::Files(files)) => self.progress.plan(files, self.info.as_ref().and_then(|info| info.duration)),
-            Some(Line::Progress(now)) => {
-                if let Some(progress) = self.progress.update(&now) {
-                    (self.steps)(Step::Progress(progress));
-                }
-                if self.progress.least(&now) > self.bounds.bytes_max {
-                    self.too_large = true;
-                    self.stop.cancel();
-                }
-            }
-            Some(Line::Done(path)) => self.file = Some(path),
-            None if line.is_empty() || self.traffic.take(line) => {}
-            Some(Line::Info(_)) | None => self.lines_ignored += 1,
-        }
-    }
-
-    /// The name of the file in the folder and what is known of the video, or why there is none.
-    fn end(self, ended: &Ended) -> Result<(String, VideoInfo), Reason> {
-        if self.lines_ignored > 0 {
-            tracing::debug!(lines = self.lines_ignored, "the downloader wrote lines that are none of ours");
-        }
-        if let Some(signal) = ended.status.signal() {
-            return Err(Reason::new(
-                FailureKind::WorkerFailed,
-                &format!("the downloader was killed by signal {signal}"),
-            ));
-        }
-        if !ended.status.success() {
-            let reason = classify::classify(&ended.stderr, self.progress.begun());
-            return Err(Reason { retry_after: self.traffic.retry_after(jiff::Timestamp::now()), ..reason });
-        }
-        match (self.file, self.info) {
-            (Some(path), info) => match Path::new(&path).file_name().and_then(|name| name.to_str()) {
-                Some(name) => Ok((name.to_owned(), info.unwrap_or_default())),
-                None => Err(Reason::new(FailureKind::DownloadFailed, "the downloader told of a file without a name")),
-            },
-            // Success without a file: the video was filtered out, or the address names an empty list.
-            (None, _) if self.live => Err(Reason::new(FailureKind::LiveStream, "a live stream, now or soon")),
-            (None, _) if self.too_long => Err(too_long(self.bounds)),
-            (None, None) => Err(Reason::new(FailureKind::Unsupported, "the downloader found nothing and said nothing")),
-            (None, Some(_)) => {
-                let reason = classify::classify(&ended.stderr, self.progress.begun());
-                Err(Reason::new(reason.kind, &format!("success without a file: {}", reason.detail)))
-            }
-        }
-    }
 }

@@ -7,6 +7,7 @@ pub struct Metrics {
     pub running: IntGauge,
     pub attempts: IntCounterVec,
     pub bytes_downloaded: IntCounter,
+    pub bytes_resumed: IntCounter,
     pub bytes_stored: IntCounter,
     pub janitor_removed: IntCounterVec,
     pub store_unknown: IntGauge,
@@ -25,6 +26,10 @@ impl Metrics {
                 &["outcome"],
             )?,
             bytes_downloaded: IntCounter::new("millrace_worker_downloaded_bytes_total", "Bytes of downloaded files")?,
+            bytes_resumed: IntCounter::new(
+                "millrace_worker_resumed_bytes_total",
+                "Bytes that were not downloaded again, since an earlier attempt had left them",
+            )?,
             bytes_stored: IntCounter::new("millrace_worker_stored_bytes_total", "Bytes that went to the object store")?,
             janitor_removed: IntCounterVec::new(
                 Opts::new(
@@ -41,6 +46,7 @@ impl Metrics {
         registry.register(Box::new(metrics.running.clone()))?;
         registry.register(Box::new(metrics.attempts.clone()))?;
         registry.register(Box::new(metrics.bytes_downloaded.clone()))?;
+        registry.register(Box::new(metrics.bytes_resumed.clone()))?;
         registry.register(Box::new(metrics.bytes_stored.clone()))?;
         registry.register(Box::new(metrics.janitor_removed.clone()))?;
         registry.register(Box::new(metrics.store_unknown.clone()))?;

@@ -1,9 +1,15 @@
 //! The folders of downloads under way: one per attempt, in one per worker process.
 //!
 //! A process holds a lock on its folder, which the kernel releases however the process ends; the next worker on the
-//! same work folder kills what still runs in a folder that no living process holds, and removes it.
+//! same work folder kills what still runs in a folder that no living process holds, takes over the parts that a retry can go on from, and
+//! removes the rest.
+//!
+//! A part is kept for its job, whichever attempt comes next, until the job has begun elsewhere or has ended (`sweep`), or until it is too
+//! old or there are too many. A folder is in use or kept, by its name; only a rename makes it the other, so no two ever use it.
 
 mod orphans;
+mod parts;
+pub mod sweep;
 
 use std::{
     fs::{self, File},
@@ -12,6 +18,8 @@ use std::{
 };
 
 use millrace_domain::JobId;
+
+use crate::media;
 
 const LOCK: &str = "lock";
 /// How the name of a folder begins whose lock is not held yet.
@@ -24,16 +32,17 @@ pub struct Workspace {
 }
 
 /// One attempt's folder; removed on drop.
-pub struct Scratch(PathBuf);
+pub struct Scratch {
+    id: JobId,
+    attempt: u32,
+    folder: PathBuf,
+}
 
 impl Workspace {
-    /// Removes what dead processes have left and makes a folder for this one.
+    /// Makes a folder for this process, takes over the parts of dead ones and removes what else they have left.
     pub fn open(work_dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(work_dir)?;
         let work_dir = work_dir.canonicalize()?;
-        for entry in fs::read_dir(&work_dir)? {
-            remove_if_dead(&entry?.path());
-        }
         // Under a name that nobody removes until the lock is held.
         let name = format!("{:016x}", rand::random::<u64>());
         let (making, folder) = (work_dir.join(format!("{MAKING}{name}")), work_dir.join(name));
@@ -41,57 +50,55 @@ impl Workspace {
         let lock = File::create_new(making.join(LOCK))?;
         lock.lock()?;
         fs::rename(&making, &folder)?;
-        Ok(Self { folder, _lock: lock })
+        let workspace = Self { folder, _lock: lock };
+        for entry in fs::read_dir(&work_dir)? {
+            let path = entry?.path();
+            if path != workspace.folder {
+                workspace.inherit(&path);
+            }
+        }
+        workspace.bound_kept();
+        Ok(workspace)
     }
 
-    /// An empty folder for one attempt.
+    /// A folder for one attempt: with what an earlier one at the job has left to go on from, or empty.
     pub fn scratch(&self, id: &JobId, attempt: u32) -> io::Result<Scratch> {
         let folder = self.folder.join(format!("{id}.{attempt}"));
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::create_dir(&folder)?,
+            _ => {}
         }
-        Ok(Scratch(folder))
-    }
-}
-
-impl Drop for Workspace {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-impl Scratch {
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
+        let kept = self.kept().into_iter().find(|kept| kept.id == *id);
+        if kept.is_none_or(|kept| fs::rename(kept.path(), &folder).is_err()) {
+            fs::create_dir(&folder)?;
+        }
+        Ok(Scratch { id: id.clone(), attempt, folder })
     }
 
-    /// Removes it.
-    pub fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+    /// Keeps an attempt's folder for the next attempt if that can go on from it.
+    pub fn keep(&self, scratch: Scratch) {
+        if media::can_be_resumed(scratch.path()) {
+            let path = self.path_of_kept(&scratch.id, scratch.attempt);
+            match fs::rename(scratch.path(), path) {
+                Ok(()) => tracing::debug!(job = %scratch.id, "what was downloaded so far is kept"),
+                Err(error) => tracing::warn!(job = %scratch.id, %error, "what was downloaded so far cannot be kept"),
+            }
+            self.bound_kept();
         }
     }
-}
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = self.remove() {
-            tracing::warn!(folder = %self.0.display(), %error, "a download's folder could not be removed");
+    /// A folder without a lock file is none of ours, and one that is being made is left alone.
+    fn inherit(&self, folder: &Path) {
+        if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MAKING)) {
+            return;
         }
-    }
-}
-
-/// A folder without a lock file is none of ours, and one that is being made is left alone.
-fn remove_if_dead(folder: &Path) {
-    if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MAKING)) {
-        return;
-    }
-    let Ok(lock) = File::open(folder.join(LOCK)) else { return };
-    if lock.try_lock().is_ok() {
-        match orphans::kill_in(folder).and_then(|()| fs::remove_dir_all(folder)) {
+        let Ok(lock) = File::open(folder.join(LOCK)) else { return };
+        if lock.try_lock().is_err() {
+            return;
+        }
+        let emptied =
+            orphans::kill_in(folder).and_then(|()| self.adopt_parts(folder)).and_then(|()| fs::remove_dir_all(folder));
+        match emptied {
             Ok(()) => tracing::info!(folder = %folder.display(), "removed what a dead worker has left"),
             Err(error) => {
                 tracing::warn!(folder = %folder.display(), %error, "cannot remove what a dead worker has left")
@@ -100,33 +107,42 @@ fn remove_if_dead(folder: &Path) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dead_workers_folder_is_removed_and_a_living_ones_is_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let living = Workspace::open(dir.path()).unwrap();
-        let dead = dir.path().join("dead");
-        fs::create_dir(&dead).unwrap();
-        File::create(dead.join(LOCK)).unwrap();
-        fs::write(dead.join("media.mp4.part"), "x").unwrap();
-        let other = Workspace::open(dir.path()).unwrap();
-        assert!(!dead.exists() && living.folder.exists() && other.folder.exists());
-        drop((living, other));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_scratch_folder_is_empty_and_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let workspace = Workspace::open(dir.path()).unwrap();
-        let id: JobId = "a".parse().unwrap();
-        let scratch = workspace.scratch(&id, 1).unwrap();
-        fs::write(scratch.path().join("x"), "x").unwrap();
-        let path = scratch.path().to_owned();
-        drop(scratch);
-        assert!(!path.exists());
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        // The next worker on the work folder takes over what is kept.
+        if self.kept().is_empty() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
+
+impl Scratch {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Removes it.
+    pub fn remove(&self) -> io::Result<()> {
+        remove(&self.folder)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            tracing::warn!(folder = %self.folder.display(), %error, "a download's folder could not be removed");
+        }
+    }
+}
+
+/// Removes a folder that may be gone already.
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

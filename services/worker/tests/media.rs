@@ -1,5 +1,7 @@
 //! The real downloader against real sites: what arrives, what each failure is called, and what is left behind.
 
+#[path = "media/resume.rs"]
+mod resume;
 #[path = "media/site.rs"]
 mod site;
 #[path = "media/trial.rs"]

@@ -9,10 +9,10 @@ use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -79,15 +79,31 @@ impl Drop for Source {
     }
 }
 
+/// Also from the middle on: what a dead worker has left may be gone on from.
 async fn serve(
     State(video): State<Arc<Vec<u8>>>,
     Path((_, number, bytes, rate)): Path<(String, u64, u64, u64)>,
+    headers: HeaderMap,
 ) -> Response {
-    let content = content(&video, number, bytes);
-    let length = content.len();
+    let mut content = content(&video, number, bytes);
+    let total = content.len();
+    let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
+    let from = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let from = from.filter(|from| *from < total);
+    content.advance(from.unwrap_or(0));
+    let headers = [
+        (header::CONTENT_TYPE, "video/mp4".to_owned()),
+        (header::CONTENT_LENGTH, content.len().to_string()),
+        (header::ETAG, format!("\"{number}\"")),
+    ];
     let body = Body::from_stream(slowly(content, rate.max(1)));
-    ([(header::CONTENT_TYPE, "video/mp4".to_owned()), (header::CONTENT_LENGTH, length.to_string())], body)
-        .into_response()
+    match from {
+        Some(from) => {
+            let range = [(header::CONTENT_RANGE, format!("bytes {from}-{}/{total}", total - 1))];
+            (StatusCode::PARTIAL_CONTENT, headers, range, body).into_response()
+        }
+        None => (headers, body).into_response(),
+    }
 }
 
 fn slowly(content: Bytes, rate: u64) -> impl futures::Stream<Item = std::io::Result<Bytes>> {

@@ -19,6 +19,7 @@ mod janitor;
 #[cfg(all(feature = "failpoints", feature = "s3"))]
 mod kills;
 mod log_away;
+mod resume;
 mod retention;
 mod retries;
 #[cfg(feature = "s3")]

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use serde::Deserialize;
 
 use super::throttle::{End, body};
 
@@ -16,6 +17,29 @@ pub(super) struct Entity {
     pub(super) etag: String,
 }
 
+/// What a site tells of the version of its files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Version {
+    /// By an entity tag.
+    #[default]
+    Tag,
+    /// By the time of the last change, which is long ago.
+    Date,
+    /// Not at all.
+    None,
+}
+
+/// How a file is served, apart from its bytes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Manner {
+    pub(super) rate: Option<u64>,
+    pub(super) fault: Option<Fault>,
+    pub(super) version: Version,
+    /// A `Range` is ignored.
+    pub(super) whole: bool,
+}
+
 /// Where in the file something goes wrong, counted from its start and not from that of the range asked for.
 #[derive(Clone, Copy)]
 pub(super) struct Fault {
@@ -24,49 +48,46 @@ pub(super) struct Fault {
 }
 
 /// Answers a GET or HEAD for `entity`.
-pub(super) fn respond(
-    entity: &Entity,
-    method: &Method,
-    headers: &HeaderMap,
-    rate: Option<u64>,
-    fault: Option<Fault>,
-) -> Response {
+pub(super) fn respond(entity: &Entity, method: &Method, headers: &HeaderMap, manner: Manner) -> Response {
     let len = entity.bytes.len();
     let mut response = match asked(headers, &entity.etag, len) {
+        Asked::Range(_) | Asked::Unsatisfiable if manner.whole => send(entity, 0..len, method, manner),
         Asked::NotModified => StatusCode::NOT_MODIFIED.into_response(),
         Asked::Unsatisfiable => {
             let range = [(header::CONTENT_RANGE, format!("bytes */{len}"))];
             (StatusCode::RANGE_NOT_SATISFIABLE, range).into_response()
         }
-        Asked::Whole => send(entity, 0..len, method, rate, fault),
+        Asked::Whole => send(entity, 0..len, method, manner),
         Asked::Range(range) => {
             let content_range = [(header::CONTENT_RANGE, format!("bytes {}-{}/{len}", range.start, range.end - 1))];
-            (StatusCode::PARTIAL_CONTENT, content_range, send(entity, range, method, rate, fault)).into_response()
+            (StatusCode::PARTIAL_CONTENT, content_range, send(entity, range, method, manner)).into_response()
         }
     };
     let headers = response.headers_mut();
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if let Ok(etag) = HeaderValue::from_str(&entity.etag) {
-        headers.insert(header::ETAG, etag);
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static(if manner.whole { "none" } else { "bytes" }));
+    match manner.version {
+        Version::Tag => {
+            if let Ok(etag) = HeaderValue::from_str(&entity.etag) {
+                headers.insert(header::ETAG, etag);
+            }
+        }
+        Version::Date => {
+            headers.insert(header::LAST_MODIFIED, HeaderValue::from_static("Wed, 25 Nov 2020 09:00:00 GMT"));
+        }
+        Version::None => {}
     }
     response
 }
 
-fn send(
-    entity: &Entity,
-    range: std::ops::Range<usize>,
-    method: &Method,
-    rate: Option<u64>,
-    fault: Option<Fault>,
-) -> Response {
+fn send(entity: &Entity, range: std::ops::Range<usize>, method: &Method, manner: Manner) -> Response {
     let content_length = range.len();
-    let (until, end) = match fault {
+    let (until, end) = match manner.fault {
         Some(fault) if fault.at < range.end => (fault.at.max(range.start), fault.end),
         _ => (range.end, End::Whole),
     };
     let body = match *method {
         Method::HEAD => Body::empty(),
-        _ => Body::from_stream(body(entity.bytes.slice(range.start..until), rate, end)),
+        _ => Body::from_stream(body(entity.bytes.slice(range.start..until), manner.rate, end)),
     };
     let headers =
         [(header::CONTENT_TYPE, entity.content_type.to_owned()), (header::CONTENT_LENGTH, content_length.to_string())];

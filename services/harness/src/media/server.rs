@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use anyhow::Context;
@@ -19,7 +19,7 @@ use tokio::sync::SetOnce;
 
 use super::files::MediaFiles;
 use super::pages;
-use super::response::{Entity, Fault, respond};
+use super::response::{Entity, Fault, Manner, Version, respond};
 use super::throttle::End;
 use crate::serving::Serving;
 
@@ -27,7 +27,8 @@ use crate::serving::Serving;
 ///
 /// `?rate=BYTES_PER_SECOND` slows a response down; a page and a playlist pass it on to what they point to. Each response has
 /// the rate for itself. `?fails=N` answers the first N requests for that address with 503, or `&status=CODE`, and with
-/// `&retry_after=SECONDS` says when to come back.
+/// `&retry_after=SECONDS` says when to come back. `?breaks=N` breaks off the first N responses for that address in the middle of the file.
+/// `?version=date` tells when a file was changed instead of its entity tag, `none` neither; `?ranges=none` answers a `Range` with the whole.
 pub const PATHS: [(&str, &str); 14] = [
     ("/video.mp4", "a video file"),
     ("/video.mp4?rate=1000000", "the same at 1 MB/s: watch the progress, or cancel it"),
@@ -58,10 +59,11 @@ type Later = SetOnce<Result<Site, String>>;
 
 struct Site {
     /// By path, for what is sent as it is.
-    entities: BTreeMap<String, Entity>,
+    entities: RwLock<BTreeMap<String, Entity>>,
     video_sha256: String,
+    video_size: u64,
     seen: Mutex<BTreeMap<String, Seen>>,
-    /// How often each address with `?fails=` has failed.
+    /// How often each address with `?fails=` or `?breaks=` has failed.
     failed: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -74,7 +76,7 @@ struct Seen {
 
 /// How many `Range` headers are remembered for each path.
 const RANGES_KEPT_MAX: usize = 100;
-/// How many addresses with `?fails=` are remembered.
+/// How many addresses with `?fails=` or `?breaks=` are remembered.
 const FAILED_KEPT_MAX: usize = 1000;
 
 #[derive(Deserialize)]
@@ -83,6 +85,10 @@ struct Params {
     fails: Option<u64>,
     status: Option<u16>,
     retry_after: Option<u64>,
+    breaks: Option<u64>,
+    #[serde(default)]
+    version: Version,
+    ranges: Option<String>,
 }
 
 impl MediaServer {
@@ -128,7 +134,19 @@ impl MediaServer {
 
     /// The size of `/video.mp4` in bytes; 0 while there is none yet.
     pub fn video_size(&self) -> u64 {
-        self.site().map_or(0, Site::video_size)
+        self.site().map_or(0, |site| site.video_size)
+    }
+
+    /// Puts other bytes, with a tag of their own, where a file was. What [`MediaServer::video_sha256`] and
+    /// [`MediaServer::video_size`] tell is still of the first.
+    ///
+    /// # Panics
+    /// When there is nothing under that path yet.
+    pub fn replace(&self, path: &str, bytes: Vec<u8>) {
+        let site = self.site().expect("the site is there");
+        let mut entities = site.entities.write().unwrap_or_else(PoisonError::into_inner);
+        let entity = entities.get_mut(path).expect("a file to replace");
+        *entity = Entity { etag: etag(&bytes), bytes: bytes.into(), ..*entity };
     }
 
     /// How many requests came for this path (without its query), of any method.
@@ -176,15 +194,16 @@ impl Site {
         entities.insert("/thumb.jpg".to_owned(), entity(&files.thumb())?);
         load_folder(&files.hls(), "/hls", &mut entities)?;
         Ok(Self {
-            entities,
+            entities: RwLock::new(entities),
             video_sha256: video.etag.trim_matches('"').to_owned(),
+            video_size: video.bytes.len() as u64,
             seen: Mutex::default(),
             failed: Mutex::default(),
         })
     }
 
-    fn video_size(&self) -> u64 {
-        self.entities.get("/video.mp4").map_or(0, |entity| entity.bytes.len() as u64)
+    fn entity(&self, path: &str) -> Option<Entity> {
+        self.entities.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
     }
 
     fn seen(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
@@ -193,7 +212,7 @@ impl Site {
 
     fn note(&self, path: &str, headers: &HeaderMap) {
         let mut seen = self.seen();
-        let known = self.entities.contains_key(path) || PATHS.iter().any(|(known, _)| *known == path) || path == "/";
+        let known = self.entity(path).is_some() || PATHS.iter().any(|(known, _)| *known == path) || path == "/";
         let entry = seen.entry(if known { path } else { "other" }.to_owned()).or_default();
         entry.requests += 1;
         if let Some(range) = headers.get(header::RANGE).and_then(|value| value.to_str().ok())
@@ -238,8 +257,11 @@ fn entity(path: &Path) -> anyhow::Result<Entity> {
         Some("jpg") => "image/jpeg",
         _ => "application/octet-stream",
     };
-    let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&bytes)));
-    Ok(Entity { bytes: bytes.into(), content_type, etag })
+    Ok(Entity { etag: etag(&bytes), bytes: bytes.into(), content_type })
+}
+
+fn etag(bytes: &[u8]) -> String {
+    format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(bytes)))
 }
 
 async fn answer(
@@ -274,20 +296,30 @@ async fn answer(
         "/article.html" => page(pages::article()),
         "/forbidden.mp4" => StatusCode::FORBIDDEN.into_response(),
         "/unavailable.mp4" => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        _ => match site.entities.get(path) {
+        _ => match site.entity(path) {
             Some(playlist) if path.ends_with(".m3u8") => {
                 let text = pass_on(&playlist.bytes, &query);
-                respond(&Entity { bytes: text, ..playlist.clone() }, &method, &headers, None, None)
+                respond(&Entity { bytes: text, ..playlist }, &method, &headers, Manner::default())
             }
-            Some(entity) => respond(entity, &method, &headers, params.rate, fault(path, entity.bytes.len())),
+            Some(entity) => {
+                let breaks = params.breaks.is_some_and(|times| site.fails(&uri, times));
+                let manner = Manner {
+                    rate: params.rate,
+                    fault: fault(path, breaks, entity.bytes.len()),
+                    version: params.version,
+                    whole: params.ranges.as_deref() == Some("none"),
+                };
+                respond(&entity, &method, &headers, manner)
+            }
             None => StatusCode::NOT_FOUND.into_response(),
         },
     }
 }
 
 /// What is wrong with a path that looks like the video.
-fn fault(path: &str, len: usize) -> Option<Fault> {
+fn fault(path: &str, breaks: bool, len: usize) -> Option<Fault> {
     match path {
+        _ if breaks => Some(Fault { at: len / 2, end: End::Drop }),
         "/dies.mp4" => Some(Fault { at: len / 2, end: End::Drop }),
         "/stall.mp4" => Some(Fault { at: len / 4, end: End::Hang }),
         _ => None,

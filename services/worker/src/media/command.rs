@@ -47,6 +47,9 @@ const FLAGS: &[&str] = &[
     "--print",
     "video:\nI %(.{id,title,thumbnail,duration,height,width,extractor_key})j",
     "--print",
+    "video:\nS %(.{url,format_id,protocol})j",
+    // The last before the download: `traffic` goes by it.
+    "--print",
     "video:\nF %(requested_formats.:.{format_id,filesize,filesize_approx,tbr})j",
     "--print",
     "after_move:\nD %(.{filepath})j",

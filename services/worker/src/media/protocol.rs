@@ -3,6 +3,8 @@
 use millrace_domain::event::VideoInfo;
 use serde_json::Value;
 
+use super::part::Source;
+
 /// One line of the downloader.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Line {
@@ -11,6 +13,8 @@ pub(super) enum Line {
     Found { live: bool, duration: Option<u64> },
     /// What the video is.
     Info(VideoInfo),
+    /// Which file of it is going to be downloaded; `None` where it is not one file that is fetched by plain HTTP.
+    Chosen(Option<Source>),
     /// Bytes of each file that is going to be downloaded, as far as known, in their order; empty where it is just one.
     Files(Vec<FileSize>),
     /// How far the current file has come.
@@ -45,7 +49,7 @@ pub(super) struct FileProgress {
 /// Reads a line; `None` for any that is none of ours.
 pub(super) fn parse(line: &str) -> Option<Line> {
     let (tag, json) = line.split_once(' ')?;
-    if !matches!(tag, "L" | "I" | "F" | "P" | "D") {
+    if !matches!(tag, "L" | "I" | "S" | "F" | "P" | "D") {
         return None;
     }
     let value: Value = serde_json::from_str(json).ok()?;
@@ -55,6 +59,7 @@ pub(super) fn parse(line: &str) -> Option<Line> {
             Line::Found { live: ["is_live", "is_upcoming"].contains(&&*status), duration: number(&value, "duration") }
         }
         "I" => Line::Info(info(&value)?),
+        "S" => Line::Chosen(source(&value)),
         "F" => Line::Files(value.as_array()?.iter().map(file_size).collect()),
         "P" => Line::Progress(progress(&value)?),
         _ => Line::Done(text(value.get("filepath")?)?),
@@ -92,6 +97,13 @@ fn plain_title(mut title: String, extractor: Option<&str>) -> String {
         title.truncate(plain.len());
     }
     title
+}
+
+fn source(value: &Value) -> Option<Source> {
+    let fields = value.as_object()?;
+    matches!(fields.get("protocol")?.as_str()?, "http" | "https").then_some(())?;
+    let address = fields.get("url")?.as_str()?.split(['?', '#']).next()?.to_owned();
+    Some(Source { address, format: fields.get("format_id").and_then(text).unwrap_or_default() })
 }
 
 fn file_size(value: &Value) -> FileSize {
@@ -152,6 +164,10 @@ mod tests {
                 ..VideoInfo::default()
             }))
         );
+        assert_eq!(
+            parse(r#"S {"url": "http://e.org/video.mp4?signed=x#t", "format_id": "mp4", "protocol": "http"}"#),
+            Some(Line::Chosen(Some(Source { address: "http://e.org/video.mp4".into(), format: "mp4".into() })))
+        );
         assert_eq!(parse("F []"), Some(Line::Files(vec![])));
         assert_eq!(
             parse(
@@ -165,6 +181,18 @@ mod tests {
             }))
         );
         assert_eq!(parse(r#"D {"filepath": "media.mp4", "ext": "mp4"}"#), Some(Line::Done("media.mp4".into())));
+    }
+
+    #[test]
+    fn a_stream_and_two_files_are_not_one_file() {
+        for line in [
+            r#"S {"url": "http://e.org/index.m3u8", "format_id": "480", "protocol": "m3u8_native"}"#,
+            r#"S {"format_id": "137+140", "protocol": "https+https"}"#,
+            r#"S {"format_id": "137", "protocol": "https"}"#,
+            "S {}",
+        ] {
+            assert_eq!(parse(line), Some(Line::Chosen(None)), "{line}");
+        }
     }
 
     #[test]

@@ -1,17 +1,23 @@
-//! What the source asks for by `Retry-After`, read from the traffic that the downloader prints.
+//! What the source says in the headers of its answers, read from the traffic that the downloader prints.
 //!
 //! The downloader's errors tell the status of an answer and not its headers, and to ask again only for them would be the
-//! opposite of what they say.
+//! opposite of what they say: so is `Retry-After` known. The version of the file that is downloaded is known in the same way.
 
 use std::time::Duration;
 
 use jiff::{Timestamp, fmt::rfc2822};
 
-/// The newest answer that the downloader has had, as far as it matters.
+use super::validator::{Replies, Reply, Told};
+
+/// The newest answer that the downloader has had, as far as it matters, and what those to the download itself have told.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     refused: bool,
     retry_after: Option<String>,
+    /// `None` before the download.
+    replies: Option<Replies>,
+    /// The last request was for a file, and not for a way through a proxy.
+    got: bool,
 }
 
 impl Traffic {
@@ -22,19 +28,51 @@ impl Traffic {
             let status = reply.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
             self.refused = status.is_some_and(|status| status == 429 || (500..600).contains(&status));
             self.retry_after = None;
-        } else if let Some(header) = line.strip_prefix("header: ") {
-            if let Some((name, value)) = header.split_once(':')
-                && self.refused
-                && name.eq_ignore_ascii_case("retry-after")
-            {
-                self.retry_after = Some(value.trim().to_owned());
+            if let Some(replies) = self.replies.as_mut().filter(|_| self.got) {
+                replies.begin(Reply::new(status.unwrap_or_default()));
             }
-        } else {
-            return ["send: ", "director: ", "requests: ", "urllib: "].iter().any(|start| line.starts_with(start));
+            return true;
         }
-        true
+        if let Some(header) = line.strip_prefix("header: ") {
+            if let Some((name, value)) = header.split_once(':') {
+                let value = value.trim();
+                if self.refused && name.eq_ignore_ascii_case("retry-after") {
+                    self.retry_after = Some(value.to_owned());
+                }
+                if let Some(reply) = self.replies.as_mut().and_then(Replies::current) {
+                    reply.header(name, value);
+                }
+            }
+            return true;
+        }
+        if let Some(request) = line.strip_prefix("send: ") {
+            // `send: b'GET /video.mp4 HTTP/1.1\r\n…'`
+            self.got = request.get(2..).is_some_and(|request| request.starts_with("GET "));
+        }
+        // Anything but a header ends the headers before it.
+        let traffic = ["send: ", "director: ", "requests: ", "urllib: "].iter().any(|start| line.starts_with(start));
+        if traffic && let Some(replies) = &mut self.replies {
+            replies.end();
+        }
+        traffic
     }
 
+    /// What comes from now on belongs to the download: the downloader writes our lines at once and traffic late, but before the
+    /// second of two lines that come together it has written all that was before the first.
+    pub(super) fn begin_download(&mut self) {
+        self.replies = Some(Replies::default());
+    }
+
+    /// All that came up to now is complete: the downloader has written another line of ours, or has ended.
+    pub(super) fn told(&mut self) -> Told<'_> {
+        match &mut self.replies {
+            Some(replies) => {
+                replies.end();
+                replies.told()
+            }
+            None => Told::Nothing,
+        }
+    }
     /// For how long from `now` the source wants to be left alone: it refused the last request, and said so.
     pub(super) fn retry_after(&self, now: Timestamp) -> Option<Duration> {
         let value = self.retry_after.as_deref()?;

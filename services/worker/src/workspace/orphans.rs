@@ -33,6 +33,11 @@ pub fn kill_in(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether [`kill_in`] finds whatever there is: only then may somebody else use the folder.
+pub fn can_be_found() -> bool {
+    fs::read_link("/proc/self/cwd").is_ok()
+}
+
 fn working_in(folder: &Path) -> Vec<Pid> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

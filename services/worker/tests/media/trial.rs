@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     process::Command,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 use data_encoding::HEXLOWER;
@@ -55,7 +55,11 @@ pub fn height(path: &Path) -> String {
 }
 
 pub fn sha256(path: &Path) -> String {
-    HEXLOWER.encode(&Sha256::digest(std::fs::read(path).unwrap()))
+    sha256_of(&std::fs::read(path).unwrap())
+}
+
+pub fn sha256_of(bytes: &[u8]) -> String {
+    HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
 /// The names of the living processes that work in a folder, found in /proc.
@@ -70,17 +74,25 @@ pub fn processes_in(folder: &Path) -> Vec<String> {
 
 /// A site, an empty folder, and what a download into it told.
 pub struct Trial {
-    pub site: MediaServer,
+    pub site: Arc<MediaServer>,
     pub folder: TempDir,
     pub info: Option<VideoInfo>,
+    pub resumed: Option<u64>,
     pub progress: Vec<Progress>,
     pub bounds: Bounds,
 }
 
 impl Trial {
     pub fn new() -> Self {
-        let site = MediaServer::start(&files(), LOOPBACK).unwrap();
-        Self { site, folder: TempDir::new().unwrap(), info: None, progress: vec![], bounds: Bounds::default() }
+        let site = Arc::new(MediaServer::start(&files(), LOOPBACK).unwrap());
+        let folder = TempDir::new().unwrap();
+        Self { site, folder, info: None, resumed: None, progress: vec![], bounds: Bounds::default() }
+    }
+
+    /// Forgets what was told, for the next attempt in the same folder.
+    pub fn again(&mut self) {
+        (self.info, self.resumed) = (None, None);
+        self.progress.clear();
     }
 
     /// Downloads a path of the site.
@@ -109,6 +121,13 @@ impl Trial {
                 Step::Info(info) => {
                     assert!(self.progress.is_empty() && self.info.is_none(), "the info comes once and first");
                     self.info = Some(info);
+                }
+                Step::Resumed(bytes) => {
+                    assert!(
+                        self.progress.is_empty() && self.resumed.is_none(),
+                        "that it goes on is told once and first"
+                    );
+                    self.resumed = Some(bytes);
                 }
                 Step::Progress(progress) => self.progress.push(progress),
             }

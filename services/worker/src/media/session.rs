@@ -1,0 +1,182 @@
+//! What the downloader says, taken in: over all of its runs for one download, and in each of them.
+
+use std::{os::unix::process::ExitStatusExt, path::Path};
+
+use millrace_domain::{event::VideoInfo, failure::FailureKind};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Bounds, Reason, Step, classify,
+    part::{Course, Part},
+    process::Ended,
+    progress::Combined,
+    protocol::{self, FileProgress, Line},
+    too_long,
+    traffic::Traffic,
+};
+
+/// What one download has told so far.
+pub(super) struct Session<S> {
+    steps: S,
+    bounds: Bounds,
+    info: Option<VideoInfo>,
+    progress: Combined,
+}
+
+/// One run of the downloader.
+pub(super) struct Run<'a, S> {
+    session: &'a mut Session<S>,
+    part: Part<'a>,
+    /// Stops the downloader.
+    stop: CancellationToken,
+    stopped: Option<Stopped>,
+    live: bool,
+    too_long: bool,
+    traffic: Traffic,
+    file: Option<String>,
+    lines_ignored: u64,
+}
+
+/// Why a run was stopped by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// There is more than wanted.
+    TooLarge,
+    /// What is in the folder is of several versions of the file.
+    Mixed,
+}
+
+/// How a run has ended.
+pub(super) enum RunEnd {
+    /// With this file in the folder, and what is known of the video.
+    File(String, VideoInfo),
+    /// It must be done again, from nothing.
+    Again,
+}
+
+impl<S: FnMut(Step)> Session<S> {
+    pub(super) fn new(steps: S, bounds: Bounds) -> Self {
+        Self { steps, bounds, info: None, progress: Combined::default() }
+    }
+
+    /// Begins a run that goes on from `part` and is stopped by `stop`.
+    pub(super) fn run<'a>(&'a mut self, part: Part<'a>, stop: CancellationToken) -> Run<'a, S> {
+        Run {
+            session: self,
+            part,
+            stop,
+            stopped: None,
+            live: false,
+            too_long: false,
+            traffic: Traffic::default(),
+            file: None,
+            lines_ignored: 0,
+        }
+    }
+}
+
+impl<S: FnMut(Step)> Run<'_, S> {
+    pub(super) fn take(&mut self, line: &str) {
+        let Session { steps, bounds, info, progress } = &mut *self.session;
+        match protocol::parse(line) {
+            Some(Line::Found { live, duration }) => {
+                self.live = live;
+                self.too_long = duration.is_some_and(|seconds| seconds > bounds.duration_max.as_secs());
+            }
+            Some(Line::Info(found)) => {
+                // Once, whatever a second run says.
+                if info.is_none() {
+                    *info = Some(found.clone());
+                    steps(Step::Info(found));
+                }
+            }
+            Some(Line::Chosen(source)) => {
+                let course = self.part.choose(source);
+                self.go(course);
+            }
+            Some(Line::Files(files)) => {
+                self.traffic.begin_download();
+                progress.plan(files, info.as_ref().and_then(|info| info.duration));
+            }
+            Some(Line::Progress(now)) => {
+                let course = self.part.advance(self.traffic.told(), now.downloaded_bytes);
+                self.go(course);
+                if matches!(course, Course::On | Course::Resumed(_)) {
+                    self.progress(&now);
+                }
+            }
+            Some(Line::Done(path)) => self.file = Some(path),
+            None if line.is_empty() || self.traffic.take(line) => {}
+            None => self.lines_ignored += 1,
+        }
+    }
+
+    fn progress(&mut self, now: &FileProgress) {
+        let Session { steps, bounds, progress, .. } = &mut *self.session;
+        if let Some(progress) = progress.update(now) {
+            steps(Step::Progress(progress));
+        }
+        if progress.least(now) > bounds.bytes_max {
+            self.stop(Stopped::TooLarge);
+        }
+    }
+
+    fn go(&mut self, course: Course) {
+        match course {
+            Course::Over => self.stop(Stopped::Mixed),
+            Course::Resumed(bytes) => (self.session.steps)(Step::Resumed(bytes)),
+            Course::On | Course::Unproven => {}
+        }
+    }
+
+    fn stop(&mut self, why: Stopped) {
+        self.stopped = self.stopped.or(Some(why));
+        self.stop.cancel();
+    }
+
+    /// Why it was stopped, if not by somebody else.
+    pub(super) const fn stopped(&self) -> Option<Stopped> {
+        self.stopped
+    }
+
+    /// The name of the file in the folder and what is known of the video, or why there is none.
+    pub(super) fn end(mut self, ended: &Ended) -> Result<RunEnd, Reason> {
+        if self.lines_ignored > 0 {
+            tracing::debug!(lines = self.lines_ignored, "the downloader wrote lines that are none of ours");
+        }
+        if let Some(signal) = ended.status.signal() {
+            return Err(Reason::new(
+                FailureKind::WorkerFailed,
+                &format!("the downloader was killed by signal {signal}"),
+            ));
+        }
+        let succeeded = ended.status.success();
+        let file = self.file.take().filter(|_| succeeded);
+        let name = file.as_deref().map(|path| Path::new(path).file_name());
+        let path = name.flatten().map(|name| self.part.folder().join(name));
+        let course = self.part.end(self.traffic.told(), path.as_deref());
+        self.go(course);
+        if self.stopped == Some(Stopped::Mixed) {
+            return Ok(RunEnd::Again);
+        }
+        let Session { bounds, info, progress, .. } = &*self.session;
+        if !succeeded {
+            let reason = classify::classify(&ended.stderr, progress.begun());
+            return Err(Reason { retry_after: self.traffic.retry_after(jiff::Timestamp::now()), ..reason });
+        }
+        match (name, info) {
+            (Some(name), info) => match name.and_then(|name| name.to_str()) {
+                Some(name) => Ok(RunEnd::File(name.to_owned(), info.clone().unwrap_or_default())),
+                None => Err(Reason::new(FailureKind::DownloadFailed, "the downloader told of a file without a name")),
+            },
+            // Success without a file: the video was filtered out, or the address names an empty list.
+            (None, _) if self.live => Err(Reason::new(FailureKind::LiveStream, "a live stream, now or soon")),
+            (None, _) if self.too_long => Err(too_long(*bounds)),
+            (None, None) => Err(Reason::new(FailureKind::Unsupported, "the downloader found nothing and said nothing")),
+            (None, Some(_)) => {
+                let reason = classify::classify(&ended.stderr, progress.begun());
+                Err(Reason::new(reason.kind, &format!("success without a file: {}", reason.detail)))
+            }
+        }
+    }
+}
