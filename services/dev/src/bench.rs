@@ -5,6 +5,7 @@ mod cold;
 mod e2e;
 mod edge;
 mod files;
+mod growth;
 mod live;
 mod machine;
 mod observe;
@@ -33,6 +34,7 @@ enum Bench {
     Append(append::Args),
     E2e(e2e::Args),
     Edge(edge::Args),
+    Growth(growth::Args),
     #[command(hide = true)]
     EdgeLoad(edge::load::Args),
     #[command(hide = true)]
@@ -45,6 +47,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Bench::Append(args) => append::run(&args),
         Bench::E2e(args) => e2e::run(&args),
         Bench::Edge(args) => edge::run(&args),
+        Bench::Growth(args) => growth::run(&args),
         Bench::EdgeLoad(args) => edge::load::run(&args),
         Bench::EdgeFloor(args) => edge::floor::run(&args),
     }
