@@ -1,9 +1,11 @@
-//! `cargo dev bench`: measures on this machine, and prints how. No exit code depends on what comes out.
+//! `cargo dev bench`: measures on this machine, and prints how. No exit code depends on how good the numbers are.
 
 mod append;
 mod cold;
 mod e2e;
 mod edge;
+mod files;
+mod growth;
 mod live;
 mod machine;
 mod observe;
@@ -12,7 +14,10 @@ mod stats;
 mod submissions;
 mod world;
 
+use std::path::Path;
 use std::process::ExitCode;
+
+use anyhow::Context;
 
 /// Measures Millrace on this machine
 ///
@@ -29,6 +34,7 @@ enum Bench {
     Append(append::Args),
     E2e(e2e::Args),
     Edge(edge::Args),
+    Growth(growth::Args),
     #[command(hide = true)]
     EdgeLoad(edge::load::Args),
     #[command(hide = true)]
@@ -41,7 +47,20 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Bench::Append(args) => append::run(&args),
         Bench::E2e(args) => e2e::run(&args),
         Bench::Edge(args) => edge::run(&args),
+        Bench::Growth(args) => growth::run(&args),
         Bench::EdgeLoad(args) => edge::load::run(&args),
         Bench::EdgeFloor(args) => edge::floor::run(&args),
     }
+}
+
+/// As it was typed, without what we add ourselves.
+fn command() -> String {
+    let args = std::env::args().skip(1).filter(|arg| arg != "--built");
+    ["cargo dev".to_owned()].into_iter().chain(args).collect::<Vec<_>>().join(" ")
+}
+
+fn write_json(path: &Path, report: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut json = serde_json::to_vec_pretty(report)?;
+    json.push(b'\n');
+    std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use millrace_harness::checkout;
 use millrace_harness::media::{MediaFiles, MediaServer, MediaSpec};
 use millrace_harness::tools::Tools;
@@ -76,9 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let report = crate::runtime()?.block_on(measure(args, &root, programs, tools))?;
     println!("\n{}", report.text());
     if let Some(path) = &args.json {
-        let mut json = serde_json::to_vec_pretty(&report)?;
-        json.push(b'\n');
-        std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+        super::write_json(path, &report)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -116,7 +113,7 @@ async fn measure(args: &Args, root: &Path, programs: Programs, tools: Tools) -> 
         cold_up_ready_runs_s.push(ready_s);
     }
     Ok(Report {
-        command: command(),
+        command: super::command(),
         machine: Machine::here(&nats_server),
         settings: args.clone(),
         live: live::Outcome::median(&live_runs),
@@ -166,12 +163,6 @@ impl Report {
 
 fn ms(value: f64) -> String {
     if value < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") }
-}
-
-/// As it was typed, without what we add ourselves.
-fn command() -> String {
-    let args = std::env::args().skip(1).filter(|arg| arg != "--built");
-    ["cargo dev".to_owned()].into_iter().chain(args).collect::<Vec<_>>().join(" ")
 }
 
 fn positive(text: &str) -> Result<u64, String> {

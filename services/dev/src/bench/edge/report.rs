@@ -108,7 +108,7 @@ impl Report {
         let heading = [&["median"][..], &subjects].concat().into_iter().map(str::to_owned).collect();
         let row = |metric: &&String| {
             let cell =
-                |subject: &&str| self.medians[subject].get(*metric).map_or_else(|| "–".into(), |value| digits(*value));
+                |subject: &&str| self.medians[subject].get(*metric).map_or_else(|| "-".into(), |value| digits(*value));
             [vec![(*metric).clone()], subjects.iter().map(cell).collect()].concat()
         };
         let rows: Vec<Vec<String>> = std::iter::once(heading).chain(metrics.iter().map(row)).collect();
@@ -161,7 +161,7 @@ impl Target {
 }
 
 /// Three digits that matter.
-fn digits(value: f64) -> String {
+pub fn digits(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

@@ -15,6 +15,8 @@ const SNAPSHOT_SID: &[u8] = b"2";
 pub struct Client {
     protocol: Protocol,
     id: JobId,
+    /// No other client has it.
+    number: usize,
     is_upgraded: bool,
     /// Bytes of a frame, or of the handshake's answer, that is not complete.
     carry: Vec<u8>,
@@ -29,9 +31,9 @@ pub struct Client {
 pub struct Ended(pub String);
 
 impl Client {
-    /// A client that watches the job.
-    pub fn new(protocol: Protocol, id: JobId) -> Self {
-        Self { protocol, id, is_upgraded: false, carry: Vec::new(), stream: Vec::new(), last: None }
+    /// Client `number`, which watches the job.
+    pub fn new(protocol: Protocol, id: JobId, number: usize) -> Self {
+        Self { protocol, id, number, is_upgraded: false, carry: Vec::new(), stream: Vec::new(), last: None }
     }
 
     /// The request of the handshake.
@@ -156,11 +158,12 @@ impl Client {
     }
 
     fn nats_opening(&self) -> Vec<u8> {
-        let (id, live) = (&self.id, job::live_subject(&self.id));
+        // The inbox is the client's alone: the others on its job would be sent its snapshot too.
+        let (id, live, number) = (&self.id, job::live_subject(&self.id), self.number);
         format!(
             "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\"protocol\":1,\
-             \"lang\":\"bench\",\"version\":\"1\"}}\r\nSUB {live} 1\r\nSUB _INBOX.{id}.1 2\r\n\
-             PUB $JS.API.DIRECT.GET.JOBS.jobs.events.{id} _INBOX.{id}.1 0\r\n\r\n"
+             \"lang\":\"bench\",\"version\":\"1\"}}\r\nSUB {live} 1\r\nSUB _INBOX.{number}.1 2\r\n\
+             PUB $JS.API.DIRECT.GET.JOBS.jobs.events.{id} _INBOX.{number}.1 0\r\n\r\n"
         )
         .into_bytes()
     }
@@ -176,7 +179,7 @@ mod tests {
     fn feed(protocol: Protocol, bytes: &[u8]) -> Vec<(Vec<u8>, u64, bool)> {
         [1, 2, 7, bytes.len()]
             .map(|size| {
-                let (mut client, mut tally) = (Client::new(protocol, job::id(0)), Tally::new(0));
+                let (mut client, mut tally) = (Client::new(protocol, job::id(0), 0), Tally::new(0));
                 let mut reply = Vec::new();
                 bytes.chunks(size).for_each(|piece| client.take(piece, &mut reply, &mut tally).unwrap());
                 (reply, tally.progress.frames, client.has_state())
@@ -207,8 +210,22 @@ mod tests {
     }
 
     #[test]
+    fn no_two_nats_clients_of_a_job_share_an_inbox() {
+        let opening = |number| {
+            let (mut client, mut tally) = (Client::new(Protocol::Nats, job::id(0), number), Tally::new(0));
+            let bytes = [HEAD, &frame::of_server(opcode::BINARY, b"INFO {}\r\n")].concat();
+            let mut reply = Vec::new();
+            client.take(&bytes, &mut reply, &mut tally).unwrap();
+            String::from_utf8_lossy(&reply).into_owned()
+        };
+        let (one, other) = (opening(1), opening(2));
+        assert!(one.contains("SUB _INBOX.1.1 2\r\n") && one.contains(" _INBOX.1.1 0\r\n"), "{one}");
+        assert!(!other.contains("_INBOX.1.1"), "{other}");
+    }
+
+    #[test]
     fn a_refusal_is_told_by_its_status() {
-        let (mut client, mut tally) = (Client::new(Protocol::Status, job::id(0)), Tally::new(0));
+        let (mut client, mut tally) = (Client::new(Protocol::Status, job::id(0), 0), Tally::new(0));
         let ended = client.take(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", &mut Vec::new(), &mut tally);
         assert_eq!(ended, Err(Ended("http 503".into())));
     }

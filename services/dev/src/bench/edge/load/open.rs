@@ -105,7 +105,7 @@ impl Session {
         let socket = TcpSocket::new_v4().map_err(failed)?;
         socket.bind((self.address(attempt), 0).into()).map_err(failed)?;
         let mut stream = socket.connect(target).await.map_err(failed)?;
-        let mut client = Client::new(plan.protocol, job::id(self.number % plan.jobs));
+        let mut client = Client::new(plan.protocol, job::id(self.number % plan.jobs), self.number);
         stream.write_all(&client.request(&plan.path)).await.map_err(failed)?;
         while !client.has_state() {
             self.exchange(&mut stream, &mut client).await?;

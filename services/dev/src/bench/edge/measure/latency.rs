@@ -6,25 +6,23 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Bench;
+use super::{Bench, Layout};
 
 /// After the last event of a load, for its frames.
 const TAIL: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_secs(1);
 
 impl Bench<'_> {
-    pub(super) async fn latency(&mut self) -> anyhow::Result<()> {
-        let clients = self.scale.clients;
-        let jobs = self.scale.jobs;
-        // Few clients, few events; all clients on one job; ten clients a job, as many deliveries a second as clients.
-        self.latency_at("low", 100.min(clients), 100.min(jobs), 200.0).await?;
-        self.latency_at("hot", clients, 1, 2.0).await?;
-        self.latency_at("spread", clients, jobs, jobs as f64).await
-    }
-
-    async fn latency_at(&mut self, name: &str, clients: usize, jobs: usize, events_per_s: f64) -> anyhow::Result<()> {
-        self.fresh().await?;
-        self.open(clients, jobs, false).await?;
+    /// At a rate for the clients that are connected: few of them, all on one job, or ten a job.
+    pub(super) async fn latency(&mut self, layout: Layout) -> anyhow::Result<()> {
+        let Layout { clients, jobs, .. } = layout;
+        let (name, jobs, events_per_s) = match jobs {
+            1 => ("latency.hot", 1, 2.0),
+            _ if jobs == clients => ("latency.low", 100.min(jobs), 200.0),
+            // As many deliveries a second as clients.
+            _ => ("latency.spread", jobs, jobs as f64),
+        };
+        let clients_each = clients / layout.jobs;
         self.publish_evenly(jobs, events_per_s, WARM_UP).await?;
         sleep(TAIL).await;
         self.loads.begin(false).await?;
@@ -32,17 +30,17 @@ impl Bench<'_> {
         let events = self.publish_evenly(jobs, events_per_s, Duration::from_secs_f64(self.scale.seconds)).await?;
         sleep(TAIL).await;
         let report = self.loads.report().await?;
-        let name = format!("latency.{name}");
-        self.set_cpu(&name, before, report.progress.frames)?;
+        let used = self.cpu_since(before)?;
+        self.set_cpu(name, used, report.progress.frames);
         self.set(format!("{name}.p50_ms"), report.latency.p50_ms);
         self.set(format!("{name}.p99_ms"), report.latency.p99_ms);
         self.set(format!("{name}.p999_ms"), report.latency.p999_ms);
         self.set(format!("{name}.max_ms"), report.latency.max_ms);
-        let expected = events * (clients / jobs) as u64;
+        let expected = events * clients_each as u64;
         if report.progress.covered != expected {
             self.note(format!("{name}: {} of {expected} deliveries arrived or were followed", report.progress.covered));
         }
-        self.check(&name, &report);
+        self.check(name, &report);
         Ok(())
     }
 

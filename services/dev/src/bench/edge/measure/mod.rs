@@ -1,4 +1,4 @@
-//! What is measured of a subject. Each measurement begins with a fresh serving process and leaves no client.
+//! What is measured of a subject. Clients that are connected the same way serve several measurements, one after the other.
 
 mod latency;
 mod memory;
@@ -7,29 +7,30 @@ mod storm;
 mod unwatched;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-
-use anyhow::bail;
+use std::time::Duration;
 
 use super::load::control::{Opened, Report};
 use super::loads::{Arrival, Loads};
-use super::proc::{Cpu, open_files};
+use super::proc::{Cpu, rss_kib};
 use super::subject::Subject;
+
+pub use self::unwatched::send_unwatched;
 
 /// Clients that connect one after the other: so many handshakes are under way at once.
 const STEADY_AT_ONCE: usize = 256;
-const OPEN_MAX: Duration = Duration::from_secs(180);
-/// How long a server may take to let go of clients that have gone.
-const GONE_MAX: Duration = Duration::from_secs(60);
-/// A server without clients has fewer files and sockets open.
-const IDLE_FILES_MAX: usize = 100;
+/// Within this time all clients have to be connected.
+const OPEN_MAX: Duration = Duration::from_secs(90);
+/// A process that has just started gets so long before its memory is read.
+const START_SETTLE: Duration = Duration::from_millis(500);
+/// Clients where it does not matter how many.
+const FEW: usize = 1_000;
 
 /// A measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Measure {
     /// Connects with the state received, per second
     Connects,
-    /// Memory for each idle client, and connects on the way
+    /// Memory for each idle client
     Memory,
     /// All clients reconnect at once; memory afterwards
     Storm,
@@ -44,9 +45,14 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// All of them, in their order.
+    /// All of them.
     pub const ALL: [Self; 7] =
         [Self::Connects, Self::Memory, Self::Storm, Self::Latency, Self::Hot, Self::Spread, Self::Unwatched];
+
+    /// Whether it tells something with fewer clients than were asked for.
+    fn takes_fewer(self) -> bool {
+        matches!(self, Self::Connects | Self::Memory)
+    }
 }
 
 /// How much of it.
@@ -62,42 +68,142 @@ pub struct Scale {
     pub seconds: f64,
     /// How long memory may settle after a storm.
     pub after_storm_s: f64,
-    /// Reconnects of all clients.
-    pub storms: usize,
 }
 
 /// Numbers by name. The unit is the end of the name.
 pub type Metrics = BTreeMap<String, f64>;
 
-/// One subject being measured.
-pub struct Bench<'a> {
-    pub subject: &'a mut dyn Subject,
-    pub loads: &'a mut Loads,
-    pub scale: Scale,
-    pub metrics: Metrics,
-    /// What went wrong without ending the measurement.
-    pub notes: Vec<String>,
+/// How many clients are connected, evenly over how many jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    name: &'static str,
+    clients: usize,
+    jobs: usize,
 }
 
-impl Bench<'_> {
-    /// Measures.
-    pub async fn run(&mut self, measures: &[Measure]) -> anyhow::Result<()> {
-        for measure in Measure::ALL {
-            match measure {
-                _ if !measures.contains(&measure) => continue,
-                // The memory measurement connects the same clients.
-                Measure::Connects if measures.contains(&Measure::Memory) => continue,
-                Measure::Connects => self.memory(false).await?,
-                Measure::Memory => self.memory(true).await?,
-                Measure::Storm => self.storm().await?,
-                Measure::Latency => self.latency().await?,
-                Measure::Hot => self.saturation("hot", 1).await?,
-                Measure::Spread => self.saturation("spread", self.scale.jobs).await?,
-                Measure::Unwatched => self.unwatched().await?,
+/// Clients that are connected to a serving process which has had no others.
+#[derive(Clone, Debug)]
+struct Session {
+    layout: Layout,
+    /// Memory of the process without clients.
+    empty_kib: f64,
+    opened: Opened,
+    /// What the serving process, and what is behind it, has used while they connected.
+    used: (Cpu, Cpu),
+}
+
+/// One subject being measured.
+pub struct Bench<'a> {
+    subject: &'a mut dyn Subject,
+    loads: Loads,
+    scale: Scale,
+    epoch_us: u64,
+    /// What was measured.
+    pub metrics: Metrics,
+    /// What went wrong, and what was left out for it.
+    pub notes: Vec<String>,
+    /// Whether something could not be measured.
+    pub has_failed: bool,
+}
+
+impl<'a> Bench<'a> {
+    /// With load generators of its own.
+    pub async fn new(subject: &'a mut dyn Subject, scale: Scale, epoch_us: u64) -> anyhow::Result<Self> {
+        let loads = Loads::start(scale.clients_max, epoch_us).await?;
+        let (metrics, notes, has_failed) = (Metrics::new(), Vec::new(), false);
+        Ok(Self { subject, loads, scale, epoch_us, metrics, notes, has_failed })
+    }
+
+    /// Measures what can be measured. What cannot becomes a note.
+    pub async fn run(&mut self, measures: &[Measure]) {
+        for (layout, of_layout) in self.plan() {
+            let wanted: Vec<_> = of_layout.iter().copied().filter(|measure| measures.contains(measure)).collect();
+            if let Err(error) = self.with(layout, &wanted).await {
+                self.fail(format!("{}: {error:#}", layout.name));
             }
-            self.loads.close().await?;
+        }
+    }
+
+    /// Which measurements can share clients: in this order, since events that were only offered are ahead of what is stored.
+    fn plan(&self) -> Vec<(Layout, &'static [Measure])> {
+        use Measure::{Connects, Hot, Latency, Memory, Spread, Storm, Unwatched};
+        let Scale { clients, clients_max, jobs, .. } = self.scale;
+        let layout = |name, clients, jobs| Layout { name, clients, jobs };
+        let few = FEW.min(clients);
+        let mut plan: Vec<(Layout, &'static [Measure])> = vec![
+            (layout("one", clients, 1), &[Connects, Memory, Latency, Hot]),
+            (layout("ten", clients, jobs), &[Connects, Memory, Latency, Spread]),
+            (layout("each", clients, clients), &[Connects, Memory, Storm]),
+            (layout("few", few, few), &[Latency, Unwatched]),
+        ];
+        if clients_max > clients {
+            plan.extend([
+                (layout("max.one", clients_max, 1), &[Connects, Memory][..]),
+                (layout("max.ten", clients_max, clients_max / 10), &[Connects, Memory]),
+                (layout("max.each", clients_max, clients_max), &[Connects, Memory]),
+            ]);
+        }
+        plan
+    }
+
+    /// Takes measurements with clients that are connected like this. One that fails gets the next one other clients.
+    async fn with(&mut self, layout: Layout, measures: &[Measure]) -> anyhow::Result<()> {
+        let mut session = None;
+        for measure in measures {
+            let connected = match &session {
+                Some(session) => session,
+                None => session.insert(self.connect(layout).await?),
+            };
+            if connected.opened.opened < layout.clients && !measure.takes_fewer() {
+                self.note(format!("{measure:?} is left out: {}", too_few(layout, &connected.opened)));
+                continue;
+            }
+            let connected = connected.clone();
+            if let Err(error) = self.measure(*measure, &connected).await {
+                self.fail(format!("{measure:?}, {}: {error:#}", layout.name));
+                // What the old ones would still answer is not waited for.
+                self.loads = Loads::start(self.scale.clients_max, self.epoch_us).await?;
+                session = None;
+            }
+        }
+        self.loads.close().await
+    }
+
+    async fn measure(&mut self, measure: Measure, session: &Session) -> anyhow::Result<()> {
+        match measure {
+            Measure::Connects => self.connects(session),
+            Measure::Memory => self.memory(session).await?,
+            Measure::Storm => self.storm(session).await?,
+            Measure::Latency => self.latency(session.layout).await?,
+            Measure::Hot => self.saturation("hot", session.layout).await?,
+            Measure::Spread => self.saturation("spread", session.layout).await?,
+            Measure::Unwatched => self.unwatched().await?,
         }
         Ok(())
+    }
+
+    /// A fresh serving process, and clients that connect to it a few at a time.
+    async fn connect(&mut self, layout: Layout) -> anyhow::Result<Session> {
+        self.loads.close().await?;
+        self.subject.renew().await?;
+        tokio::time::sleep(START_SETTLE).await;
+        let empty_kib = rss_kib(&self.subject.serving())?;
+        let before = self.cpu()?;
+        let opened = self.open(layout, false).await?;
+        let used = self.cpu_since(before)?;
+        if opened.opened == 0 {
+            anyhow::bail!("{}", too_few(layout, &opened));
+        }
+        if opened.opened < layout.clients || !opened.failures.is_empty() {
+            self.note(too_few(layout, &opened));
+        }
+        Ok(Session { layout, empty_kib, opened, used })
+    }
+
+    async fn open(&mut self, layout: Layout, is_at_once: bool) -> anyhow::Result<Opened> {
+        let Layout { clients, jobs, .. } = layout;
+        let at_once = if is_at_once { clients } else { STEADY_AT_ONCE };
+        self.loads.open(&self.subject.access(), Arrival { clients, jobs, at_once, limit: OPEN_MAX }).await
     }
 
     fn set(&mut self, name: impl Into<String>, value: f64) {
@@ -109,38 +215,9 @@ impl Bench<'_> {
         self.notes.push(note);
     }
 
-    /// A fresh serving process without clients.
-    async fn fresh(&mut self) -> anyhow::Result<()> {
-        self.loads.close().await?;
-        self.gone().await?;
-        self.subject.renew().await
-    }
-
-    /// Waits until the server has let go of its clients.
-    async fn gone(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + GONE_MAX;
-        let pids = self.subject.serving();
-        while open_files(&pids) > IDLE_FILES_MAX * pids.len().max(1) {
-            if Instant::now() > deadline {
-                bail!("the server still has {} files open {GONE_MAX:?} after its clients went", open_files(&pids));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(())
-    }
-
-    /// Connects clients, a few at a time, or all at once.
-    async fn open(&mut self, clients: usize, jobs: usize, at_once: bool) -> anyhow::Result<Opened> {
-        let arrival =
-            Arrival { clients, jobs, at_once: if at_once { clients } else { STEADY_AT_ONCE }, limit: OPEN_MAX };
-        let opened = self.loads.open(&self.subject.access(), arrival).await?;
-        if opened.opened < clients {
-            bail!("only {} of {clients} clients got their state; failures: {:?}", opened.opened, opened.failures);
-        }
-        if !at_once && !opened.failures.is_empty() {
-            self.note(format!("while clients connected: {:?}", opened.failures));
-        }
-        Ok(opened)
+    fn fail(&mut self, note: String) {
+        self.has_failed = true;
+        self.note(note);
     }
 
     /// Clients that should have stayed.
@@ -150,18 +227,29 @@ impl Bench<'_> {
         }
     }
 
+    /// Of the serving process, and of what is behind it.
     fn cpu(&self) -> anyhow::Result<(Cpu, Cpu)> {
         Ok((Cpu::of(&self.subject.serving())?, Cpu::of(&self.subject.behind())?))
     }
 
-    /// What each of `count` things took of the processors since `before`.
-    fn set_cpu(&mut self, name: &str, before: (Cpu, Cpu), count: u64) -> anyhow::Result<()> {
+    fn cpu_since(&self, before: (Cpu, Cpu)) -> anyhow::Result<(Cpu, Cpu)> {
         let (serving, behind) = self.cpu()?;
-        let (serving, behind) = (serving.since(before.0), behind.since(before.1));
-        let each_us = |seconds: f64| seconds * 1e6 / count.max(1) as f64;
-        self.set(format!("{name}.cpu_us"), each_us(serving.total_s()));
-        self.set(format!("{name}.user_us"), each_us(serving.user_s));
-        self.set(format!("{name}.behind_us"), each_us(behind.total_s()));
-        Ok(())
+        Ok((serving.since(before.0), behind.since(before.1)))
     }
+
+    /// What each of `count` things took of the processors.
+    fn set_cpu(&mut self, name: &str, used: (Cpu, Cpu), count: u64) {
+        let each_us = |seconds: f64| seconds * 1e6 / count.max(1) as f64;
+        self.set(format!("{name}.cpu_us"), each_us(used.0.total_s()));
+        self.set(format!("{name}.user_us"), each_us(used.0.user_s));
+        self.set(format!("{name}.behind_us"), each_us(used.1.total_s()));
+    }
+}
+
+fn too_few(layout: Layout, opened: &Opened) -> String {
+    let Layout { name, clients, .. } = layout;
+    format!(
+        "{name}: {} of {clients} clients got their state within {OPEN_MAX:?}; failed attempts: {:?}",
+        opened.opened, opened.failures
+    )
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::Bench;
+use super::{Bench, Layout};
 
 /// Events of each job that are under way: published, and not received by all its clients.
 const EVENTS_IN_FLIGHT: u64 = 4;
@@ -13,20 +13,18 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const STALL_MAX: Duration = Duration::from_secs(10);
 
 impl Bench<'_> {
-    pub(super) async fn saturation(&mut self, name: &str, jobs: usize) -> anyhow::Result<()> {
-        let clients = self.scale.clients;
-        self.fresh().await?;
-        self.open(clients, jobs, false).await?;
+    pub(super) async fn saturation(&mut self, name: &str, layout: Layout) -> anyhow::Result<()> {
         let mut offered = 0;
         self.loads.begin(true).await?;
-        self.offer(jobs, &mut offered, WARM_UP).await?;
+        self.offer(layout, &mut offered, WARM_UP).await?;
         // Counted from here; what is under way stays so.
         let progress = self.loads.progress();
         let begun = (Instant::now(), *progress.borrow(), self.cpu()?);
-        self.offer(jobs, &mut offered, Duration::from_secs_f64(self.scale.seconds)).await?;
+        self.offer(layout, &mut offered, Duration::from_secs_f64(self.scale.seconds)).await?;
         let (seconds, now) = (begun.0.elapsed().as_secs_f64(), *progress.borrow());
         let frames = now.frames - begun.1.frames;
-        self.set_cpu(name, begun.2, frames)?;
+        let used = self.cpu_since(begun.2)?;
+        self.set_cpu(name, used, frames);
         self.set(format!("{name}.deliveries_per_s"), frames as f64 / seconds);
         self.set(format!("{name}.covered_per_s"), (now.covered - begun.1.covered) as f64 / seconds);
         let cpu_us = self.metrics[&format!("{name}.cpu_us")];
@@ -36,8 +34,9 @@ impl Bench<'_> {
         Ok(())
     }
 
-    async fn offer(&mut self, jobs: usize, offered: &mut u64, lasting: Duration) -> anyhow::Result<()> {
-        let clients_each = (self.scale.clients / jobs) as u64;
+    async fn offer(&mut self, layout: Layout, offered: &mut u64, lasting: Duration) -> anyhow::Result<()> {
+        let jobs = layout.jobs;
+        let clients_each = (layout.clients / jobs) as u64;
         let window = EVENTS_IN_FLIGHT * jobs as u64 * clients_each;
         let deadline = Instant::now() + lasting;
         let mut progress = self.loads.progress();

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use anyhow::Context;
 use futures::future::BoxFuture;
 use millrace_domain::Event;
 use millrace_harness::processes::{Service, ServiceOptions, free_port};
@@ -19,13 +20,16 @@ use super::{Ground, Subject};
 
 const READY_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(60);
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// What comes before the number in an edge's metrics.
+const HEARD: &str = "millrace_edge_events_heard_total ";
 
 /// The subject.
 pub struct Edge {
     // In this order when dropped: the services, then what they write to.
-    edges: Vec<Service>,
+    edges: Vec<(Service, String)>,
     projector: Service,
-    nats: NatsSide,
+    pub nats: NatsSide,
     ports: Vec<u16>,
     tracks: Tracks,
     ground: Ground,
@@ -37,19 +41,41 @@ impl Edge {
     pub async fn start(ground: &Ground, edges: usize) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("millrace-bench-").tempdir()?;
         let nats = NatsSide::start(ground, folder.path(), "").await?;
-        let projector = spawn(ground, &nats, "millrace-projector", &[]).await?;
+        let (projector, _) = spawn(ground, &nats, "millrace-projector", &[]).await?;
         let tracks = Tracks::new(ground.jobs);
         nats.make_jobs(&tracks).await?;
         nats.projected().await?;
-        let ports = (0..edges).map(|_| free_port()).collect();
-        let ground = ground.clone();
-        let mut subject = Self { edges: Vec::new(), projector, nats, ports, tracks, ground, folder };
-        subject.renew().await?;
+        let (running, ports, ground) = (Vec::new(), Vec::new(), ground.clone());
+        let mut subject = Self { edges: running, projector, nats, ports, tracks, ground, folder };
+        subject.set_edges(edges).await?;
         Ok(subject)
     }
 
+    /// Starts so many edges instead of those that run.
+    pub async fn set_edges(&mut self, edges: usize) -> anyhow::Result<()> {
+        self.ports = (0..edges).map(|_| free_port()).collect();
+        self.spawn_edges().await
+    }
+
+    /// The projector's process.
+    pub fn projector(&self) -> u32 {
+        self.projector.pid()
+    }
+
+    /// How many republished events the edges have heard of, all together.
+    pub async fn heard(&self) -> anyhow::Result<u64> {
+        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_MAX).build()?;
+        let mut heard = 0;
+        for (_, admin) in &self.edges {
+            let text = client.get(format!("{admin}/metrics")).send().await?.text().await?;
+            let count = text.lines().find_map(|line| line.strip_prefix(HEARD)?.trim().parse::<u64>().ok());
+            heard += count.context("an edge does not tell how many events it has heard")?;
+        }
+        Ok(heard)
+    }
+
     async fn spawn_edges(&mut self) -> anyhow::Result<()> {
-        for edge in &mut self.edges {
+        for (edge, _) in &mut self.edges {
             edge.terminate(STOP_MAX).await?;
         }
         self.edges.clear();
@@ -67,13 +93,15 @@ impl Edge {
     }
 }
 
-async fn spawn(ground: &Ground, nats: &NatsSide, name: &str, args: &[String]) -> anyhow::Result<Service> {
-    let admin = format!("127.0.0.1:{}", free_port());
-    let common = [format!("--nats-url={}", nats.server.url()), format!("--admin-listen={admin}")];
+/// With the address of its admin port.
+async fn spawn(ground: &Ground, nats: &NatsSide, name: &str, args: &[String]) -> anyhow::Result<(Service, String)> {
+    let listen = format!("127.0.0.1:{}", free_port());
+    let common = [format!("--nats-url={}", nats.server.url()), format!("--admin-listen={listen}")];
+    let admin = format!("http://{listen}");
     let options = ServiceOptions { args: [&common, args].concat(), ..ServiceOptions::default() };
     let mut service = Service::spawn_program(name, &ground.programs.path(name)?, options)?;
-    service.wait_ready(&format!("http://{admin}"), READY_MAX).await?;
-    Ok(service)
+    service.wait_ready(&admin, READY_MAX).await?;
+    Ok((service, admin))
 }
 
 impl Subject for Edge {
@@ -116,7 +144,7 @@ impl Subject for Edge {
     }
 
     fn serving(&self) -> Vec<u32> {
-        self.edges.iter().map(Service::pid).collect()
+        self.edges.iter().map(|(edge, _)| edge.pid()).collect()
     }
 
     fn behind(&self) -> Vec<u32> {
@@ -124,6 +152,6 @@ impl Subject for Edge {
     }
 
     fn requests(&self) -> BoxFuture<'_, anyhow::Result<Option<u64>>> {
-        Box::pin(async { self.nats.received().await.map(Some) })
+        Box::pin(async { Ok(Some(self.nats.told().await?.in_msgs)) })
     }
 }

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use self::peer::Kind;
 use super::loads::Access;
+use super::measure::Measure;
 use crate::programs::Programs;
 
 const START_MAX: Duration = Duration::from_secs(20);
@@ -103,6 +104,17 @@ impl Name {
             Self::SocketIo => "socket-io",
             Self::Floor => "floor",
             Self::FloorMerged => "floor-merged",
+        }
+    }
+
+    /// What is measured of it.
+    pub fn measures(self) -> &'static [Measure] {
+        match self {
+            // Its clients hear of everything a second late, under any load that it bears.
+            Self::FastapiPoll => &[Measure::Connects, Measure::Memory, Measure::Latency],
+            // It differs from the floor only where several frames are due.
+            Self::FloorMerged => &[Measure::Hot, Measure::Spread],
+            _ => &Measure::ALL,
         }
     }
 

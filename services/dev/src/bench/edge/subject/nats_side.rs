@@ -13,6 +13,7 @@ use millrace_harness::nats::{NatsOptions, NatsServer};
 use millrace_harness::processes::free_port;
 use millrace_runtime::log::{Append, Log};
 use millrace_runtime::{now, provision};
+use serde::Deserialize;
 
 use super::super::job::{self, Tracks};
 use super::Ground;
@@ -27,6 +28,17 @@ pub struct NatsSide {
     pub client: Client,
     pub log: Log,
     http_port: u16,
+}
+
+/// Of `/varz`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Told {
+    /// Messages from all clients.
+    pub in_msgs: u64,
+    pub connections: u64,
+    pub subscriptions: u64,
+    /// Connections that were closed since they did not take what they had subscribed to.
+    pub slow_consumers: u64,
 }
 
 impl NatsSide {
@@ -58,12 +70,11 @@ impl NatsSide {
         Ok(())
     }
 
-    /// Messages that the server has received from all its clients.
-    pub async fn received(&self) -> anyhow::Result<u64> {
+    /// What the server tells of itself.
+    pub async fn told(&self) -> anyhow::Result<Told> {
         let url = format!("http://127.0.0.1:{}/varz", self.http_port);
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
-        let varz: serde_json::Value = client.get(url).send().await?.json().await?;
-        varz["in_msgs"].as_u64().context("nats-server does not tell in_msgs")
+        client.get(url).send().await?.json().await.context("nats-server does not tell what it should")
     }
 
     /// Makes the jobs in the log: submitted, started, and what the video is.
