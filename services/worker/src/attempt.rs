@@ -110,6 +110,20 @@ impl From<FailureKind> for Failed {
     }
 }
 
+/// The kind of a failure of which nobody knows the reason may be that the disk is full: tools do not always say so.
+fn full_or(worker: &Worker, kind: FailureKind) -> FailureKind {
+    if !matches!(kind, FailureKind::WorkerFull | FailureKind::WorkerFailed | FailureKind::DownloadFailed) {
+        return kind;
+    }
+    match worker.workspace.shortage() {
+        Some(shortage) => {
+            tracing::error!(shortage, "an attempt failed for want of room");
+            FailureKind::WorkerFull
+        }
+        None => kind,
+    }
+}
+
 async fn attempt(
     worker: &Worker,
     state: &JobState,
@@ -119,7 +133,7 @@ async fn attempt(
     let id = &state.job_id;
     let scratch = worker.workspace.scratch(id, state.attempt).map_err(|error| {
         tracing::error!(job = %id, %error, "no folder could be made for the download");
-        FailureKind::WorkerFailed
+        full_or(worker, FailureKind::WorkerFailed)
     })?;
     let request = media::Request {
         url: &state.submission.url,
@@ -140,7 +154,7 @@ async fn attempt(
         if let MediaError::Failed(reason) = &error {
             tracing::warn!(job = %id, code = reason.kind.code(), detail = reason.detail, "the download failed");
         }
-        Failed { kind: error.kind(), retry_after: error.retry_after() }
+        Failed { kind: full_or(worker, error.kind()), retry_after: error.retry_after() }
     })?;
     worker.metrics.bytes_downloaded.inc_by(media.size);
 

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use millrace_domain::JobId;
+use millrace_domain::{JobId, limits::WORK_ROOM_MIN};
 
 const LOCK: &str = "lock";
 /// How the name of a folder begins whose lock is not held yet.
@@ -42,6 +42,21 @@ impl Workspace {
         lock.lock()?;
         fs::rename(&making, &folder)?;
         Ok(Self { folder, _lock: lock })
+    }
+
+    /// Bytes that are free on its disk.
+    pub fn room(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.folder)?;
+        Ok(disk.f_bavail * disk.f_frsize)
+    }
+
+    /// Why no download can be begun, for people: there is hardly any room.
+    pub fn shortage(&self) -> Option<String> {
+        let room = self.room().ok().filter(|room| *room < WORK_ROOM_MIN)?;
+        let folder = self.folder.parent().unwrap_or(&self.folder).display();
+        Some(format!(
+            "the disk of the work folder {folder} is full, {room} bytes are free: make room there, or give the worker another folder by --work-dir"
+        ))
     }
 
     /// An empty folder for one attempt.

@@ -46,6 +46,8 @@ pub struct Log {
     pub in_flight: Vec<(Publish, u64)>,
     /// How much of what is committed the leader has caught up with.
     pub caught_up: usize,
+    /// There is no room for anything new.
+    pub is_full: bool,
     /// Message ids from this place on are remembered.
     remembered: usize,
     states: [Option<JobState>; JOBS.len()],
@@ -60,6 +62,7 @@ impl Log {
             stored: Vec::new(),
             in_flight: Vec::new(),
             caught_up: 0,
+            is_full: false,
             remembered: 0,
             states: Default::default(),
             wrong: None,
@@ -82,6 +85,7 @@ impl Log {
             }
             return Some(match self.remembers(message.id) {
                 Some(seq) => Outcome::Stored(seq),
+                None if self.is_full => Outcome::NoRoom("10047".to_owned()),
                 None => Outcome::Stored(self.store(message)),
             });
         }
@@ -96,6 +100,9 @@ impl Log {
         }
         if self.caught_up < self.stored.len() {
             return Some(Outcome::Unknown("10008: the leader catches up".to_owned()));
+        }
+        if self.is_full {
+            return Some(Outcome::NoRoom("10047".to_owned()));
         }
         self.in_flight.push((message, call));
         None

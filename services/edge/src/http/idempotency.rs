@@ -68,7 +68,7 @@ impl Keys {
     /// The job that `key` stands for: `fresh` from now on, or the one of an earlier submission.
     ///
     /// # Errors
-    /// When the key was used for another submission, or the bucket cannot be reached.
+    /// When the key was used for another submission, or the bucket cannot be reached or has no room.
     pub async fn reserve(&self, key: &Key, submission: &Submission, fresh: JobId) -> Result<JobId, ApiError> {
         let body = serde_json::to_vec(submission).expect("a submission has string keys only");
         let reservation = Reservation { job_id: fresh, sha256: hex(&body) };
@@ -95,8 +95,9 @@ impl Keys {
             match publish::publish(&self.client, &subject, headers, payload.into(), NATS_REQUEST_MAX).await {
                 Ok(_) => return Ok(reservation.job_id),
                 // Somebody else's, or our own whose answer was lost: read it.
-                Err(PublishError::WrongLastSequence | PublishError::Unavailable(_)) => {}
-                Err(error @ PublishError::Refused { .. }) => why = error.to_string(),
+                Err(PublishError::WrongLastSequence) => {}
+                Err(PublishError::NoRoom(why)) => return Err(ApiError::NoRoom(why)),
+                Err(error @ (PublishError::Unavailable(_) | PublishError::Refused { .. })) => why = error.to_string(),
             }
         }
         Err(ApiError::LogUnavailable(why))

@@ -43,6 +43,8 @@ pub enum ApiError {
     },
     /// The log or the state bucket does not answer; the text is for the log file.
     LogUnavailable(String),
+    /// The log takes nothing more for now; the text is for the log file.
+    NoRoom(String),
     StorageUnavailable(String),
     Stopping,
 }
@@ -67,7 +69,9 @@ impl ApiError {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-            Self::LogUnavailable(_) | Self::StorageUnavailable(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::LogUnavailable(_) | Self::NoRoom(_) | Self::StorageUnavailable(_) | Self::Stopping => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -96,6 +100,7 @@ impl ApiError {
             Self::FileGone => "file_gone",
             Self::RangeNotSatisfiable { .. } => "range_not_satisfiable",
             Self::LogUnavailable(_) => "log_unavailable",
+            Self::NoRoom(_) => "no_room",
             Self::StorageUnavailable(_) => "storage_unavailable",
             Self::Stopping => "stopping",
         }
@@ -141,6 +146,11 @@ impl ApiError {
                  repeat is safe."
                     .into()
             }
+            Self::NoRoom(_) => {
+                "There is no room in the job log at the moment, so nothing was stored. The operator has to make some; try \
+                 again later."
+                    .into()
+            }
             Self::StorageUnavailable(_) => {
                 "The storage cannot be reached at the moment. Try again in a few seconds.".into()
             }
@@ -157,8 +167,16 @@ fn sentence(text: &str) -> String {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Self::LogUnavailable(why) | Self::StorageUnavailable(why) = &self {
-            tracing::warn!(why, code = self.code(), "a request could not be served");
+        match &self {
+            Self::LogUnavailable(why) | Self::StorageUnavailable(why) => {
+                tracing::warn!(why, code = self.code(), "a request could not be served");
+            }
+            Self::NoRoom(why) => tracing::error!(
+                why,
+                code = self.code(),
+                "a request could not be served: NATS has no room; make room on its disk, or raise max_file_store"
+            ),
+            _ => {}
         }
         let status = self.status();
         let problem = Problem {
@@ -199,6 +217,7 @@ impl From<ExecuteError> for ApiError {
             ExecuteError::Refused(Refusal::Unknown) => Self::UnknownJob,
             ExecuteError::Refused(refusal @ Refusal::NotEnded(_)) => Self::NotEnded(refusal),
             ExecuteError::Refused(refusal) => Self::AlreadyEnded(refusal),
+            ExecuteError::NoRoom(why) => Self::NoRoom(why),
             ExecuteError::Unavailable(why) | ExecuteError::Rejected(why) => Self::LogUnavailable(why),
         }
     }
