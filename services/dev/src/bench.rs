@@ -8,6 +8,7 @@ mod live;
 mod machine;
 mod observe;
 mod observers;
+mod room;
 mod stats;
 mod submissions;
 mod world;
@@ -29,6 +30,7 @@ enum Bench {
     Append(append::Args),
     E2e(e2e::Args),
     Edge(edge::Args),
+    Room(room::Args),
     #[command(hide = true)]
     EdgeLoad(edge::load::Args),
     #[command(hide = true)]
@@ -41,6 +43,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Bench::Append(args) => append::run(&args),
         Bench::E2e(args) => e2e::run(&args),
         Bench::Edge(args) => edge::run(&args),
+        Bench::Room(args) => room::run(&args),
         Bench::EdgeLoad(args) => edge::load::run(&args),
         Bench::EdgeFloor(args) => edge::floor::run(&args),
     }

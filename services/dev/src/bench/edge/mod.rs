@@ -2,12 +2,12 @@
 
 pub mod floor;
 mod frame;
-mod job;
+pub(super) mod job;
 pub mod load;
 mod loads;
 mod mark;
 mod measure;
-mod proc;
+pub(super) mod proc;
 mod report;
 mod subject;
 
