@@ -10,6 +10,7 @@ mod live;
 mod machine;
 mod observe;
 mod observers;
+mod room;
 mod stats;
 mod submissions;
 mod world;
@@ -35,6 +36,7 @@ enum Bench {
     E2e(e2e::Args),
     Edge(edge::Args),
     Growth(growth::Args),
+    Room(room::Args),
     #[command(hide = true)]
     EdgeLoad(edge::load::Args),
     #[command(hide = true)]
@@ -48,6 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Bench::E2e(args) => e2e::run(&args),
         Bench::Edge(args) => edge::run(&args),
         Bench::Growth(args) => growth::run(&args),
+        Bench::Room(args) => room::run(&args),
         Bench::EdgeLoad(args) => edge::load::run(&args),
         Bench::EdgeFloor(args) => edge::floor::run(&args),
     }

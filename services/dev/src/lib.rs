@@ -35,6 +35,7 @@ Examples:
   cargo dev verify                     Is the state of each job what its log says?
   cargo dev rebuild --adopt            Fold the log anew, and put right what is wrong
   cargo dev bench e2e                  How long it all takes on this machine
+  cargo dev bench room                 How much of NATS's disk and memory a finished job takes
   cargo dev chaos --minutes 2          Does it keep its promises while everything goes wrong?
 
 `cargo dev COMMAND --help` tells more.";

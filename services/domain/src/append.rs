@@ -12,8 +12,8 @@ use crate::limits::{APPEND_PAUSE_FIRST, APPEND_PAUSE_MAX, APPEND_RETRY_MAX};
 pub struct Recovery {
     message_id: String,
     pause: Duration,
-    /// The words of a refusal that is not believed yet.
-    refused: Option<String>,
+    /// A refusal that is not believed yet.
+    refused: Option<AppendError>,
 }
 
 /// What to do next.
@@ -42,6 +42,8 @@ pub enum Outcome {
     Unknown(String),
     /// The server does not take the message, and says why.
     Refused(String),
+    /// The server has no room for the message, and says of what.
+    NoRoom(String),
     /// The leader's answer: the successor of the expected sequence, if there is one.
     Successor(Option<Successor>),
     /// The pause is over.
@@ -69,9 +71,12 @@ pub enum AppendError {
     /// The outcome is unknown: stored or not. The same append may be sent again at any time.
     #[error("the log is not available: {0}")]
     Unavailable(String),
-    /// Not stored: too large, no room, no permission.
+    /// Not stored: too large, no permission.
     #[error("the log refuses the event: {0}")]
     Refused(String),
+    /// Not stored, and taken as soon as there is room: the same append may be sent again at any time.
+    #[error("the log has no room: {0}")]
+    NoRoom(String),
 }
 
 impl Recovery {
@@ -92,22 +97,25 @@ impl Recovery {
                 self.refused = None;
                 Step::AskSuccessor
             }
-            Outcome::Refused(why) => {
-                self.refused = Some(why);
-                Step::AskSuccessor
-            }
+            Outcome::Refused(why) => self.refused(AppendError::Refused(why)),
+            Outcome::NoRoom(why) => self.refused(AppendError::NoRoom(why)),
             Outcome::Successor(Some(next)) if next.message_id.as_deref() == Some(&self.message_id) => {
                 Step::End(Ok(next.seq))
             }
             Outcome::Successor(Some(next)) => Step::End(Err(AppendError::Conflict { seq: next.seq })),
             Outcome::Successor(None) => match self.refused.take() {
-                Some(why) => Step::End(Err(AppendError::Refused(why))),
+                Some(error) => Step::End(Err(error)),
                 // What we expected is not there (yet): a new leader may still be catching up.
                 None => self.again("the expected sequence is ahead of the log", elapsed),
             },
             Outcome::Unknown(why) => self.again(&why, elapsed),
             Outcome::Paused => Step::Send,
         }
+    }
+
+    fn refused(&mut self, error: AppendError) -> Step {
+        self.refused = Some(error);
+        Step::AskSuccessor
     }
 
     fn again(&mut self, why: &str, elapsed: Duration) -> Step {

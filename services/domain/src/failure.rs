@@ -90,15 +90,18 @@ failure_kinds! {
     /// The object store refused the file or could not be reached.
     StorageFailed, "storage_failed", Transient,
         "The file was downloaded, but it could not be stored. Try again later.";
-    /// The worker has no room, no downloader, or another fault of its own.
+    /// The worker's disk is full.
+    WorkerFull, "worker_full", Transient,
+        "There is no room for the file on the server that downloads it. It is tried again, and goes on once there is room.";
+    /// The worker has no downloader, or another fault of its own.
     WorkerFailed, "worker_failed", Transient,
         "Something went wrong on our side. Try again later.";
     /// The worker died or was cut off; only in `retrying`.
     WorkerLost, "worker_lost", Transient,
-        "The worker was lost. Another one starts over.";
+        "The worker was lost. Another one goes on.";
     /// The worker was told to stop; only in `retrying`.
     WorkerStopped, "worker_stopped", Transient,
-        "The worker was stopped. Another one starts over.";
+        "The worker was stopped. Another one goes on.";
     /// Too many workers were lost on this job: whatever it does to them stops.
     TooManyAttempts, "too_many_attempts", Permanent,
         "The job was given up after it had brought down its workers several times.";

@@ -117,6 +117,8 @@ pub const APPEND_RETRY_MAX: Duration = Duration::from_secs(20);
 pub const APPEND_PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause before an append is repeated.
 pub const APPEND_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Pause before a state change that the log has no room for is sent again.
+pub const NO_ROOM_PAUSE: Duration = Duration::from_secs(2);
 /// How often a command is decided anew after somebody else's event came first.
 pub const DECIDE_ATTEMPTS_MAX: u32 = 8;
 
@@ -155,6 +157,10 @@ pub const TOOL_VERSION_MAX: Duration = Duration::from_secs(20);
 pub const ATTEMPT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Shortest time between two progress events of one attempt.
 pub const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(250);
+/// A worker takes no job while there is less room than this in its work folder: hardly a video would fit.
+pub const WORK_ROOM_MIN: u64 = 16 * 1024 * 1024;
+/// How often a worker without room looks whether there is some again.
+pub const WORK_ROOM_INTERVAL: Duration = Duration::from_secs(2);
 /// State changes of an attempt that wait for the log; an attempt has fewer than this.
 pub const ATTEMPT_OUTBOX_MAX: usize = 16;
 /// How many attempts of a job may fail before it ends, where nobody has configured it.

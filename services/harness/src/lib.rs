@@ -9,6 +9,7 @@
 
 mod child;
 mod command;
+pub mod disk;
 pub mod media;
 pub mod nats;
 pub mod processes;

@@ -85,7 +85,7 @@ async fn take(client: &Client, message: &Unreadable, deadline: Instant) -> Resul
         let error = match publish::publish(client, &subject, headers(message), message.payload.clone(), left).await {
             Ok(_) | Err(PublishError::WrongLastSequence) => return Ok(()),
             Err(error @ PublishError::Refused { .. }) => return Err(error.to_string()),
-            Err(error @ PublishError::Unavailable(_)) => error.to_string(),
+            Err(error @ (PublishError::Unavailable(_) | PublishError::NoRoom(_))) => error.to_string(),
         };
         if Instant::now() + pause > deadline {
             return Err(error);

@@ -3,8 +3,10 @@
 use millrace_domain::{
     Command, Event, JobId, JobState, Refusal,
     execution::{Execution, Todo},
-    limits::DECIDE_ATTEMPTS_MAX,
+    limits::{DECIDE_ATTEMPTS_MAX, NO_ROOM_PAUSE},
 };
+
+use tokio::time::sleep;
 
 use crate::{
     direct::ReadError,
@@ -26,7 +28,7 @@ pub struct Jobs {
 /// What to do when an append's outcome stays unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Give up after [`millrace_domain::limits::APPEND_RETRY_MAX`]: somebody waits for the answer.
+    /// Give up after [`millrace_domain::limits::APPEND_RETRY_MAX`], and at once where there is no room: somebody waits for the answer.
     Bounded,
     /// Send the same append until the log takes or refuses it: a state change waits for the log.
     Endless,
@@ -41,6 +43,9 @@ pub enum ExecuteError {
     /// The outcome is unknown, or nothing was done; the same command may be given again.
     #[error("{0}")]
     Unavailable(String),
+    /// The log has no room; the same command may be given again.
+    #[error("NATS has no room for more events: {0}")]
+    NoRoom(String),
     /// The log takes no such event.
     #[error("{0}")]
     Rejected(String),
@@ -81,6 +86,7 @@ impl Jobs {
                         }
                         Err(AppendError::Conflict { seq }) => execution.forestalled(seq),
                         Err(AppendError::Unavailable(why)) => return Err(ExecuteError::Unavailable(why)),
+                        Err(AppendError::NoRoom(why)) => return Err(ExecuteError::NoRoom(why)),
                         Err(AppendError::Refused(why)) => return Err(ExecuteError::Rejected(why)),
                     }
                 }
@@ -103,6 +109,14 @@ impl Jobs {
             match self.log.append(append).await {
                 Err(AppendError::Unavailable(why)) if patience == Patience::Endless => {
                     tracing::warn!(job = %append.id, why, "the log is not available; a state change waits for it");
+                }
+                Err(AppendError::NoRoom(why)) if patience == Patience::Endless => {
+                    tracing::warn!(
+                        job = %append.id,
+                        why,
+                        "NATS has no room for more events; a state change waits for it: make room on its disk, or raise max_file_store"
+                    );
+                    sleep(NO_ROOM_PAUSE).await;
                 }
                 appended => return appended,
             }

@@ -34,6 +34,7 @@ struct Metrics {
     repeated: IntCounter,
     undecodable: IntCounter,
     bucket_away: IntCounter,
+    no_room: IntCounter,
 }
 
 /// One event on its way to the log. It keeps its message id, so sending it again cannot store it twice.
@@ -87,6 +88,10 @@ impl Log {
             conflicts: counter("millrace_log_conflicts_total", "Appends that another writer's event forestalled")?,
             repeated: counter("millrace_log_repeated_total", "Appends sent again because their outcome was unknown")?,
             undecodable: counter("millrace_log_undecodable_total", "Messages of the log that could not be decoded")?,
+            no_room: counter(
+                "millrace_log_no_room_total",
+                "Appends that the log had no room for: NATS's disk, or what it may use of it, is full",
+            )?,
             bucket_away: counter(
                 "millrace_log_bucket_away_total",
                 "Loads of states that were folded from the log alone, since the bucket did not answer",
@@ -103,7 +108,7 @@ impl Log {
     /// out.
     ///
     /// # Errors
-    /// See [`AppendError`]; `Unavailable` only after [`millrace_domain::limits::APPEND_RETRY_MAX`].
+    /// See [`AppendError`]; `NoRoom` at once, `Unavailable` only after [`millrace_domain::limits::APPEND_RETRY_MAX`].
     pub async fn append(&self, append: &Append) -> Result<u64, AppendError> {
         if append.payload.len() > EVENT_BYTES_MAX {
             return Err(AppendError::Refused(format!("the event is larger than {EVENT_BYTES_MAX} bytes")));
@@ -124,6 +129,7 @@ impl Log {
                     match &result {
                         Ok(seq) => self.stored(append, *seq),
                         Err(AppendError::Conflict { .. }) => self.metrics.conflicts.inc(),
+                        Err(AppendError::NoRoom(_)) => self.metrics.no_room.inc(),
                         Err(_) => {}
                     }
                     return result;
@@ -148,6 +154,7 @@ impl Log {
             Ok(seq) => Outcome::Stored(seq),
             Err(PublishError::WrongLastSequence) => Outcome::WrongLast,
             Err(PublishError::Unavailable(why)) => Outcome::Unknown(why),
+            Err(PublishError::NoRoom(why)) => Outcome::NoRoom(why),
             Err(PublishError::Refused { code, description }) => Outcome::Refused(format!("{description} ({code})")),
         }
     }

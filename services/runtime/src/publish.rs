@@ -32,6 +32,9 @@ pub enum PublishError {
     /// Stored or not: no answer, or one that does not tell. The same message may be sent again.
     #[error("the log is not available: {0}")]
     Unavailable(String),
+    /// Not stored: the server has no room. The same message may be sent again.
+    #[error("NATS has no room: {0}")]
+    NoRoom(String),
     /// Not stored, and the server says why: too large, no permission.
     #[error("the server refuses the message: {description} ({code})")]
     Refused {
@@ -85,9 +88,7 @@ fn classify(answer: &[u8]) -> Result<u64, PublishError> {
             code if CODES_IN_FLIGHT.contains(&code) || CODES_UNAVAILABLE.contains(&code) => {
                 PublishError::Unavailable(error.description)
             }
-            code if CODES_NO_ROOM.contains(&code) => {
-                PublishError::Unavailable(format!("NATS has no room: {} ({code})", error.description))
-            }
+            code if CODES_NO_ROOM.contains(&code) => PublishError::NoRoom(format!("{} ({code})", error.description)),
             code => PublishError::Refused { code, description: error.description },
         }),
         _ => Err(PublishError::Unavailable("the answer is not one of JetStream".into())),
@@ -105,8 +106,11 @@ mod tests {
         };
         assert_eq!(classify(br#"{"stream":"JOBS","seq":7,"duplicate":true}"#), Ok(7));
         assert_eq!(error(10071), Err(PublishError::WrongLastSequence));
-        for code in [10164, 10158, 10008, 10023, 10028, 10047, 10077] {
+        for code in [10164, 10158, 10008] {
             assert!(matches!(error(code), Err(PublishError::Unavailable(_))), "{code}");
+        }
+        for code in [10023, 10028, 10047, 10077] {
+            assert!(matches!(error(code), Err(PublishError::NoRoom(_))), "{code}");
         }
         assert_eq!(error(10054), Err(PublishError::Refused { code: 10054, description: "x".into() }));
         assert!(matches!(classify(b"hello"), Err(PublishError::Unavailable(_))));

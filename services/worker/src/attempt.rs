@@ -100,8 +100,9 @@ async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &Canc
         Ok(scratch) => scratch,
         Err(error) => {
             tracing::error!(job = %state.job_id, %error, "no folder could be made for the download");
+            let kind = full_or(worker, FailureKind::WorkerFailed);
             worker.workspace.make_room();
-            journal.fail(FailureKind::WorkerFailed, None, worker.budget);
+            journal.fail(kind, None, worker.budget);
             return None;
         }
     };
@@ -117,13 +118,14 @@ async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &Canc
         Err(_) if cancel.is_cancelled() => {}
         Err(Failed { kind, retry_after }) => {
             let is_last = kind.nature() == Nature::Permanent || state.failures + 1 >= worker.budget.attempts_max;
-            let left = if is_last || kind == FailureKind::WorkerFailed {
+            let is_ours = matches!(kind, FailureKind::WorkerFailed | FailureKind::WorkerFull);
+            let left = if is_last || is_ours {
                 drop(scratch);
                 None
             } else {
                 Some(scratch)
             };
-            if kind == FailureKind::WorkerFailed {
+            if is_ours {
                 worker.workspace.make_room();
             }
             journal.fail(kind, retry_after, worker.budget);
@@ -142,6 +144,20 @@ struct Failed {
 impl From<FailureKind> for Failed {
     fn from(kind: FailureKind) -> Self {
         Self { kind, retry_after: None }
+    }
+}
+
+/// The kind of a failure of which nobody knows the reason may be that the disk is full: tools do not always say so.
+fn full_or(worker: &Worker, kind: FailureKind) -> FailureKind {
+    if !matches!(kind, FailureKind::WorkerFull | FailureKind::WorkerFailed | FailureKind::DownloadFailed) {
+        return kind;
+    }
+    match worker.workspace.shortage() {
+        Some(shortage) => {
+            tracing::error!(shortage, "an attempt failed for want of room");
+            FailureKind::WorkerFull
+        }
+        None => kind,
     }
 }
 
@@ -176,7 +192,7 @@ async fn attempt(
         if let MediaError::Failed(reason) = &error {
             tracing::warn!(job = %id, code = reason.kind.code(), detail = reason.detail, "the download failed");
         }
-        Failed { kind: error.kind(), retry_after: error.retry_after() }
+        Failed { kind: full_or(worker, error.kind()), retry_after: error.retry_after() }
     })?;
     worker.metrics.bytes_downloaded.inc_by(media.size);
 

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millrace_domain::{Command, JobState, Refusal, fold, limits::CLAIM_RETRY_PAUSE_MAX};
+use millrace_domain::{
+    Command, JobState, Refusal, fold,
+    limits::{CLAIM_RETRY_PAUSE_MAX, WORK_ROOM_INTERVAL},
+};
 use millrace_runtime::{
     admin::Check,
     failpoints,
@@ -24,7 +27,29 @@ const CLAIM_RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Takes jobs until the shutdown.
 pub async fn slot(worker: Arc<Worker>, check: Check) -> anyhow::Result<()> {
     check.pass();
+    let mut is_full = false;
     loop {
+        if let Ok(room) = worker.workspace.room() {
+            worker.metrics.work_room.set(i64::try_from(room).unwrap_or(i64::MAX));
+        }
+        // Jobs that it cannot do are for others, or wait.
+        if let Some(shortage) = worker.workspace.shortage() {
+            if !is_full {
+                tracing::error!(shortage, "no job is taken until there is room");
+            }
+            is_full = true;
+            worker.workspace.make_room();
+            check.fail(shortage);
+            if worker.shutdown.run_until_cancelled(sleep(WORK_ROOM_INTERVAL)).await.is_none() {
+                return Ok(());
+            }
+            continue;
+        }
+        if is_full {
+            tracing::info!("there is room again");
+            is_full = false;
+            check.pass();
+        }
         let next = tokio::select! {
             () = worker.shutdown.cancelled() => return Ok(()),
             next = worker.queue.next() => next,

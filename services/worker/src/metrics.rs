@@ -11,6 +11,7 @@ pub struct Metrics {
     pub bytes_stored: IntCounter,
     pub janitor_removed: IntCounterVec,
     pub store_unknown: IntGauge,
+    pub work_room: IntGauge,
 }
 
 impl Metrics {
@@ -42,6 +43,10 @@ impl Metrics {
                 "millrace_worker_store_unknown_files",
                 "Files of jobs that the log does not know, among those that the last look into the store saw; they stay",
             )?,
+            work_room: IntGauge::new(
+                "millrace_worker_work_room_bytes",
+                "Bytes that were free on the disk of the work folder when a job was last looked for",
+            )?,
         };
         registry.register(Box::new(metrics.running.clone()))?;
         registry.register(Box::new(metrics.attempts.clone()))?;
@@ -50,6 +55,7 @@ impl Metrics {
         registry.register(Box::new(metrics.bytes_stored.clone()))?;
         registry.register(Box::new(metrics.janitor_removed.clone()))?;
         registry.register(Box::new(metrics.store_unknown.clone()))?;
+        registry.register(Box::new(metrics.work_room.clone()))?;
         Ok(metrics)
     }
 }

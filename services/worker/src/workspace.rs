@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use millrace_domain::JobId;
+use millrace_domain::{JobId, limits::WORK_ROOM_MIN};
 
 use crate::media;
 
@@ -59,6 +59,21 @@ impl Workspace {
         }
         workspace.bound_kept();
         Ok(workspace)
+    }
+
+    /// Bytes that are free on its disk.
+    pub fn room(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.folder)?;
+        Ok(disk.f_bavail * disk.f_frsize)
+    }
+
+    /// Why no download can be begun, for people: there is hardly any room.
+    pub fn shortage(&self) -> Option<String> {
+        let room = self.room().ok().filter(|room| *room < WORK_ROOM_MIN)?;
+        let folder = self.folder.parent().unwrap_or(&self.folder).display();
+        Some(format!(
+            "the disk of the work folder {folder} is full, {room} bytes are free: make room there, or give the worker another folder by --work-dir"
+        ))
     }
 
     /// A folder for one attempt: with what an earlier one at the job has left to go on from, or empty.

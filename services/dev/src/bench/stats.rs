@@ -64,6 +64,15 @@ impl Summary {
     }
 }
 
+/// By how much the second of each pair grows with the first: the line of least squares. NaN for fewer than two places.
+pub fn slope(points: &[(f64, f64)]) -> f64 {
+    let count = points.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let sum = |of: &dyn Fn(f64, f64) -> f64| points.iter().map(|point| of(point.0 - x, point.1 - y)).sum::<f64>();
+    sum(&|dx, dy| dx * dy) / sum(&|dx, _| dx * dx)
+}
+
 /// The middle value; of an even number, the lower of the two.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
@@ -74,6 +83,13 @@ pub fn median(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slope_is_found_among_points_that_are_off_and_none_at_a_single_place() {
+        let points = [(0.0, 1.0), (1.0, 2.5), (2.0, 5.5), (3.0, 7.0)];
+        assert!((slope(&points) - 2.1).abs() < 1e-9, "{}", slope(&points));
+        assert!(slope(&points[..1]).is_nan());
+    }
 
     #[test]
     fn percentiles_are_in_milliseconds_and_medians_over_runs() {

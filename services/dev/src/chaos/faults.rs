@@ -1,6 +1,5 @@
 //! Carries out the schedule, and takes down what took place.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,18 +150,11 @@ async fn store(world: &World, fault: s3::Fault, span: Duration) {
 
 async fn fill_disk(world: &World, span: Duration) {
     let Some(disk) = &world.disk else { return };
-    let path = disk.ballast();
-    let (ballast, until) = (path.clone(), Instant::now() + span);
-    // Until nothing more goes in, and again when something has become free.
-    let fill = move || {
-        let block = vec![0; 64 * 1024];
-        if let Ok(mut file) = std::fs::File::options().create(true).append(true).open(&ballast) {
-            while file.write_all(&block).is_ok() {}
-        }
-    };
+    let until = Instant::now() + span;
+    // Again when something has become free.
     while Instant::now() < until {
-        let _ = tokio::task::spawn_blocking(fill.clone()).await;
+        let _ = tokio::task::block_in_place(|| disk.fill(0));
         sleep(Duration::from_millis(100)).await;
     }
-    let _ = std::fs::remove_file(path);
+    let _ = disk.empty();
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use async_nats::jetstream::{
 };
 use futures::future::join_all;
 use millrace_domain::subjects::{STREAM, WORKERS_CONSUMER};
+use millrace_harness::disk::Disk;
 use millrace_harness::media::{MediaFiles, MediaSpec};
 use millrace_harness::nats::NatsCluster;
 use millrace_harness::processes::free_port;
@@ -57,35 +57,13 @@ pub struct World {
     pub work: PathBuf,
 }
 
-/// A small file system of its own. Dropped, it is unmounted.
-pub struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(path: &Path) -> Option<Self> {
-        let size = format!("size={DISK_BYTES}");
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).output().ok()?;
-        output.status.success().then(|| Self(path.to_owned()))
-    }
-
-    /// The file that fills it.
-    pub fn ballast(&self) -> PathBuf {
-        self.0.join("ballast")
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
-    }
-}
-
 impl World {
     /// Starts everything and waits until it is ready. `folder` is for what it writes.
     pub async fn start(args: &Args, programs: &Programs, tools: &Tools, folder: &Path) -> anyhow::Result<Self> {
         let recorder = Recorder::new(&folder.join("logs"))?;
         let work = folder.join("work");
         std::fs::create_dir_all(&work)?;
-        let disk = Disk::mount(&work);
+        let disk = Disk::mount(&work, DISK_BYTES).ok();
         let cluster = NatsCluster::start(Some(tools.nats_server.clone()), args.nodes.into()).await?;
         let client = cluster.connect().await?;
         let context = jetstream::new(client.clone());

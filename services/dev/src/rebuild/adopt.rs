@@ -74,7 +74,9 @@ async fn put_right(
         };
         match set(client, &subject, headers, payload, revision).await {
             Ok(_) => return Ok(()),
-            Err(PublishError::WrongLastSequence | PublishError::Unavailable(_)) => sleep(PAUSE).await,
+            Err(PublishError::WrongLastSequence | PublishError::Unavailable(_) | PublishError::NoRoom(_)) => {
+                sleep(PAUSE).await;
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -17,7 +17,7 @@ const AWAY: Duration = Duration::from_secs(8);
 const RATE: u64 = 1_500_000;
 
 /// A job that is past `progress`, and its watcher with the statuses so far.
-async fn downloading(stack: &Stack, progress: u64) -> (String, Watcher, Vec<Value>) {
+pub async fn downloading(stack: &Stack, progress: u64) -> (String, Watcher, Vec<Value>) {
     let id = stack.submit(&format!("/video.mp4?rate={RATE}")).await;
     let mut watcher = stack.watch(&id);
     let mut statuses = Vec::new();
@@ -37,7 +37,7 @@ fn downloaded(stack: &Stack) -> u64 {
 }
 
 /// Everything on the same socket, in order, in one attempt, and each state change once in the log.
-async fn assert_went_on(stack: &Stack, id: &str, mut watcher: Watcher, mut statuses: Vec<Value>) {
+pub async fn assert_went_on(stack: &Stack, id: &str, mut watcher: Watcher, mut statuses: Vec<Value>) {
     while statuses.last().is_none_or(|status| status["status"] != "completed") {
         match watcher.next(JOB_MAX).await.expect("a message before long").what {
             What::Text(text) => statuses.push(serde_json::from_str::<Value>(&text).unwrap()["data"].clone()),
@@ -123,7 +123,7 @@ async fn a_job_whose_logs_leader_is_killed_goes_on_and_submissions_meanwhile_are
 }
 
 /// Submits until it is taken, as a client does that is told to try again; the job's id.
-async fn taken(stack: &Stack, body: &str, headers: &[(&str, &str)]) -> String {
+pub async fn taken(stack: &Stack, body: &str, headers: &[(&str, &str)]) -> String {
     let deadline = Instant::now() + JOB_MAX;
     loop {
         let answer = stack.api.post_with("/api/download", body, headers).await;

@@ -12,6 +12,8 @@ mod failures;
 #[cfg(all(feature = "failpoints", feature = "s3"))]
 mod fences;
 mod fleet;
+mod full_disk;
+mod full_log;
 mod handshake;
 mod hostile;
 mod http;

@@ -319,7 +319,7 @@ async fn a_retry_while_the_log_is_away_is_refused_and_can_be_repeated() {
     // As a full disk would: every append is refused at once.
     limit(2).await;
     let refused = retry(&stack.api, &id).await;
-    assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("log_unavailable")), "{refused:?}");
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("no_room")), "{refused:?}");
     limit(-1).await;
     assert_eq!(retry(&stack.api, &id).await.status, 202);
     stack.verify();

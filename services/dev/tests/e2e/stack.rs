@@ -35,6 +35,8 @@ pub struct Options {
     pub without_worker: bool,
     /// Three nats-servers with three replicas, instead of one.
     pub cluster: bool,
+    /// How the single nats-server is run.
+    pub nats: NatsOptions,
     /// How long a worker's lease is; the provisioned one if `None`.
     pub lease: Option<Duration>,
     /// Over how long the edge closes its sockets when it stops; a second if `None`.
@@ -48,12 +50,12 @@ pub enum Nats {
 }
 
 impl Nats {
-    async fn start(cluster: bool) -> Self {
+    async fn start(cluster: bool, options: NatsOptions) -> Self {
         let program = Some(tools().nats_server.clone());
         if cluster {
             return Self::Three(NatsCluster::start(program, 3).await.expect("a cluster"));
         }
-        Self::One(NatsServer::start(NatsOptions { program, ..Default::default() }).await.expect("a nats-server"))
+        Self::One(NatsServer::start(NatsOptions { program, ..options }).await.expect("a nats-server"))
     }
 
     pub fn url(&self) -> String {
@@ -83,7 +85,7 @@ pub struct Stack {
     pub media: MediaServer,
     pub nats: Nats,
     pub edge: Service,
-    edge_admin: String,
+    pub edge_admin: String,
     pub worker: Option<Service>,
     _projector: Service,
     pub folder: tempfile::TempDir,
@@ -117,7 +119,7 @@ impl Stack {
     pub async fn start_with(options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let media = MediaServer::start(media_files(), "127.0.0.1:0".parse().unwrap()).expect("the media server");
-        let nats = Nats::start(options.cluster).await;
+        let nats = Nats::start(options.cluster, options.nats).await;
         let context = async_nats::jetstream::new(nats.connect().await);
         millrace_runtime::provision::apply(&context, options.cluster.then_some(3)).await.expect("provisioned");
 

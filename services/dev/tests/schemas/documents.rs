@@ -110,6 +110,7 @@ fn every_error_answer_is_a_problem_whose_examples_name_the_codes() {
         "invalid_url",
         "log_unavailable",
         "malformed_body",
+        "no_room",
         "not_completed",
         "not_ended",
         "origin_not_allowed",

@@ -50,6 +50,8 @@ pub struct Log {
     pub in_flight: Vec<(Publish, u64)>,
     /// How much of what is committed the leader has caught up with.
     pub caught_up: usize,
+    /// There is no room for anything new.
+    pub is_full: bool,
     /// Message ids from this place on are remembered.
     remembered: usize,
     states: [Option<JobState>; JOBS.len()],
@@ -65,6 +67,7 @@ impl Log {
             stored: Vec::new(),
             in_flight: Vec::new(),
             caught_up: 0,
+            is_full: false,
             remembered: 0,
             states: Default::default(),
             rounds: Default::default(),
@@ -88,6 +91,7 @@ impl Log {
             }
             return Some(match self.remembers(message.id) {
                 Some(seq) => Outcome::Stored(seq),
+                None if self.is_full => Outcome::NoRoom("10047".to_owned()),
                 None => Outcome::Stored(self.store(message)),
             });
         }
@@ -102,6 +106,9 @@ impl Log {
         }
         if self.caught_up < self.stored.len() {
             return Some(Outcome::Unknown("10008: the leader catches up".to_owned()));
+        }
+        if self.is_full {
+            return Some(Outcome::NoRoom("10047".to_owned()));
         }
         self.in_flight.push((message, call));
         None

@@ -1,5 +1,5 @@
 //! The recovery of appends and the protocol of claims, against a model of the log: replies are lost, requests come late
-//! and twice, leaders die and their successors lag, leases end under workers that go on, processes are killed at any
+//! and twice, leaders die and their successors lag, there is no room, leases end under workers that go on, processes are killed at any
 //! step, attempts fail and wait for the next, people cancel and retry. Nothing may be stored twice, out of order or by somebody who was fenced; nobody may be told
 //! what is not so; and once nothing fails any more, every job ends.
 //!

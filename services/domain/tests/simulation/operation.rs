@@ -251,7 +251,7 @@ impl Operation {
                 let todo = self.execution.forestalled(seq);
                 self.go(todo, fresh, log)
             }
-            Step::End(Err(AppendError::Unavailable(_))) if self.is_endless => {
+            Step::End(Err(AppendError::Unavailable(_) | AppendError::NoRoom(_))) if self.is_endless => {
                 self.elapsed = Duration::ZERO;
                 let (again, step) = Recovery::begin(&publish.id.to_string());
                 *recovery = again;

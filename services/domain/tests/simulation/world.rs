@@ -154,7 +154,7 @@ impl World {
             self.step();
             self.check()?;
         }
-        self.heals = true;
+        (self.heals, self.log.is_full) = (true, false);
         for process in &mut self.processes {
             process.is_frozen = false;
         }

@@ -69,7 +69,7 @@ impl Keys {
     /// The job that `key` stands for: `fresh` from now on, or the one of an earlier submission.
     ///
     /// # Errors
-    /// When the key was used for another submission, or the bucket cannot be reached.
+    /// When the key was used for another submission, or the bucket cannot be reached or has no room.
     pub async fn reserve(&self, key: &Key, submission: &Submission, fresh: JobId) -> Result<JobId, ApiError> {
         let body = serde_json::to_vec(submission).expect("a submission has string keys only");
         let reservation = Reservation { job_id: fresh, sha256: hex(&body) };
@@ -110,6 +110,7 @@ impl Keys {
         let payload = serde_json::to_vec(mine).expect("a reservation has string keys only");
         match publish::publish(&self.client, subject, headers, payload.into(), NATS_REQUEST_MAX).await {
             Ok(_) => Ok(Ok(mine.job_id.clone())),
+            Err(publish::PublishError::NoRoom(why)) => Err(ApiError::NoRoom(why)),
             // Somebody else's, or our own whose answer was lost: it is read next.
             Err(error) => Ok(Err(error.to_string())),
         }

@@ -51,6 +51,8 @@ pub enum ApiError {
     TooManyConnections,
     /// The log or the state bucket does not answer; the text is for the log file.
     LogUnavailable(String),
+    /// The log takes nothing more for now; the text is for the log file.
+    NoRoom(String),
     StorageUnavailable(String),
     Stopping,
 }
@@ -79,9 +81,11 @@ impl ApiError {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-            Self::LogUnavailable(_) | Self::StorageUnavailable(_) | Self::Stopping | Self::TooManyConnections => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::LogUnavailable(_)
+            | Self::NoRoom(_)
+            | Self::StorageUnavailable(_)
+            | Self::Stopping
+            | Self::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -114,6 +118,7 @@ impl ApiError {
             Self::MalformedRequest => "malformed_request",
             Self::TooManyConnections => "too_many_connections",
             Self::LogUnavailable(_) => "log_unavailable",
+            Self::NoRoom(_) => "no_room",
             Self::StorageUnavailable(_) => "storage_unavailable",
             Self::Stopping => "stopping",
         }
@@ -189,6 +194,11 @@ impl ApiError {
                  repeat is safe."
                     .into()
             }
+            Self::NoRoom(_) => {
+                "There is no room in the job log at the moment, so nothing was stored. The operator has to make some; try \
+                 again later."
+                    .into()
+            }
             Self::StorageUnavailable(_) => {
                 "The storage cannot be reached at the moment. Try again in a few seconds.".into()
             }
@@ -205,8 +215,16 @@ fn sentence(text: &str) -> String {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Self::LogUnavailable(why) | Self::StorageUnavailable(why) = &self {
-            tracing::warn!(why, code = self.code(), "a request could not be served");
+        match &self {
+            Self::LogUnavailable(why) | Self::StorageUnavailable(why) => {
+                tracing::warn!(why, code = self.code(), "a request could not be served");
+            }
+            Self::NoRoom(why) => tracing::error!(
+                why,
+                code = self.code(),
+                "a request could not be served: NATS has no room; make room on its disk, or raise max_file_store"
+            ),
+            _ => {}
         }
         let status = self.status();
         let mut response = (status, self.body()).into_response();
@@ -239,6 +257,7 @@ impl From<ExecuteError> for ApiError {
             ExecuteError::Refused(Refusal::Unknown) => Self::UnknownJob,
             ExecuteError::Refused(refusal @ Refusal::NotEnded(_)) => Self::NotEnded(refusal),
             ExecuteError::Refused(refusal) => Self::AlreadyEnded(refusal),
+            ExecuteError::NoRoom(why) => Self::NoRoom(why),
             ExecuteError::Unavailable(why) | ExecuteError::Rejected(why) => Self::LogUnavailable(why),
         }
     }

@@ -26,12 +26,10 @@ impl Reason {
 
 /// Texts and what they mean, in lower case. The first match of the table decides, whichever error line it is in.
 const TABLE: &[(FailureKind, &[&str])] = &[
+    (FailureKind::WorkerFull, &["no space left on device", "[errno 28]", "disk quota exceeded", "[errno 122]"]),
     (
         FailureKind::WorkerFailed,
         &[
-            "no space left on device",
-            "[errno 28]",
-            "disk quota exceeded",
             "unable to open for writing",
             "unable to create directory",
             "ffmpeg is not installed",
@@ -193,7 +191,8 @@ pub(super) fn classify(stderr: &[String], begun: bool) -> Reason {
     if errors.is_empty() {
         // Not its own words: it crashed, or was never started.
         errors = stderr.iter().map(String::as_str).collect();
-        let kind = kind_of_any(&errors).filter(|kind| *kind == FailureKind::WorkerFailed);
+        let kind =
+            kind_of_any(&errors).filter(|kind| matches!(kind, FailureKind::WorkerFull | FailureKind::WorkerFailed));
         let crashed =
             errors.iter().any(|line| line.starts_with("Traceback (most recent call last)") || line.contains("error: "));
         let kind = kind.or(crashed.then_some(FailureKind::WorkerFailed)).unwrap_or(FailureKind::DownloadFailed);

@@ -2,7 +2,7 @@
 
 pub mod floor;
 mod frame;
-mod job;
+pub(super) mod job;
 pub mod load;
 pub mod loads;
 mod mark;

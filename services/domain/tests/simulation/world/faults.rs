@@ -24,7 +24,8 @@ impl World {
                 let process = self.pick(self.processes.len());
                 self.time_out(process);
             }
-            60..70 => {
+            60..62 => self.log.is_full ^= true,
+            62..70 => {
                 let kept = self.pick(self.log.in_flight.len() + 1);
                 let behind = self.pick(4);
                 self.trace.note("elect", (kept, behind));

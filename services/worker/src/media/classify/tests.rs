@@ -183,8 +183,8 @@ fn messages_of_the_download_have_their_kind() {
             SourceBroken,
         ),
         (&["ERROR: content too short (expected 5 bytes and served 3)"], true, SourceBroken),
-        (&["", "ERROR: unable to write data: [Errno 28] No space left on device"], true, WorkerFailed),
-        (&["ERROR: Unable to download video: [Errno 28] No space left on device"], true, WorkerFailed),
+        (&["", "ERROR: unable to write data: [Errno 28] No space left on device"], true, WorkerFull),
+        (&["ERROR: Unable to download video: [Errno 28] No space left on device"], true, WorkerFull),
         (
             &["ERROR: unable to open for writing: [Errno 2] No such file or directory: 'media.mp4.part'"],
             false,
@@ -217,7 +217,7 @@ fn a_downloader_that_crashes_is_our_fault_and_one_without_words_has_no_kind() {
         kind(&["Usage: yt-dlp [OPTIONS] URL [URL...]", "", "yt-dlp: error: no such option: --nonsense"], false),
         WorkerFailed
     );
-    assert_eq!(kind(&["OSError: [Errno 28] No space left on device"], false), WorkerFailed);
+    assert_eq!(kind(&["OSError: [Errno 28] No space left on device"], false), WorkerFull);
     assert_eq!(kind(&["something"], false), DownloadFailed);
     assert_eq!(kind(&[], false), DownloadFailed);
 }

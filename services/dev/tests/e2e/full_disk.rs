@@ -1,0 +1,115 @@
+//! The disk on which a worker keeps downloads under way is full: people and operators are told, and the job goes on when
+//! there is room.
+
+use std::time::Duration;
+
+use millrace_harness::{
+    disk::{Disk, may_mount},
+    processes::Service,
+};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::stack::{JOB_MAX, Options, Stack};
+
+const MIB: u64 = 1024 * 1024;
+/// More than a worker wants to see free before it takes a job, and less than the video.
+const TOO_LITTLE: u64 = 17 * MIB;
+
+/// A system whose only worker has a small disk of its own, and the worker's admin address. First what is dropped first.
+struct Small {
+    worker: Service,
+    admin: String,
+    disk: Disk,
+    stack: Stack,
+}
+
+impl Small {
+    async fn start() -> Self {
+        let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+        let work = stack.folder.path().join("work");
+        std::fs::create_dir(&work).unwrap();
+        let disk = Disk::mount(&work, 64 * MIB).unwrap();
+        let (mut worker, admin) = stack.spawn_worker("work", &[]);
+        worker.wait_ready(&admin, Duration::from_secs(30)).await.unwrap();
+        Self { worker, admin, disk, stack }
+    }
+
+    /// Waits until the worker is not ready for want of room.
+    async fn refuses(&self) -> String {
+        let deadline = Instant::now() + JOB_MAX;
+        loop {
+            let answer = reqwest::get(format!("{}/readyz", self.admin)).await.unwrap();
+            let (status, text) = (answer.status(), answer.text().await.unwrap());
+            if status == 503 && text.contains("is full") {
+                return text;
+            }
+            assert!(Instant::now() < deadline, "the worker stays ready: {text}");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_download_that_finds_the_disk_full_is_tried_again_with_the_reason_and_completes_once_there_is_room() {
+    if !may_mount(
+        "full_disk::a_download_that_finds_the_disk_full_is_tried_again_with_the_reason_and_completes_once_there_is_room",
+    ) {
+        return;
+    }
+    let small = Small::start().await;
+    let (stack, disk) = (&small.stack, &small.disk);
+    for path in ["/video.mp4", "/page.html"] {
+        disk.fill(TOO_LITTLE).unwrap();
+        let id = stack.submit(path).await;
+        let mut watcher = stack.watch(&id);
+        let retrying = loop {
+            let data = watcher.next_json(JOB_MAX).await.unwrap()["data"].clone();
+            assert_ne!(data["status"], "failed", "{data}");
+            if data["stage"] == "retrying" {
+                break data;
+            }
+        };
+        assert_eq!(retrying["errorCode"], "worker_full", "{retrying}");
+        let history = stack.api.get(&format!("/api/download/{id}/events")).await.text();
+        assert!(history.lines().any(|line| line.contains("retrying") && line.contains("no room")), "{history}");
+        assert!(retrying["retryAt"].is_string(), "{retrying}");
+        let (log, work) = (small.worker.log_tail(), stack.folder.path().join("work"));
+        let told = log.lines().find(|line| line.contains("for want of room"));
+        let told = told.unwrap_or_else(|| panic!("the log does not tell: {log}"));
+        assert!(told.contains(work.to_str().unwrap()) && told.contains("--work-dir"), "{told}");
+
+        disk.empty().unwrap();
+        let end = stack.watch_to_end(&mut watcher).await.pop().unwrap();
+        assert_eq!(end["status"], "completed", "{end}");
+        assert!(end["attempt"].as_u64() >= Some(2), "{end}");
+    }
+    stack.assert_no_leftovers();
+    stack.verify();
+}
+
+#[tokio::test]
+async fn a_worker_whose_disk_is_full_takes_no_job_and_says_so_until_there_is_room() {
+    if !may_mount("full_disk::a_worker_whose_disk_is_full_takes_no_job_and_says_so_until_there_is_room") {
+        return;
+    }
+    let mut small = Small::start().await;
+    small.disk.fill(0).unwrap();
+    let told = small.refuses().await;
+    assert!(told.contains(small.stack.folder.path().join("work").to_str().unwrap()), "{told}");
+    let room = Stack::metric_at(&small.admin, "millrace_worker_work_room_bytes").await;
+    assert!(room < 1e6, "{room}");
+    let id = small.stack.submit("/video.mp4").await;
+    let mut watcher = small.stack.watch(&id);
+    let queued: Value = watcher.next_json(JOB_MAX).await.unwrap();
+    assert_eq!(queued["data"]["stage"], "queued", "{queued}");
+    // Longer than it takes to look for room and for a job.
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(small.stack.api.get(&format!("/api/status/{id}")).await.json()["stage"], "queued");
+
+    small.disk.empty().unwrap();
+    let end = small.stack.watch_to_end(&mut watcher).await.pop().unwrap();
+    assert_eq!((&end["status"], &end["attempt"]), (&"completed".into(), &1.into()), "{end}");
+    small.worker.wait_ready(&small.admin, Duration::from_secs(30)).await.unwrap();
+    small.stack.verify();
+}

@@ -1,0 +1,111 @@
+//! A small disk that a test may fill.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+/// Set for a test that runs in a namespace of its own.
+const INSIDE: &str = "MILLRACE_TEST_MOUNTS";
+const BLOCK: usize = 64 * 1024;
+
+/// A file system of its own in a folder (tmpfs). Dropped, it is unmounted.
+#[derive(Debug)]
+pub struct Disk(PathBuf);
+
+impl Disk {
+    /// Mounts one with so many bytes on a folder that exists.
+    pub fn mount(path: &Path, bytes: u64) -> anyhow::Result<Self> {
+        let size = format!("size={bytes}");
+        let mut command = Command::new("mount");
+        let output = command.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).output().context("no mount")?;
+        if !output.status.success() {
+            bail!("nothing may be mounted here: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(Self(path.to_owned()))
+    }
+
+    /// The file that fills it.
+    pub fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+
+    /// Bytes that are free.
+    pub fn room(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.0)?;
+        Ok(disk.f_bavail * disk.f_frsize)
+    }
+
+    /// Fills it until no more than `rest` bytes are free.
+    pub fn fill(&self, rest: u64) -> io::Result<()> {
+        let mut file = File::options().create(true).append(true).open(self.ballast())?;
+        let block = [0; BLOCK];
+        loop {
+            let over = self.room()?.saturating_sub(rest);
+            let bytes = usize::try_from(over).unwrap_or(BLOCK).min(BLOCK);
+            match file.write(&block[..bytes]) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes room again.
+    pub fn empty(&self) -> io::Result<()> {
+        fs::remove_file(self.ballast())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
+}
+
+/// Whether the test of this name (as cargo prints it) may go on, and mount. Otherwise it has just run in a user
+/// namespace of its own, where it may.
+///
+/// # Panics
+/// When it failed there, or no such namespace can be made.
+#[must_use]
+pub fn may_mount(test: &str) -> bool {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let Err(error) = Disk::mount(folder.path(), 1024 * 1024) else { return true };
+    assert!(std::env::var_os(INSIDE).is_none(), "{error:#}, not even in a namespace of one's own");
+    let this = std::env::current_exe().expect("the test's program");
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "--"]).arg(this);
+    command.args([test, "--exact", "--nocapture"]).env(INSIDE, "1").stdin(Stdio::null());
+    let output = command.output().expect("unshare, of util-linux");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let has_run = output.status.success() && text.contains("1 passed");
+    assert!(has_run, "{error:#}; in a namespace of its own the test did not pass:\n{text}");
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_takes_what_it_has_room_for_and_no_more() {
+        if !may_mount("disk::tests::a_disk_takes_what_it_has_room_for_and_no_more") {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::mount(folder.path(), 1024 * 1024).unwrap();
+        disk.fill(300_000).unwrap();
+        assert!((200_000..=300_000).contains(&disk.room().unwrap()));
+        disk.fill(0).unwrap();
+        let error = fs::write(folder.path().join("more"), [1; 5000]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        disk.empty().unwrap();
+        fs::write(folder.path().join("more"), [1; 5000]).unwrap();
+        drop(disk);
+        assert!(!folder.path().join("more").exists());
+    }
+}
