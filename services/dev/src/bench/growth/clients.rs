@@ -40,10 +40,10 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// Each client is pinged once within this time, so no shorter one tells what an idle client costs.
 const IDLE: Duration = WS_PING_INTERVAL;
 
-/// Connects clients to fresh edges and leaves them idle.
+/// Connects clients to fresh edges of a fresh nats-server, and leaves them idle.
 pub async fn point(edge: &mut Edge, loads: &mut Loads, clients: usize, jobs: usize) -> anyhow::Result<Vec<f64>> {
     loads.close().await?;
-    edge.renew().await?;
+    edge.renew_all().await?;
     sleep(SETTLE).await;
     let empty = Reading::of(edge).await?;
     let limit = CONNECT_MAX + CONNECT_EACH_MAX * u32::try_from(clients)?;

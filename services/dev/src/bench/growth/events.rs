@@ -9,7 +9,7 @@ use super::super::edge::subject::edge::Edge;
 use super::reading::Reading;
 
 /// What is told of each point. Events reach every edge.
-pub const COLUMNS: [&str; 9] = [
+pub const COLUMNS: [&str; 11] = [
     "edges",
     "asked_per_s",
     "sent_per_s",
@@ -19,6 +19,8 @@ pub const COLUMNS: [&str; 9] = [
     "edge_us_per_event",
     "nats_us_per_event",
     "lost",
+    "nats_connections",
+    "nats_subscriptions",
 ];
 
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -39,7 +41,8 @@ pub async fn point(edge: &Edge, edges: usize, events_per_s: u64, lasting: Durati
     let begun = Reading::of(edge).await?;
     let sent = send_unwatched(edge, events_per_s, lasting).await?;
     let (after, at) = settle(edge, heard + sent * all).await?;
-    let used = Reading::of(edge).await?.since(&begun);
+    let ended = Reading::of(edge).await?;
+    let used = ended.since(&begun);
     if used.slow_consumers > 0 {
         println!("    nats-server has closed {} connections of edges that were too slow", used.slow_consumers);
     }
@@ -57,6 +60,8 @@ pub async fn point(edge: &Edge, edges: usize, events_per_s: u64, lasting: Durati
         edges_us / heard.max(1) as f64,
         nats_us / sent.max(1) as f64,
         (sent * all).saturating_sub(heard) as f64,
+        ended.nats_connections,
+        ended.nats_subscriptions,
     ])
 }
 

@@ -99,11 +99,13 @@ pub fn of_events(rates: &Series, feeds: &Series) -> Vec<Slope> {
         let line = series.line(x, y)?;
         Some(Slope { what: what.to_owned(), value: line.each, unit, line: Some(line) })
     };
-    let (event, edge) = ("unwatched event", "edge more, for each event");
+    let (event, edge) = ("unwatched event", "edge");
     let slopes = [
         slope(rates, "heard_per_s", "edge_us_per_s", event, "µs of the edge"),
         slope(rates, "heard_per_s", "nats_us_per_s", event, "µs of nats-server with one edge"),
-        slope(feeds, "edges", "nats_us_per_event", edge, "µs of nats-server"),
+        slope(feeds, "edges", "nats_us_per_event", edge, "µs of nats-server for each event"),
+        slope(feeds, "edges", "nats_connections", edge, "connections to nats-server"),
+        slope(feeds, "edges", "nats_subscriptions", edge, "subscriptions at nats-server"),
     ];
     slopes.into_iter().flatten().collect()
 }

@@ -10,6 +10,8 @@ use super::Bench;
 const EVENTS_PER_S: u64 = 20_000;
 /// Distinct jobs of the events.
 const JOBS: u64 = 10_000;
+/// What is still on its way after this time is not counted.
+const ARRIVAL: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(2);
 
 impl Bench<'_> {
@@ -24,8 +26,10 @@ impl Bench<'_> {
         sleep(lasting).await;
         let idle = self.cpu_since(before)?;
         send_unwatched(self.subject, EVENTS_PER_S, Duration::from_secs(1)).await?;
+        sleep(ARRIVAL).await;
         let before = self.cpu()?;
         let events = send_unwatched(self.subject, EVENTS_PER_S, lasting).await?;
+        sleep(ARRIVAL).await;
         let busy = self.cpu_since(before)?;
         let each_us = |seconds: f64| seconds * 1e6 / events as f64;
         self.set("unwatched.cpu_us", each_us(busy.0.total_s() - idle.0.total_s()));
@@ -50,7 +54,5 @@ pub async fn send_unwatched(subject: &dyn Subject, events_per_s: u64, lasting: D
         }
         sleep(TICK).await;
     }
-    // What is still on its way is not counted as idle.
-    sleep(Duration::from_millis(200)).await;
     Ok(sent)
 }

@@ -57,6 +57,13 @@ impl Edge {
         self.spawn_edges().await
     }
 
+    /// Starts nats-server and the edges afresh; what is stored stays.
+    pub async fn renew_all(&mut self) -> anyhow::Result<()> {
+        self.nats.restart().await?;
+        self.nats.projected().await?;
+        self.spawn_edges().await
+    }
+
     /// The projector's process.
     pub fn projector(&self) -> u32 {
         self.projector.pid()
