@@ -14,6 +14,9 @@ impl Bench<'_> {
         let (name, opened) = (session.layout.name, &session.opened);
         self.set(format!("connects.{name}_per_s"), opened.opened as f64 / opened.seconds);
         self.set_cpu(&format!("connects.{name}"), session.used, opened.opened as u64);
+        if let Some(requests) = session.requests {
+            self.set(format!("connects.{name}.nats_requests"), requests as f64);
+        }
     }
 
     /// To be measured before the clients have received anything but their first states.

@@ -90,6 +90,8 @@ struct Session {
     opened: Opened,
     /// What the serving process, and what is behind it, has used while they connected.
     used: (Cpu, Cpu),
+    /// Messages to nats-server meanwhile, where there is one.
+    requests: Option<u64>,
 }
 
 /// One subject being measured.
@@ -188,16 +190,18 @@ impl<'a> Bench<'a> {
         self.subject.renew().await?;
         tokio::time::sleep(START_SETTLE).await;
         let empty_kib = rss_kib(&self.subject.serving())?;
+        let asked = self.subject.requests().await?;
         let before = self.cpu()?;
         let opened = self.open(layout, false).await?;
         let used = self.cpu_since(before)?;
+        let requests = self.subject.requests().await?.zip(asked).map(|(after, before)| after - before);
         if opened.opened == 0 {
             anyhow::bail!("{}", too_few(layout, &opened));
         }
         if opened.opened < layout.clients || !opened.failures.is_empty() {
             self.note(too_few(layout, &opened));
         }
-        Ok(Session { layout, empty_kib, opened, used })
+        Ok(Session { layout, empty_kib, opened, used, requests })
     }
 
     async fn open(&mut self, layout: Layout, is_at_once: bool) -> anyhow::Result<Opened> {
