@@ -49,6 +49,8 @@ pub const CLIENT_WRITE_MAX: Duration = Duration::from_secs(30);
 
 /// How long the body of a request may take.
 pub const HTTP_BODY_MAX: Duration = Duration::from_secs(10);
+/// How long the answer to a WebSocket handshake waits for the job's state, to be sent together with it.
+pub const HANDSHAKE_HOLD_MAX: Duration = Duration::from_millis(20);
 /// From a connection's accept, or the first byte of a further request, to the end of the request's headers.
 pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(5);
 /// How long a connection is kept for its next request.
@@ -82,14 +84,29 @@ pub const CLIENT_FRAMES_PENDING_MAX: usize = 16;
 pub const SNAPSHOT_BATCH_WINDOW: Duration = Duration::from_micros(300);
 /// Batched snapshot requests of an edge under way at once.
 pub const SNAPSHOT_BATCHES_IN_FLIGHT_MAX: usize = 4;
+/// Events that an edge remembers having heard, of whatever job: with them it knows which states of the bucket are the
+/// newest without asking the log. A few seconds' worth.
+pub const RECENT_EVENTS: usize = 32_768;
+/// First watches that must come together for that to be worth it.
+pub const RECENT_JOBS_MIN: usize = 16;
+/// How often an edge asks then how far the projector is.
+pub const PROJECTED_REFRESH: Duration = Duration::from_secs(1);
+/// For how long the answer is used: no longer than it takes until the sweep finds what nobody saw lost.
+pub const PROJECTED_AGE_MAX: Duration = SWEEP_INTERVAL;
 /// Jobs of one batched snapshot request that are read of the log's leader at once.
 pub const LEADER_READS_IN_FLIGHT_MAX: usize = 16;
 /// Jobs of one batched snapshot request whose events are read at once.
 pub const TAILS_IN_FLIGHT_MAX: usize = 16;
 /// How long the bucket of states may take before jobs are folded from the log instead.
 pub const BUCKET_WAIT_MAX: Duration = Duration::from_secs(2);
-/// How often an edge asks the log for the last sequence of watched jobs that are quiet.
+/// How often an edge asks the log whether it has heard everything, and for the last sequence of a job that is quiet.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(3);
+/// How often a quiet job is asked for at that interval, which then doubles.
+pub const SWEEPS_FREQUENT: u32 = 3;
+/// Longest time between two questions for a quiet job.
+pub const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(96);
+/// How long a message that is in the log may be on its way to an edge.
+pub const SWEEP_GRACE: Duration = Duration::from_millis(200);
 /// Pause before a failed snapshot load is tried again.
 pub const SNAPSHOT_RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// For how long a signed address of a stored file is valid.

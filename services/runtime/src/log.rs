@@ -23,7 +23,7 @@ pub use millrace_domain::append::AppendError;
 #[derive(Clone)]
 pub struct Log {
     client: Client,
-    stream: jetstream::stream::Stream<()>,
+    pub(crate) stream: jetstream::stream::Stream<()>,
     metrics: Metrics,
 }
 
@@ -35,6 +35,7 @@ struct Metrics {
     undecodable: IntCounter,
     bucket_away: IntCounter,
     no_room: IntCounter,
+    spared: IntCounter,
 }
 
 /// One event on its way to the log. It keeps its message id, so sending it again cannot store it twice.
@@ -91,6 +92,10 @@ impl Log {
             no_room: counter(
                 "millrace_log_no_room_total",
                 "Appends that the log had no room for: NATS's disk, or what it may use of it, is full",
+            )?,
+            spared: counter(
+                "millrace_log_spared_total",
+                "States that were loaded without asking the log, since what was heard told that they are the newest",
             )?,
             bucket_away: counter(
                 "millrace_log_bucket_away_total",
@@ -271,6 +276,15 @@ impl Log {
         Ok(last.into_iter().filter_map(|stored| Some((subjects::parse(&stored.subject)?.1, stored))).collect())
     }
 
+    /// The sequence of the last message that the log ever took of any job, as its leader tells.
+    ///
+    /// # Errors
+    /// When the leader does not answer in time.
+    pub async fn last_sequence(&self) -> Result<u64, ReadError> {
+        let info = self.stream.get_info().await.map_err(|error| ReadError(error.to_string()))?;
+        Ok(info.state.last_sequence)
+    }
+
     /// Reads a message of the log; `None` when its subject is none of a job's.
     #[must_use]
     pub fn entry(&self, stored: &Stored) -> Option<Entry> {
@@ -280,6 +294,10 @@ impl Log {
 
     pub(crate) fn count_bucket_away(&self) {
         self.metrics.bucket_away.inc();
+    }
+
+    pub(crate) fn count_spared(&self, states: usize) {
+        self.metrics.spared.inc_by(states as u64);
     }
 
     /// Makes an entry of a payload. One that cannot be decoded is counted and becomes an entry without an event: it

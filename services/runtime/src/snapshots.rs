@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use millrace_domain::{
     Entry, JobId, JobState, fold_all,
     limits::{BUCKET_WAIT_MAX, NATS_REQUEST_MAX, SNAPSHOT_BATCH_MAX, TAILS_IN_FLIGHT_MAX},
-    subjects::{self, Kind, STATE_BUCKET},
+    subjects::{self, Kind, PROJECTOR_CONSUMER, STATE_BUCKET},
 };
 
 use crate::{
@@ -34,6 +34,15 @@ pub struct Projected {
     pub state: Option<JobState>,
     /// The key's revision, for compare-and-set.
     pub revision: u64,
+}
+
+/// How far the projector is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Everything up to this sequence of the log is in the bucket.
+    pub up_to: u64,
+    /// The log had nothing after it.
+    pub is_all: bool,
 }
 
 impl Snapshots {
@@ -61,21 +70,44 @@ impl Snapshots {
     pub async fn load(&self, ids: &[JobId]) -> Result<HashMap<JobId, JobState>, ReadError> {
         let mut states = HashMap::with_capacity(ids.len());
         for batch in ids.chunks(SNAPSHOT_BATCH_MAX) {
-            let mut projected: HashMap<_, _> =
-                self.projected_or_none(batch).await.into_iter().filter_map(|(id, p)| Some((id, p.state?))).collect();
-            let filters: Vec<_> = batch.iter().map(|id| newest_filter(id, projected.get(id))).collect();
-            let mut last: HashMap<JobId, Vec<Stored>> = HashMap::with_capacity(batch.len());
-            for (id, stored) in self.log.last(&filters).await? {
-                last.entry(id).or_insert_with(|| Vec::with_capacity(1)).push(stored);
-            }
-            // What the bucket has of a job that the log no longer knows is not used: the log is the truth.
-            let jobs = last.into_iter().map(|(id, last)| {
-                let state = projected.remove(&id);
-                self.catch_up(id, state, last)
-            });
-            let loaded = stream::iter(jobs).buffer_unordered(TAILS_IN_FLIGHT_MAX);
-            states.extend(loaded.try_filter_map(async |loaded| Ok(loaded)).try_collect::<Vec<_>>().await?);
+            states.extend(self.load_batch(batch, || None).await?);
         }
+        Ok(states)
+    }
+
+    /// The same of at most [`SNAPSHOT_BATCH_MAX`] jobs, without a question to the log about those whose newest sequence
+    /// is known: `newest` is asked for it after the bucket was read, and tells the jobs' in their order, 0 where there is
+    /// nothing that the projector had not written before.
+    ///
+    /// # Errors
+    /// When the log does not answer in time.
+    pub async fn load_batch(
+        &self,
+        ids: &[JobId],
+        newest: impl FnOnce() -> Option<Vec<u64>>,
+    ) -> Result<HashMap<JobId, JobState>, ReadError> {
+        let mut states: HashMap<_, _> =
+            self.projected_or_none(ids).await.into_iter().filter_map(|(id, p)| Some((id, p.state?))).collect();
+        let newest = newest().unwrap_or_else(|| vec![u64::MAX; ids.len()]);
+        let is_newest = |(id, newest): &(&JobId, u64)| states.get(*id).is_some_and(|state| state.seq >= *newest);
+        let asked: Vec<_> = ids.iter().zip(newest).filter(|job| !is_newest(job)).map(|(id, _)| id.clone()).collect();
+        self.log.count_spared(ids.len() - asked.len());
+        if asked.is_empty() {
+            return Ok(states);
+        }
+        let filters: Vec<_> = asked.iter().map(|id| newest_filter(id, states.get(id))).collect();
+        let mut last: HashMap<JobId, Vec<Stored>> = HashMap::with_capacity(asked.len());
+        for (id, stored) in self.log.last(&filters).await? {
+            last.entry(id).or_insert_with(|| Vec::with_capacity(1)).push(stored);
+        }
+        let mut projected: HashMap<_, _> = asked.into_iter().filter_map(|id| states.remove_entry(&id)).collect();
+        // What the bucket has of a job that the log no longer knows is not used: the log is the truth.
+        let jobs = last.into_iter().map(|(id, last)| {
+            let state = projected.remove(&id);
+            self.catch_up(id, state, last)
+        });
+        let loaded = stream::iter(jobs).buffer_unordered(TAILS_IN_FLIGHT_MAX);
+        states.extend(loaded.try_filter_map(async |loaded| Ok(loaded)).try_collect::<Vec<_>>().await?);
         Ok(states)
     }
 
@@ -161,6 +193,17 @@ impl Snapshots {
         let stream = format!("KV_{}", self.bucket);
         let stored = direct::last_per_subject(&self.client, &stream, &keys).await?;
         Ok(stored.into_iter().filter_map(projected).collect())
+    }
+
+    /// How far the projector is, or has been a moment ago: the bucket, read after this, holds at least that.
+    ///
+    /// # Errors
+    /// When the server does not answer in time.
+    pub async fn progress(&self) -> Result<Progress, ReadError> {
+        let info =
+            self.log.stream.consumer_info(PROJECTOR_CONSUMER).await.map_err(|error| ReadError(error.to_string()))?;
+        let waiting = info.num_pending + info.num_ack_pending as u64;
+        Ok(Progress { up_to: info.ack_floor.stream_sequence, is_all: waiting == 0 })
     }
 
     /// Writes a state if the key is still at `revision` (0: absent); returns the new revision.

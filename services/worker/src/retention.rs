@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use millrace_domain::{
     JobId, JobState,
     limits::{RETENTION_INTERVAL_MAX, RETENTION_INTERVAL_MIN},
-    subjects::{self, PROJECTOR_CONSUMER, STATE_BUCKET, STREAM},
+    subjects::{self, STATE_BUCKET, STREAM},
 };
 use millrace_runtime::{
     direct::{ReadError, Stored},
@@ -46,8 +46,7 @@ async fn sweep(worker: &Worker, context: &jetstream::Context, retention: Duratio
     let retention = SignedDuration::try_from(retention)?;
     let before = now().checked_sub(retention).context("the retention is too long")?;
     // What the projector has not seen it would write again.
-    let log = context.get_stream_no_info(STREAM).await?;
-    let projected = log.consumer_info(PROJECTOR_CONSUMER).await?.ack_floor.stream_sequence;
+    let projected = worker.jobs.snapshots.progress().await?.up_to;
     let (mut after, mut expired) = (0, 0);
     loop {
         let (page, more) = worker.jobs.log.submissions(after).await?;

@@ -15,6 +15,7 @@ mod fleet;
 mod full_disk;
 mod full_log;
 mod handshake;
+mod heard;
 mod hostile;
 mod http;
 mod janitor;

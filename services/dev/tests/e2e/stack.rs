@@ -87,7 +87,7 @@ pub struct Stack {
     pub edge: Service,
     pub edge_admin: String,
     pub worker: Option<Service>,
-    _projector: Service,
+    pub projector: Service,
     pub folder: tempfile::TempDir,
     port: u16,
     storage: String,
@@ -167,7 +167,7 @@ impl Stack {
             edge,
             edge_admin: admin(edge_admin),
             worker,
-            _projector: projector,
+            projector,
             folder,
             port,
             storage,
@@ -183,10 +183,15 @@ impl Stack {
 
     /// One more edge, on this port; its admin address.
     pub async fn edge_on(&self, port: u16) -> (Service, String) {
+        self.edge_through(&self.nats.url(), port).await
+    }
+
+    /// The same, which reaches NATS at another address.
+    pub async fn edge_through(&self, nats: &str, port: u16) -> (Service, String) {
         let admin = free_port();
         let storage = self.folder.path().join("files").display().to_string();
         let mut args = edge_args(port, &storage, DRAIN);
-        args.extend(["--nats-url".into(), self.nats.url(), "--admin-listen".into(), format!("127.0.0.1:{admin}")]);
+        args.extend(["--nats-url".into(), nats.into(), "--admin-listen".into(), format!("127.0.0.1:{admin}")]);
         let mut edge = Service::spawn("millrace-edge", ServiceOptions { args, ..Default::default() }).expect("an edge");
         let admin = format!("http://127.0.0.1:{admin}");
         edge.wait_ready(&admin, READY_MAX).await.expect("the edge");

@@ -1,6 +1,6 @@
 //! Loads snapshots of jobs, many at a time: a storm of reconnects costs requests by the hundred jobs, not by the job.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use futures::{StreamExt, stream};
 use tokio::{
@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use millrace_domain::{
     JobId, JobState,
     limits::{
-        LEADER_READS_IN_FLIGHT_MAX, SNAPSHOT_BATCH_MAX, SNAPSHOT_BATCH_WINDOW, SNAPSHOT_BATCHES_IN_FLIGHT_MAX,
-        SNAPSHOT_RETRY_PAUSE,
+        LEADER_READS_IN_FLIGHT_MAX, RECENT_JOBS_MIN, SNAPSHOT_BATCH_MAX, SNAPSHOT_BATCH_WINDOW,
+        SNAPSHOT_BATCHES_IN_FLIGHT_MAX, SNAPSHOT_RETRY_PAUSE,
     },
 };
 use millrace_runtime::{direct::ReadError, snapshots::Snapshots};
@@ -45,11 +45,12 @@ impl Loader {
         let feed = self.feed.clone();
         let slots = Arc::new(Semaphore::new(SNAPSHOT_BATCHES_IN_FLIGHT_MAX));
         loop {
+            // First: what comes while all are taken becomes one batch.
+            let slot = slots.clone().acquire_owned().await?;
             let batch = tokio::select! {
                 batch = self.next_batch() => batch,
                 () = super::closed(&feed, &shutdown) => return Ok(()),
             };
-            let slot = slots.clone().acquire_owned().await?;
             let (feed, snapshots) = (feed.clone(), self.snapshots.clone());
             tokio::spawn(async move {
                 let failed = load(&feed, &snapshots, batch).await;
@@ -87,7 +88,7 @@ async fn load(feed: &Feed, snapshots: &Snapshots, batch: Vec<Load>) -> Vec<Load>
     let mut failed = Vec::new();
     if !any.is_empty() {
         let ids: Vec<_> = any.iter().map(|load| load.id.clone()).collect();
-        match snapshots.load(&ids).await {
+        match load_any(feed, snapshots, &ids).await {
             // Of two loads of one job, for those who left and for those who came, each gets the state.
             Ok(states) => any.iter().for_each(|load| loaded(feed, load, states.get(&load.id).cloned())),
             Err(error) => failed.extend(not_loaded(feed, any, &error)),
@@ -105,6 +106,28 @@ async fn load(feed: &Feed, snapshots: &Snapshots, batch: Vec<Load>) -> Vec<Load>
         }
     }
     failed
+}
+
+/// Of many jobs at once, the log is only asked about those whose newest state what was heard does not tell.
+async fn load_any(feed: &Feed, snapshots: &Snapshots, ids: &[JobId]) -> Result<HashMap<JobId, JobState>, ReadError> {
+    if ids.len() < RECENT_JOBS_MIN {
+        return snapshots.load(ids).await;
+    }
+    let now = std::time::Instant::now();
+    let basis = feed.recent().basis(now);
+    if feed.recent().ask(now) {
+        let (feed, snapshots) = (feed.clone(), snapshots.clone());
+        // For the next ones: these do not wait for it.
+        tokio::spawn(async move {
+            match snapshots.progress().await {
+                Ok(progress) => feed.recent().projected(progress, now),
+                Err(error) => {
+                    tracing::debug!(%error, "nobody tells how far the projector is; the log is asked instead")
+                }
+            }
+        });
+    }
+    snapshots.load_batch(ids, || feed.recent().newest(basis?, ids)).await
 }
 
 fn loaded(feed: &Feed, load: &Load, state: Option<JobState>) {

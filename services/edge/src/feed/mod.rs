@@ -1,11 +1,12 @@
 //! The live feed: one standing subscription to all republished events, and a table from job to its watchers.
 //!
 //! A watcher is registered first and the snapshot read after, so nothing falls in between. A message for a job that
-//! nobody watches is dropped after its subject was read.
+//! nobody watches is dropped after its subject and its sequence were read.
 
 mod frame;
 mod loader;
 mod mailbox;
+mod recent;
 mod stitch;
 mod sweep;
 
@@ -18,6 +19,7 @@ use std::{
 };
 
 use anyhow::Context;
+use async_nats::header::{HeaderName, NATS_LAST_SEQUENCE, NATS_SEQUENCE};
 use futures::StreamExt;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,7 @@ use millrace_runtime::{log::Log, nats::Nats, snapshots::Snapshots};
 pub use self::frame::Frame;
 use self::loader::Load;
 use self::mailbox::Mailbox;
+use self::recent::Recent;
 use self::stitch::{Heard, Source, Stitch, Todo};
 use crate::metrics::Metrics;
 
@@ -40,6 +43,7 @@ pub struct Feed(Arc<Inner>);
 
 struct Inner {
     table: Mutex<HashMap<JobId, Watched>>,
+    recent: Mutex<Recent>,
     loads: mpsc::UnboundedSender<Load>,
     /// How many times a job's first watcher came.
     watches: AtomicU64,
@@ -55,7 +59,7 @@ struct Watched {
     stitch: Stitch,
     watchers: Vec<Arc<dyn Watcher>>,
     newest: Option<Arc<Frame>>,
-    heard_at: Instant,
+    schedule: sweep::Schedule,
 }
 
 /// Who is told of a job's states: a loop of sockets, or the mailbox of one stream.
@@ -86,6 +90,7 @@ impl Feed {
         let (loads, requests) = mpsc::unbounded_channel();
         let feed = Self(Arc::new(Inner {
             table: Mutex::default(),
+            recent: Mutex::default(),
             loads,
             watches: AtomicU64::new(0),
             public_base_url,
@@ -107,7 +112,7 @@ impl Feed {
             stitch: Stitch::default(),
             watchers: Vec::with_capacity(1),
             newest: None,
-            heard_at: Instant::now(),
+            schedule: sweep::Schedule::new(Instant::now()),
         });
         watched.watchers.push(watcher);
         let todo = if first {
@@ -155,6 +160,10 @@ impl Feed {
         self.with(id.as_str(), |_, stitch| stitch.announced(since));
     }
 
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.0.recent.lock().expect("no panic while held")
+    }
+
     fn table(&self) -> MutexGuard<'_, HashMap<JobId, Watched>> {
         self.0.table.lock().expect("no panic while held")
     }
@@ -199,17 +208,21 @@ impl Feed {
 
     fn heard(&self, log: &Log, message: &async_nats::Message) {
         self.0.metrics.events_heard.inc();
-        let Some((kind, id)) = subjects::parse_live(&message.subject) else { return };
-        let mut table = self.table();
-        let Some(watched) = table.get_mut(id) else { return };
-        let number = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name)?.as_str().parse().ok());
-        let (Some(seq), Some(previous)) = (number("Nats-Sequence"), number("Nats-Last-Sequence")) else {
+        let number =
+            |name: HeaderName| message.headers.as_ref().and_then(|headers| headers.get(name)?.as_str().parse().ok());
+        let Some(seq) = number(NATS_SEQUENCE) else {
             // Not republished by the stream: somebody else publishes under our subjects.
             tracing::warn!(subject = %message.subject, "a live message without a sequence is passed over");
             return;
         };
+        let (kind, id) = subjects::parse_live(&message.subject).unzip();
+        self.recent().heard(seq, id.unwrap_or_default());
+        let (Some(kind), Some(id)) = (kind, id) else { return };
+        let mut table = self.table();
+        let Some(watched) = table.get_mut(id) else { return };
+        let Some(previous) = number(NATS_LAST_SEQUENCE) else { return };
         let Ok(id) = id.parse::<JobId>() else { return };
-        watched.heard_at = Instant::now();
+        watched.schedule.heard(Instant::now());
         let entry = log.decode(&id, seq, kind, &message.payload);
         let todo = watched.stitch.heard(&id, Heard { entry, previous });
         if todo.load.is_some() {

@@ -1,19 +1,65 @@
-//! Finds what the live feed has lost without a successor to show the gap: asks the log for the last sequence of
-//! watched jobs that are quiet, every few seconds, and of all at once after a disturbance of the connection.
+//! Finds what the live feed has lost without a successor to show the gap.
+//!
+//! The log numbers its messages without holes. So one question every few seconds, for its last number, tells whether
+//! everything was heard, however many jobs are watched. Where something was not, or after a disturbance of the
+//! connection, the log is asked for the last sequence of every watched job. Of each job that is quiet it is asked by
+//! itself too, less and less often: its state may have been read of a replica that was behind.
 
 use std::collections::HashMap;
 
-use tokio::{sync::broadcast, time::Instant};
+use tokio::{
+    sync::broadcast,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use millrace_domain::{
     JobId,
-    limits::{SNAPSHOT_BATCH_MAX, SWEEP_INTERVAL},
+    limits::{SNAPSHOT_BATCH_MAX, SWEEP_GRACE, SWEEP_INTERVAL, SWEEP_INTERVAL_MAX, SWEEPS_FREQUENT},
     subjects,
 };
-use millrace_runtime::{log::Log, nats::Disturbance};
+use millrace_runtime::{direct::ReadError, log::Log, nats::Disturbance};
 
 use super::Feed;
+
+/// When the log is asked for one quiet job.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    due: Instant,
+    /// How often it was asked since the job is watched, or since there was doubt.
+    asked: u32,
+}
+
+impl Schedule {
+    /// Of a job that is watched from now on.
+    pub fn new(now: Instant) -> Self {
+        Self { due: now + SWEEP_INTERVAL, asked: 0 }
+    }
+
+    /// Something of the job was heard, which tells what was before.
+    pub fn heard(&mut self, now: Instant) {
+        self.due = now + self.interval();
+    }
+
+    /// At the look that is nearest: they come in whole intervals, never quite on time.
+    fn is_due(&self, now: Instant) -> bool {
+        self.due <= now + SWEEP_INTERVAL / 2
+    }
+
+    fn asked(&mut self, now: Instant) {
+        self.asked += 1;
+        self.due = now + self.interval();
+    }
+
+    fn doubt(&mut self, now: Instant) {
+        *self = Self { due: now, asked: 0 };
+    }
+
+    fn interval(&self) -> std::time::Duration {
+        let doublings = self.asked.saturating_sub(SWEEPS_FREQUENT).min(16);
+        (SWEEP_INTERVAL * (1 << doublings)).min(SWEEP_INTERVAL_MAX)
+    }
+}
 
 pub async fn run(
     feed: Feed,
@@ -23,49 +69,116 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Everything up to here was heard, or looked for since.
+    let mut checked = None;
     loop {
-        let all = tokio::select! {
+        let disturbed = tokio::select! {
             _ = ticks.tick() => false,
             // Lagged behind: there was more than one. Closed cannot be: the feed holds the connection.
             _ = disturbances.recv() => true,
             () = super::closed(&feed, &shutdown) => return Ok(()),
         };
-        let quiet = quiet_jobs(&feed, all);
-        for ids in quiet.chunks(SNAPSHOT_BATCH_MAX) {
+        if disturbed {
+            feed.recent().disturbed();
+        }
+        let doubt = disturbed
+            || match has_heard_all(&feed, &log, &mut checked).await {
+                Ok(all) => !all,
+                Err(error) => {
+                    // What was lost meanwhile, the next look finds.
+                    tracing::warn!(%error, "nobody tells how long the log is");
+                    false
+                }
+            };
+        for ids in due(&feed, doubt).chunks(SNAPSHOT_BATCH_MAX) {
             sweep(&feed, &log, ids).await;
         }
     }
 }
 
-fn quiet_jobs(feed: &Feed, all: bool) -> Vec<JobId> {
+async fn has_heard_all(feed: &Feed, log: &Log, checked: &mut Option<u64>) -> Result<bool, ReadError> {
+    let heard = feed.recent().last();
+    let last = log.last_sequence().await?;
+    let Some(after) = checked.replace(last) else { return Ok(true) };
+    if last < heard.max(after) {
+        tracing::warn!(heard, last, "the log is shorter than it was; everything that is watched is asked for");
+        feed.recent().disturbed();
+        return Ok(false);
+    }
+    if feed.recent().has_heard(after, last) {
+        return Ok(true);
+    }
+    // It may be on its way.
+    sleep(SWEEP_GRACE).await;
+    Ok(feed.recent().has_heard(after, last))
+}
+
+fn due(feed: &Feed, doubt: bool) -> Vec<JobId> {
     let now = Instant::now();
-    let table = feed.table();
-    let due = table.iter().filter(|(_, watched)| {
-        !watched.stitch.is_final() && (all || now.duration_since(watched.heard_at) >= SWEEP_INTERVAL)
-    });
-    due.map(|(id, _)| id.clone()).collect()
+    let mut table = feed.table();
+    let mut due = Vec::new();
+    for (id, watched) in table.iter_mut().filter(|(_, watched)| !watched.stitch.is_final()) {
+        if doubt {
+            watched.schedule.doubt(now);
+        }
+        if watched.schedule.is_due(now) {
+            due.push(id.clone());
+        }
+    }
+    due
 }
 
 async fn sweep(feed: &Feed, log: &Log, ids: &[JobId]) {
     let filters: Vec<_> = ids.iter().map(subjects::job_filter).collect();
-    match log.last(&filters).await {
-        Ok(last) => {
-            let mut newest: HashMap<JobId, u64> = HashMap::new();
-            for (id, stored) in last {
-                let seq = newest.entry(id).or_default();
-                *seq = stored.seq.max(*seq);
-            }
-            for (id, seq) in newest {
-                feed.with(id.as_str(), |_, stitch| {
-                    let todo = stitch.swept(seq);
-                    if todo.load.is_some() {
-                        feed.0.metrics.sweep_finds.inc();
-                    }
-                    todo
-                });
-            }
+    let last = match log.last(&filters).await {
+        Ok(last) => last,
+        // They stay due for the next sweep.
+        Err(error) => return tracing::warn!(%error, jobs = ids.len(), "quiet jobs could not be swept"),
+    };
+    let now = Instant::now();
+    for id in ids {
+        if let Some(watched) = feed.table().get_mut(id.as_str()) {
+            watched.schedule.asked(now);
         }
-        // The next sweep comes.
-        Err(error) => tracing::warn!(%error, jobs = ids.len(), "quiet jobs could not be swept"),
+    }
+    let mut newest: HashMap<JobId, u64> = HashMap::new();
+    for (id, stored) in last {
+        let seq = newest.entry(id).or_default();
+        *seq = stored.seq.max(*seq);
+    }
+    for (id, seq) in newest {
+        feed.with(id.as_str(), |_, stitch| {
+            let todo = stitch.swept(seq);
+            if todo.load.is_some() {
+                feed.0.metrics.sweep_finds.inc();
+            }
+            todo
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_job_is_asked_for_less_and_less_often_until_there_is_doubt() {
+        let began = Instant::now();
+        let mut schedule = Schedule::new(began);
+        let mut now = began;
+        let mut next = |schedule: &mut Schedule| {
+            let pause = schedule.due - now;
+            now = schedule.due;
+            schedule.asked(now);
+            pause.as_secs()
+        };
+        let pauses: Vec<_> = (0..10).map(|_| next(&mut schedule)).collect();
+        assert_eq!(pauses, [3, 3, 3, 3, 6, 12, 24, 48, 96, 96]);
+        schedule.heard(began);
+        assert_eq!(schedule.due, began + SWEEP_INTERVAL_MAX);
+        schedule.doubt(began);
+        assert!(schedule.is_due(began));
+        schedule.asked(began);
+        assert_eq!(schedule.due, began + SWEEP_INTERVAL);
     }
 }

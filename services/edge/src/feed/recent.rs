@@ -1,0 +1,242 @@
+//! What was heard of all jobs lately, watched or not, beside how far the projector had come: it tells that a state of
+//! the bucket is the newest without a question to the log, which halves what a storm of reconnects asks of NATS.
+//!
+//! Pure; time is given. The stream numbers its messages without holes, so it shows whether everything was heard since
+//! one of them. If the projector had written everything up to that one before the bucket was read, then a job of which
+//! nothing newer was heard has nothing newer. Where any of it is not sure the log is asked. What nobody can see, a last
+//! message lost on the way, is found as it is for all watched jobs: by the sweep.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    time::Instant,
+};
+
+use millrace_domain::{
+    JobId,
+    limits::{PROJECTED_AGE_MAX, PROJECTED_REFRESH, RECENT_EVENTS},
+};
+use millrace_runtime::snapshots::Progress;
+
+/// Events heard lately, in a ring of fixed size: an event costs no allocation.
+pub struct Recent {
+    /// By sequence modulo the length: the hash of the job's id. One job taken for another costs a question.
+    jobs: Box<[u64]>,
+    hasher: RandomState,
+    heard: Option<Heard>,
+    projected: Option<(u64, Instant)>,
+    asked_at: Option<Instant>,
+}
+
+/// Every event after `after` and up to `last` was heard.
+struct Heard {
+    after: u64,
+    last: u64,
+}
+
+/// Up to this sequence every state is in the bucket, for whoever reads it from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Basis(u64);
+
+impl Default for Recent {
+    fn default() -> Self {
+        let jobs = vec![0; RECENT_EVENTS].into();
+        Self { jobs, hasher: RandomState::new(), heard: None, projected: None, asked_at: None }
+    }
+}
+
+impl Recent {
+    /// An event of a job was heard, for the first time or again.
+    pub fn heard(&mut self, seq: u64, id: &str) {
+        match &mut self.heard {
+            // Told twice, or older than what is known to be in the bucket.
+            Some(heard) if seq <= heard.last => return,
+            Some(heard) if seq == heard.last + 1 => heard.last = seq,
+            // One in between was lost, or is to come.
+            heard => *heard = Some(Heard { after: seq - 1, last: seq }),
+        }
+        let place = self.place(seq);
+        self.jobs[place] = self.hasher.hash_one(id);
+    }
+
+    /// Messages may have been lost, and nothing may follow them.
+    pub fn disturbed(&mut self) {
+        (self.heard, self.projected, self.asked_at) = (None, None, None);
+    }
+
+    /// The last sequence that was heard, of those without a hole behind them; 0: none.
+    pub fn last(&self) -> u64 {
+        self.heard.as_ref().map_or(0, |heard| heard.last)
+    }
+
+    /// Whether everything after one sequence and up to another was heard.
+    pub fn has_heard(&self, after: u64, up_to: u64) -> bool {
+        up_to <= after || self.heard.as_ref().is_some_and(|heard| heard.after <= after && up_to <= heard.last)
+    }
+
+    /// Whether to ask how far the projector is, which is then noted as asked.
+    pub fn ask(&mut self, now: Instant) -> bool {
+        let due = self.asked_at.is_none_or(|asked| now.duration_since(asked) >= PROJECTED_REFRESH);
+        if due {
+            self.asked_at = Some(now);
+        }
+        due
+    }
+
+    /// How far the projector is said to be by the answer to what was asked at `asked_at`.
+    pub fn projected(&mut self, Progress { up_to, is_all }: Progress, asked_at: Instant) {
+        if self.asked_at != Some(asked_at) {
+            // Of before a disturbance: what it calls all may have been followed by what was lost.
+            return;
+        }
+        match &mut self.heard {
+            // Not heard (yet), and in the bucket.
+            Some(heard) if heard.last < up_to => *heard = Heard { after: up_to, last: up_to },
+            Some(_) => {}
+            // There was nothing else to be heard.
+            heard if is_all => *heard = Some(Heard { after: up_to, last: up_to }),
+            None => {}
+        }
+        self.projected = Some((up_to, asked_at));
+    }
+
+    /// To be taken before the bucket is read; `None` where that would tell nothing.
+    pub fn basis(&self, now: Instant) -> Option<Basis> {
+        let (up_to, at) = self.projected?;
+        (now.duration_since(at) <= PROJECTED_AGE_MAX && self.covers(up_to)).then_some(Basis(up_to))
+    }
+
+    /// The newest event heard lately of each job (0: none): a state that is not older is the job's newest. `None` where
+    /// too much was heard or something was lost since the basis was taken.
+    pub fn newest(&self, Basis(up_to): Basis, ids: &[JobId]) -> Option<Vec<u64>> {
+        let heard = self.heard.as_ref().filter(|_| self.covers(up_to))?;
+        // A job may be asked for twice.
+        let hashes: Vec<u64> = ids.iter().map(|id| self.hasher.hash_one(id.as_str())).collect();
+        let mut newest: HashMap<u64, u64> = hashes.iter().map(|hash| (*hash, 0)).collect();
+        // More than the basis asks for: a replica of the bucket may be behind.
+        let first = heard.after.max(heard.last.saturating_sub(RECENT_EVENTS as u64)) + 1;
+        for seq in first..=heard.last {
+            if let Some(newest) = newest.get_mut(&self.jobs[self.place(seq)]) {
+                *newest = seq;
+            }
+        }
+        Some(hashes.iter().map(|hash| newest[hash]).collect())
+    }
+
+    fn covers(&self, up_to: u64) -> bool {
+        self.heard
+            .as_ref()
+            .is_some_and(|heard| heard.after <= up_to && heard.last.saturating_sub(up_to) <= RECENT_EVENTS as u64)
+    }
+
+    fn place(&self, seq: u64) -> usize {
+        (seq % self.jobs.len() as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn ids(names: &[&str]) -> Vec<JobId> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn projected(recent: &mut Recent, up_to: u64, is_all: bool, now: Instant) {
+        recent.asked_at = None;
+        assert!(recent.ask(now));
+        recent.projected(Progress { up_to, is_all }, now);
+    }
+
+    #[test]
+    fn the_newest_event_of_each_job_is_told_also_of_one_that_is_asked_for_twice() {
+        let (mut recent, now) = (Recent::default(), Instant::now());
+        for (seq, job) in [(5, "a"), (6, "b"), (7, "a"), (8, "c")] {
+            recent.heard(seq, job);
+        }
+        projected(&mut recent, 5, false, now);
+        let basis = recent.basis(now).unwrap();
+        assert_eq!(recent.newest(basis, &ids(&["a", "b", "nobody", "a"])), Some(vec![7, 6, 0, 7]));
+        recent.heard(9, "b");
+        assert_eq!(recent.newest(basis, &ids(&["b"])), Some(vec![9]), "also what came since");
+    }
+
+    #[test]
+    fn nothing_is_told_of_what_the_projector_has_not_written_and_nobody_heard() {
+        let (mut recent, now) = (Recent::default(), Instant::now());
+        recent.heard(5, "a");
+        assert_eq!(recent.basis(now), None, "nobody knows how far the projector is");
+        projected(&mut recent, 3, false, now);
+        assert_eq!(recent.basis(now), None, "4 was not heard");
+        projected(&mut recent, 4, false, now);
+        assert_eq!(recent.basis(now), Some(Basis(4)));
+        assert_eq!(recent.basis(now + PROJECTED_AGE_MAX + Duration::from_millis(1)), None, "too long ago");
+    }
+
+    #[test]
+    fn a_message_that_was_lost_is_noticed_until_the_projector_has_written_it() {
+        let (mut recent, now) = (Recent::default(), Instant::now());
+        recent.heard(5, "a");
+        projected(&mut recent, 5, false, now);
+        let basis = recent.basis(now).unwrap();
+        recent.heard(7, "b");
+        assert_eq!(recent.newest(basis, &ids(&["a"])), None, "6 may be of this job");
+        recent.heard(6, "a");
+        assert_eq!(recent.basis(now), None, "a late one changes nothing");
+        projected(&mut recent, 6, false, now);
+        assert_eq!(recent.newest(recent.basis(now).unwrap(), &ids(&["a", "b"])), Some(vec![0, 7]));
+        // Nothing follows the one that was lost.
+        projected(&mut recent, 8, false, now);
+        recent.heard(9, "a");
+        assert_eq!(recent.newest(recent.basis(now).unwrap(), &ids(&["a", "b"])), Some(vec![9, 0]));
+    }
+
+    #[test]
+    fn whether_everything_was_heard_is_known_of_what_has_no_hole() {
+        let mut recent = Recent::default();
+        assert!(recent.has_heard(4, 4) && !recent.has_heard(4, 5), "nothing happened, or nobody knows");
+        for seq in [5, 6] {
+            recent.heard(seq, "a");
+        }
+        assert!(recent.has_heard(4, 6) && recent.last() == 6);
+        recent.heard(8, "a");
+        assert!(recent.has_heard(7, 8) && !recent.has_heard(7, 9), "9 is in the log and was not heard");
+        assert!(!recent.has_heard(6, 8), "7 was lost");
+    }
+
+    #[test]
+    fn after_a_disturbance_it_begins_anew_where_a_message_comes_or_the_projector_has_everything() {
+        let (mut recent, now) = (Recent::default(), Instant::now());
+        recent.heard(5, "a");
+        projected(&mut recent, 5, false, now);
+        let basis = recent.basis(now).unwrap();
+        recent.disturbed();
+        assert_eq!((recent.basis(now), recent.newest(basis, &ids(&["a"]))), (None, None));
+        projected(&mut recent, 6, false, now);
+        assert_eq!(recent.basis(now), None, "there is more, and nobody has heard it");
+        recent.ask(now);
+        recent.disturbed();
+        recent.projected(Progress { up_to: 7, is_all: true }, now);
+        assert_eq!(recent.basis(now), None, "it was asked before");
+        projected(&mut recent, 7, true, now);
+        assert_eq!(recent.basis(now), Some(Basis(7)));
+        recent.heard(8, "a");
+        assert_eq!(recent.newest(Basis(7), &ids(&["a"])), Some(vec![8]));
+    }
+
+    #[test]
+    fn more_events_than_it_has_room_for_are_not_taken_for_none() {
+        let (mut recent, now) = (Recent::default(), Instant::now());
+        recent.heard(1, "a");
+        projected(&mut recent, 1, false, now);
+        let basis = recent.basis(now).unwrap();
+        for seq in 2..=RECENT_EVENTS as u64 + 1 {
+            recent.heard(seq, if seq == 2 { "b" } else { "c" });
+        }
+        assert_eq!(recent.newest(basis, &ids(&["b"])), Some(vec![2]), "the oldest that there is room for");
+        recent.heard(RECENT_EVENTS as u64 + 2, "c");
+        assert_eq!((recent.basis(now), recent.newest(basis, &ids(&["b"]))), (None, None));
+    }
+}
