@@ -104,7 +104,7 @@ impl Drop for Place {
 
 /// A connection of which nothing was read yet.
 pub struct Accepted {
-    /// Non-blocking, and without delay.
+    /// Non-blocking.
     pub stream: mio::net::TcpStream,
     /// Who it is.
     pub peer: SocketAddr,
@@ -144,8 +144,6 @@ impl Acceptor {
             self.http.refuse(stream, &ApiError::TooManyConnections);
             return Ok(None);
         };
-        // Small frames, each to be there at once. An error shows again at the first read.
-        let _ = stream.set_nodelay(true);
         Ok(Some(Accepted { stream, peer, permit }))
     }
 }

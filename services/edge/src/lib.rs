@@ -78,8 +78,10 @@ impl App {
 pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let Shell { nats, health, registry, tasks, files_max } = shell;
     let listener = admin::bind(config::LISTEN.flag, config.listen)?.into_std()?;
-    // Connections have it from their listener.
-    socket2::SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    // Connections have both from their listener. Frames are small, and each is to be there at once.
+    let options = socket2::SockRef::from(&listener);
+    options.set_tcp_nodelay(true)?;
+    options.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     let context = jetstream::new(nats.client.clone());
     provision::check_when_available(&context).await?;
     let blobs = Blobs::open(&config.storage)?;

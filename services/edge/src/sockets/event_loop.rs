@@ -5,7 +5,7 @@ mod deadlines;
 mod greeting;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io::{self, ErrorKind, Read},
     sync::Arc,
     time::{Duration, Instant},
@@ -56,6 +56,8 @@ pub struct EventLoop {
     http: Http,
     greetings: Slab<Greeting>,
     sockets: Slab<Socket>,
+    /// Sockets whose handshake may not be answered yet, and until when it waits for a state, oldest first.
+    held: VecDeque<(usize, Instant)>,
     jobs: HashMap<JobId, Watched>,
     /// Sockets that ended in this turn. They leave at its end, so that no late event finds another in their place.
     over: Vec<(usize, u16)>,
@@ -104,6 +106,7 @@ impl EventLoop {
             http,
             greetings: Slab::new(),
             sockets: Slab::new(),
+            held: VecDeque::new(),
             jobs: HashMap::new(),
             over: Vec::new(),
             touched: Vec::new(),
@@ -122,7 +125,8 @@ impl EventLoop {
         loop {
             let tick = if self.drain.is_some() { DRAIN_TICK } else { TICK };
             let is_done = self.unfinished.is_empty() && !self.may_accept;
-            let wait = if is_done { tick } else { Duration::ZERO };
+            let held = self.held.front().map_or(tick, |(_, until)| until.saturating_duration_since(Instant::now()));
+            let wait = if is_done { tick.min(held) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 polled => polled?,
@@ -153,6 +157,7 @@ impl EventLoop {
                 }
             }
             self.tell(now);
+            self.release(now);
             if now.duration_since(ticked_at) >= tick {
                 ticked_at = now;
                 self.tick(now);

@@ -1,6 +1,8 @@
 //! What one socket still has to be sent. Empty, and without memory, while the client reads.
 //!
 //! At most the rest of one frame, a few control frames, and one state wait: a newer state replaces an older one.
+//! The answer to the handshake waits a moment for the first state: one call of the kernel and one wake-up of the client
+//! instead of two.
 //! The end of a job is replaced by nothing but the state after a person's retry.
 
 use std::{
@@ -30,6 +32,8 @@ struct Waiting {
     begun: u64,
     /// The newest state.
     state: Option<Arc<Frame>>,
+    /// `bytes` are the answer to the handshake, of which nothing was written: the first state may go with it.
+    is_held: bool,
 }
 
 impl Outbox {
@@ -40,22 +44,34 @@ impl Outbox {
     /// When the connection is broken.
     pub fn send(&mut self, stream: &mut impl Write, frames: &[Arc<Frame>], now: Instant) -> io::Result<u64> {
         let Some(newest) = frames.last() else { return Ok(0) };
-        if let Some(waiting) = &mut self.0 {
-            waiting.state = Some(newest.clone());
-            return Ok(0);
-        }
+        let mut held = match self.0.take() {
+            Some(mut waiting) if !waiting.is_held => {
+                waiting.state = Some(newest.clone());
+                self.0 = Some(waiting);
+                return Ok(0);
+            }
+            waiting => waiting.map_or_else(Vec::new, |waiting| waiting.bytes),
+        };
         let mut sent = 0;
-        for frames in frames.chunks(SLICES_MAX) {
+        for frames in frames.chunks(SLICES_MAX - 1) {
             let mut written = match frames {
-                [frame] => write(stream, &frame.wire)?,
+                [frame] if held.is_empty() => write(stream, &frame.wire)?,
                 _ => {
-                    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                    for (slice, frame) in slices.iter_mut().zip(frames) {
+                    let mut slices = [IoSlice::new(&held); SLICES_MAX];
+                    for (slice, frame) in slices[1..].iter_mut().zip(frames) {
                         *slice = IoSlice::new(&frame.wire);
                     }
-                    write_vectored(stream, &slices[..frames.len()])?
+                    write_vectored(stream, &slices[..=frames.len()])?
                 }
             };
+            if written < held.len() {
+                held.drain(..written);
+                let state = Some(newest.clone());
+                self.0 = Some(Box::new(Waiting { since: now, bytes: held, begun: 0, state, is_held: false }));
+                return Ok(sent);
+            }
+            written -= held.len();
+            held.clear();
             for frame in frames {
                 if written >= frame.wire.len() {
                     written -= frame.wire.len();
@@ -66,11 +82,26 @@ impl Outbox {
                 let begun = written > 0;
                 let bytes = if begun { frame.wire[written..].to_vec() } else { Vec::new() };
                 let state = (!begun || !Arc::ptr_eq(frame, newest)).then(|| newest.clone());
-                self.0 = Some(Box::new(Waiting { since: now, bytes, begun: begun.into(), state }));
+                self.0 = Some(Box::new(Waiting { since: now, bytes, begun: begun.into(), state, is_held: false }));
                 return Ok(sent);
             }
         }
         Ok(sent)
+    }
+
+    /// Keeps the answer to the handshake for the first state, to be written with it, or until it is released. Nothing
+    /// was sent before.
+    pub fn hold(&mut self, answer: Vec<u8>, now: Instant) {
+        self.0 = Some(Box::new(Waiting { since: now, bytes: answer, begun: 0, state: None, is_held: true }));
+    }
+
+    /// Sends what is held. Returns what [`Outbox::send`] does.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn release(&mut self, stream: &mut impl Write, now: Instant) -> io::Result<u64> {
+        let held = self.0.as_mut().is_some_and(|waiting| std::mem::take(&mut waiting.is_held));
+        if held { self.flush(stream, now) } else { Ok(0) }
     }
 
     /// Sends the bytes of a control frame or an answer.
@@ -87,7 +118,8 @@ impl Outbox {
         }
         let written = write(stream, bytes)?;
         if written < bytes.len() {
-            self.0 = Some(Box::new(Waiting { since: now, bytes: bytes[written..].to_vec(), begun: 0, state: None }));
+            let bytes = bytes[written..].to_vec();
+            self.0 = Some(Box::new(Waiting { since: now, bytes, begun: 0, state: None, is_held: false }));
         }
         Ok(())
     }
@@ -100,15 +132,16 @@ impl Outbox {
         if let Some(waiting) = &mut self.0 {
             waiting.state = None;
         }
-        self.control(stream, bytes, now)
+        self.control(stream, bytes, now)?;
+        self.release(stream, now).map(drop)
     }
 
-    /// The client reads again: sends what waits. Returns what [`Outbox::send`] does.
+    /// The client reads again: sends what waits and is not held. Returns what [`Outbox::send`] does.
     ///
     /// # Errors
     /// When the connection is broken.
     pub fn flush(&mut self, stream: &mut impl Write, now: Instant) -> io::Result<u64> {
-        let Some(mut waiting) = self.0.take() else { return Ok(0) };
+        let Some(mut waiting) = self.0.take_if(|waiting| !waiting.is_held) else { return Ok(0) };
         let written = write(stream, &waiting.bytes)?;
         if written > 0 {
             waiting.since = now;
@@ -189,13 +222,20 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_the_client_takes_it_sees_whole_frames_rising_to_the_end_and_those_are_counted(
-            turns in prop::collection::vec((0u64..5, 0usize..60, any::<bool>()), 1..60),
+            held in any::<bool>(),
+            turns in prop::collection::vec((0u64..5, 0usize..60, any::<bool>(), any::<bool>()), 1..60),
         ) {
             let now = Instant::now();
             let (mut outbox, mut reader, mut seq) = (Outbox::default(), Reader { taken: Vec::new(), window: 0 }, 0);
             let mut sent = 0;
-            for (events, window, pong) in turns {
+            if held {
+                outbox.hold(b"<answer>".to_vec(), now);
+            }
+            for (events, window, pong, release) in turns {
                 reader.window += window;
+                if release {
+                    sent += outbox.release(&mut reader, now).unwrap();
+                }
                 let frames: Vec<_> = (0..events).map(|_| { seq += 1; frame(seq, false) }).collect();
                 sent += outbox.send(&mut reader, &frames, now).unwrap();
                 if pong && outbox.control(&mut reader, b"<p>", now).is_err() {
@@ -211,6 +251,8 @@ mod tests {
             sent += outbox.flush(&mut reader, now).unwrap();
             prop_assert!(outbox.blocked_since().is_none());
             let text = String::from_utf8(reader.taken).unwrap();
+            prop_assert_eq!(text.starts_with("<answer>"), held);
+            let text = text.trim_start_matches("<answer>");
             let (mut last, mut seen) = (0, 0);
             for part in text.split_terminator('>') {
                 let part = part.strip_prefix('<').expect("a whole frame");

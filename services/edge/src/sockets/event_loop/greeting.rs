@@ -8,7 +8,7 @@ use std::{
 
 use mio::{Interest, Token};
 
-use millrace_domain::limits::{ACCEPTS_PER_TURN_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX};
+use millrace_domain::limits::{ACCEPTS_PER_TURN_MAX, HANDSHAKE_HOLD_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX};
 
 use super::{EventLoop, Socket, Watched};
 use crate::{
@@ -112,6 +112,16 @@ impl EventLoop {
         }
     }
 
+    /// Answers handshakes that have waited long enough for a state. One that was answered meanwhile is so no more.
+    pub(super) fn release(&mut self, now: Instant) {
+        while let Some((token, _)) = self.held.pop_front_if(|(_, until)| now >= *until) {
+            if let Some(socket) = self.sockets.get_mut(token).filter(|socket| !socket.is_over) {
+                let sent = socket.outbox.release(&mut socket.stream, now);
+                self.sent(token, sent);
+            }
+        }
+    }
+
     /// Lets go of connections whose head does not come.
     pub(super) fn tick_greetings(&mut self, now: Instant) {
         let late = self.greetings.iter().filter(|(_, greeting)| now >= greeting.until);
@@ -203,7 +213,7 @@ impl EventLoop {
         }
     }
 
-    /// A connection becomes a socket. It is sent `answer`, to its handshake, and the state if that is known.
+    /// A connection becomes a socket. It is sent `answer`, to its handshake, and the state, at once if that is known.
     pub(super) fn admit(&mut self, admitted: Admitted, answer: Vec<u8>, is_registered: bool, now: Instant) {
         let Admitted { mut stream, mut early, id, since, permit } = admitted;
         let entry = self.sockets.vacant_entry();
@@ -244,8 +254,9 @@ impl EventLoop {
             is_over: false,
             _permit: permit,
         });
-        if let Err(error) = socket.outbox.control(&mut socket.stream, &answer, now) {
-            return self.gone(token, &error);
+        if !answer.is_empty() {
+            socket.outbox.hold(answer, now);
+            self.held.push_back((token, now + HANDSHAKE_HOLD_MAX));
         }
         if let Some(newest) = newest {
             self.offer(token, &[newest], now);
