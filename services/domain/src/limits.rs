@@ -87,9 +87,9 @@ pub const SNAPSHOT_BATCHES_IN_FLIGHT_MAX: usize = 4;
 /// Events that an edge remembers having heard, of whatever job: with them it knows which states of the bucket are the
 /// newest without asking the log. A few seconds' worth.
 pub const RECENT_EVENTS: usize = 32_768;
-/// First watches that must come together for that to be worth it.
-pub const RECENT_JOBS_MIN: usize = 16;
-/// How often an edge asks then how far the projector is.
+/// States that must be wanted for it to be worth a question how far the projector is.
+pub const RECENT_STATES_MIN: usize = 16;
+/// Shortest time between two such questions.
 pub const PROJECTED_REFRESH: Duration = Duration::from_secs(1);
 /// For how long the answer is used: no longer than it takes until the sweep finds what nobody saw lost.
 pub const PROJECTED_AGE_MAX: Duration = SWEEP_INTERVAL;

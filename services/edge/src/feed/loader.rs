@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use millrace_domain::{
     JobId, JobState,
     limits::{
-        LEADER_READS_IN_FLIGHT_MAX, RECENT_JOBS_MIN, SNAPSHOT_BATCH_MAX, SNAPSHOT_BATCH_WINDOW,
-        SNAPSHOT_BATCHES_IN_FLIGHT_MAX, SNAPSHOT_RETRY_PAUSE,
+        LEADER_READS_IN_FLIGHT_MAX, SNAPSHOT_BATCH_MAX, SNAPSHOT_BATCH_WINDOW, SNAPSHOT_BATCHES_IN_FLIGHT_MAX,
+        SNAPSHOT_RETRY_PAUSE,
     },
 };
 use millrace_runtime::{direct::ReadError, snapshots::Snapshots};
@@ -108,14 +108,11 @@ async fn load(feed: &Feed, snapshots: &Snapshots, batch: Vec<Load>) -> Vec<Load>
     failed
 }
 
-/// Of many jobs at once, the log is only asked about those whose newest state what was heard does not tell.
+/// The log is only asked about jobs of which what was heard does not tell the newest sequence.
 async fn load_any(feed: &Feed, snapshots: &Snapshots, ids: &[JobId]) -> Result<HashMap<JobId, JobState>, ReadError> {
-    if ids.len() < RECENT_JOBS_MIN {
-        return snapshots.load(ids).await;
-    }
     let now = std::time::Instant::now();
     let basis = feed.recent().basis(now);
-    if feed.recent().ask(now) {
+    if feed.recent().ask(ids.len(), now) {
         let (feed, snapshots) = (feed.clone(), snapshots.clone());
         // For the next ones: these do not wait for it.
         tokio::spawn(async move {

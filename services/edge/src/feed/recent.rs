@@ -14,18 +14,29 @@ use std::{
 
 use millrace_domain::{
     JobId,
-    limits::{PROJECTED_AGE_MAX, PROJECTED_REFRESH, RECENT_EVENTS},
+    limits::{PROJECTED_AGE_MAX, PROJECTED_REFRESH, RECENT_EVENTS, RECENT_STATES_MIN},
 };
 use millrace_runtime::snapshots::Progress;
 
-/// Events heard lately, in a ring of fixed size: an event costs no allocation.
+/// Events heard lately, in tables of fixed size: an event costs no allocation.
 pub struct Recent {
-    /// By sequence modulo the length: the hash of the job's id. One job taken for another costs a question.
-    jobs: Box<[u64]>,
+    /// The last events, by sequence modulo the length.
+    events: Box<[Event]>,
+    /// The newest of them of each job, by the hash of its id. One job taken for another costs a question.
+    newest: HashMap<u64, u64>,
     hasher: RandomState,
     heard: Option<Heard>,
     projected: Option<(u64, Instant)>,
     asked_at: Option<Instant>,
+    /// States that were wanted since.
+    wanted: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Event {
+    seq: u64,
+    /// The hash of its job's id.
+    job: u64,
 }
 
 /// Every event after `after` and up to `last` was heard.
@@ -40,8 +51,15 @@ pub struct Basis(u64);
 
 impl Default for Recent {
     fn default() -> Self {
-        let jobs = vec![0; RECENT_EVENTS].into();
-        Self { jobs, hasher: RandomState::new(), heard: None, projected: None, asked_at: None }
+        Self {
+            events: vec![Event::default(); RECENT_EVENTS].into(),
+            newest: HashMap::with_capacity(RECENT_EVENTS),
+            hasher: RandomState::new(),
+            heard: None,
+            projected: None,
+            asked_at: None,
+            wanted: 0,
+        }
     }
 }
 
@@ -55,13 +73,18 @@ impl Recent {
             // One in between was lost, or is to come.
             heard => *heard = Some(Heard { after: seq - 1, last: seq }),
         }
-        let place = self.place(seq);
-        self.jobs[place] = self.hasher.hash_one(id);
+        let event = Event { seq, job: self.hasher.hash_one(id) };
+        let oldest = std::mem::replace(&mut self.events[(seq % RECENT_EVENTS as u64) as usize], event);
+        if self.newest.get(&oldest.job) == Some(&oldest.seq) {
+            self.newest.remove(&oldest.job);
+        }
+        self.newest.insert(event.job, seq);
     }
 
     /// Messages may have been lost, and nothing may follow them.
     pub fn disturbed(&mut self) {
         (self.heard, self.projected, self.asked_at) = (None, None, None);
+        self.newest.clear();
     }
 
     /// The last sequence that was heard, of those without a hole behind them; 0: none.
@@ -74,11 +97,14 @@ impl Recent {
         up_to <= after || self.heard.as_ref().is_some_and(|heard| heard.after <= after && up_to <= heard.last)
     }
 
-    /// Whether to ask how far the projector is, which is then noted as asked.
-    pub fn ask(&mut self, now: Instant) -> bool {
-        let due = self.asked_at.is_none_or(|asked| now.duration_since(asked) >= PROJECTED_REFRESH);
+    /// Whether to ask how far the projector is, now that so many more states are wanted; that is then noted as asked. For
+    /// a few it is not worth it.
+    pub fn ask(&mut self, states: usize, now: Instant) -> bool {
+        self.wanted += states;
+        let due = self.wanted >= RECENT_STATES_MIN
+            && self.asked_at.is_none_or(|asked| now.duration_since(asked) >= PROJECTED_REFRESH);
         if due {
-            self.asked_at = Some(now);
+            (self.asked_at, self.wanted) = (Some(now), 0);
         }
         due
     }
@@ -109,28 +135,14 @@ impl Recent {
     /// The newest event heard lately of each job (0: none): a state that is not older is the job's newest. `None` where
     /// too much was heard or something was lost since the basis was taken.
     pub fn newest(&self, Basis(up_to): Basis, ids: &[JobId]) -> Option<Vec<u64>> {
-        let heard = self.heard.as_ref().filter(|_| self.covers(up_to))?;
-        // A job may be asked for twice.
-        let hashes: Vec<u64> = ids.iter().map(|id| self.hasher.hash_one(id.as_str())).collect();
-        let mut newest: HashMap<u64, u64> = hashes.iter().map(|hash| (*hash, 0)).collect();
-        // More than the basis asks for: a replica of the bucket may be behind.
-        let first = heard.after.max(heard.last.saturating_sub(RECENT_EVENTS as u64)) + 1;
-        for seq in first..=heard.last {
-            if let Some(newest) = newest.get_mut(&self.jobs[self.place(seq)]) {
-                *newest = seq;
-            }
-        }
-        Some(hashes.iter().map(|hash| newest[hash]).collect())
+        let newest = |id: &JobId| self.newest.get(&self.hasher.hash_one(id.as_str())).copied().unwrap_or(0);
+        self.covers(up_to).then(|| ids.iter().map(newest).collect())
     }
 
     fn covers(&self, up_to: u64) -> bool {
         self.heard
             .as_ref()
             .is_some_and(|heard| heard.after <= up_to && heard.last.saturating_sub(up_to) <= RECENT_EVENTS as u64)
-    }
-
-    fn place(&self, seq: u64) -> usize {
-        (seq % self.jobs.len() as u64) as usize
     }
 }
 
@@ -146,7 +158,7 @@ mod tests {
 
     fn projected(recent: &mut Recent, up_to: u64, is_all: bool, now: Instant) {
         recent.asked_at = None;
-        assert!(recent.ask(now));
+        assert!(recent.ask(RECENT_STATES_MIN, now));
         recent.projected(Progress { up_to, is_all }, now);
     }
 
@@ -186,11 +198,11 @@ mod tests {
         recent.heard(6, "a");
         assert_eq!(recent.basis(now), None, "a late one changes nothing");
         projected(&mut recent, 6, false, now);
-        assert_eq!(recent.newest(recent.basis(now).unwrap(), &ids(&["a", "b"])), Some(vec![0, 7]));
+        assert_eq!(recent.newest(recent.basis(now).unwrap(), &ids(&["a", "b"])), Some(vec![5, 7]));
         // Nothing follows the one that was lost.
         projected(&mut recent, 8, false, now);
         recent.heard(9, "a");
-        assert_eq!(recent.newest(recent.basis(now).unwrap(), &ids(&["a", "b"])), Some(vec![9, 0]));
+        assert_eq!(recent.newest(recent.basis(now).unwrap(), &ids(&["a", "b"])), Some(vec![9, 7]));
     }
 
     #[test]
@@ -216,7 +228,7 @@ mod tests {
         assert_eq!((recent.basis(now), recent.newest(basis, &ids(&["a"]))), (None, None));
         projected(&mut recent, 6, false, now);
         assert_eq!(recent.basis(now), None, "there is more, and nobody has heard it");
-        recent.ask(now);
+        recent.ask(RECENT_STATES_MIN, now);
         recent.disturbed();
         recent.projected(Progress { up_to: 7, is_all: true }, now);
         assert_eq!(recent.basis(now), None, "it was asked before");
