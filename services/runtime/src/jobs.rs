@@ -34,6 +34,16 @@ pub enum Patience {
     Endless,
 }
 
+/// So often in a row, with the time of an append that is given up between them, a leader must say that it knows nothing of
+/// a job of which it had something before. One that was just elected may say so once.
+const ABSENCES_BELIEVED: u32 = 2;
+
+enum NotAppended {
+    For(AppendError),
+    /// The job was removed from the log.
+    Gone,
+}
+
 /// Why a command was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExecuteError {
@@ -84,10 +94,13 @@ impl Jobs {
                             failpoints::after(&event.body);
                             execution.appended(&append.entry(seq))
                         }
-                        Err(AppendError::Conflict { seq }) => execution.forestalled(seq),
-                        Err(AppendError::Unavailable(why)) => return Err(ExecuteError::Unavailable(why)),
-                        Err(AppendError::NoRoom(why)) => return Err(ExecuteError::NoRoom(why)),
-                        Err(AppendError::Refused(why)) => return Err(ExecuteError::Rejected(why)),
+                        Err(NotAppended::Gone) => return Err(Refusal::Unknown.into()),
+                        Err(NotAppended::For(AppendError::Conflict { seq })) => execution.forestalled(seq),
+                        Err(NotAppended::For(AppendError::Unavailable(why))) => {
+                            return Err(ExecuteError::Unavailable(why));
+                        }
+                        Err(NotAppended::For(AppendError::NoRoom(why))) => return Err(ExecuteError::NoRoom(why)),
+                        Err(NotAppended::For(AppendError::Refused(why))) => return Err(ExecuteError::Rejected(why)),
                     }
                 }
                 Todo::Read => {
@@ -104,11 +117,19 @@ impl Jobs {
         }
     }
 
-    async fn append(&self, append: &Append, patience: Patience) -> Result<u64, AppendError> {
+    async fn append(&self, append: &Append, patience: Patience) -> Result<u64, NotAppended> {
+        let mut absences = 0;
         loop {
             match self.log.append(append).await {
                 Err(AppendError::Unavailable(why)) if patience == Patience::Endless => {
                     tracing::warn!(job = %append.id, why, "the log is not available; a state change waits for it");
+                    match self.snapshots.read_leader(&append.id).await {
+                        Ok((None, 0)) => absences += 1,
+                        _ => absences = 0,
+                    }
+                    if absences == ABSENCES_BELIEVED {
+                        return Err(NotAppended::Gone);
+                    }
                 }
                 Err(AppendError::NoRoom(why)) if patience == Patience::Endless => {
                     tracing::warn!(
@@ -118,7 +139,7 @@ impl Jobs {
                     );
                     sleep(NO_ROOM_PAUSE).await;
                 }
-                appended => return appended,
+                appended => return appended.map_err(NotAppended::For),
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use async_nats::{Client, HeaderMap, jetstream};
 use bytes::Bytes;
+use jiff::Timestamp;
 use prometheus::{IntCounter, Registry};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use millrace_domain::{
@@ -36,6 +38,26 @@ struct Metrics {
     bucket_away: IntCounter,
     no_room: IntCounter,
     spared: IntCounter,
+}
+
+/// What the log's leader says of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The sequence of the last message that it ever took of any job.
+    pub last_sequence: u64,
+    /// When it said so, by the server's clock.
+    pub at: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    ts: Timestamp,
+    state: InfoState,
+}
+
+#[derive(Deserialize)]
+struct InfoState {
+    last_seq: u64,
 }
 
 /// One event on its way to the log. It keeps its message id, so sending it again cannot store it twice.
@@ -276,13 +298,18 @@ impl Log {
         Ok(last.into_iter().filter_map(|stored| Some((subjects::parse(&stored.subject)?.1, stored))).collect())
     }
 
-    /// The sequence of the last message that the log ever took of any job, as its leader tells.
+    /// How long the log is, and what time it is there.
     ///
     /// # Errors
     /// When the leader does not answer in time.
-    pub async fn last_sequence(&self) -> Result<u64, ReadError> {
-        let info = self.stream.get_info().await.map_err(|error| ReadError(error.to_string()))?;
-        Ok(info.state.last_sequence)
+    pub async fn head(&self) -> Result<Head, ReadError> {
+        let failed = |error: &dyn std::fmt::Display| ReadError(error.to_string());
+        // async-nats does not tell the time.
+        let asked = format!("$JS.API.STREAM.INFO.{}", subjects::STREAM);
+        let answer = self.client.request(asked, Bytes::new()).await.map_err(|error| failed(&error))?;
+        let info: Info = serde_json::from_slice(&answer.payload)
+            .map_err(|_| ReadError(String::from_utf8_lossy(&answer.payload).into_owned()))?;
+        Ok(Head { last_sequence: info.state.last_seq, at: info.ts })
     }
 
     /// Reads a message of the log; `None` when its subject is none of a job's.

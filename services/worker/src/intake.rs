@@ -57,7 +57,11 @@ pub async fn slot(worker: Arc<Worker>, check: Check) -> anyhow::Result<()> {
         match next {
             Ok(Some(delivery)) => {
                 check.pass();
-                take(&worker, delivery, &check).await;
+                // The wait was long enough for a disk to fill.
+                match worker.workspace.shortage() {
+                    Some(_) => give_back(delivery).await,
+                    None => take(&worker, delivery, &check).await,
+                }
             }
             Ok(None) => check.pass(),
             Err(error) => {

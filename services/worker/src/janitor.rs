@@ -51,8 +51,17 @@ pub async fn run(worker: Arc<Worker>, interval: Duration) -> anyhow::Result<()> 
 async fn uploads(worker: &Worker) -> anyhow::Result<()> {
     let unfinished = worker.blobs.unfinished().await?;
     let states = states(worker, unfinished.iter().map(|upload| upload.key.as_str())).await?;
-    for upload in unfinished.iter().filter(|upload| is_left(upload, &states, now())) {
-        worker.blobs.abort(&upload.key, &upload.id).await?;
+    // By two clocks: one that is ahead makes nothing old.
+    let now = now().min(worker.jobs.log.head().await?.at);
+    for upload in unfinished.iter().filter(|upload| is_left(upload, &states, now)) {
+        if let Err(error) = worker.blobs.abort(&upload.key, &upload.id).await {
+            tracing::warn!(
+                key = upload.key,
+                error = format!("{error:#}"),
+                "an upload that no attempt owns could not be aborted; it is tried again"
+            );
+            continue;
+        }
         worker.metrics.janitor_removed.with_label_values(&["upload"]).inc();
         tracing::info!(key = upload.key, "aborted an upload that no attempt owns");
     }
@@ -61,14 +70,25 @@ async fn uploads(worker: &Worker) -> anyhow::Result<()> {
 
 /// Removes files of attempts that are over; completed jobs keep theirs.
 async fn stored(worker: &Worker) -> anyhow::Result<()> {
-    let from = format!("{}/{:016x}", files::FOLDER, rand::random::<u64>());
+    // Where an id may be, so that each file comes up sometime.
+    let from = files::folder(&JobId::from_entropy(rand::random()));
     let keys = worker.blobs.keys(&from, JANITOR_FILES_MAX).await?;
     let states = states(worker, keys.iter().map(String::as_str)).await?;
     worker.metrics.store_unknown.set(keys.iter().filter(|key| state_of(key, &states).is_none()).count() as i64);
     let left = keys.iter().filter_map(|key| state_of(key, &states).filter(|state| cleaning::over(state)(key)));
     let left: HashMap<_, _> = left.map(|state| (&state.job_id, state)).collect();
     for (id, state) in left {
-        let removed = worker.blobs.remove(id, cleaning::over(state)).await?;
+        let removed = match worker.blobs.remove(id, cleaning::over(state)).await {
+            Ok(removed) => removed,
+            Err(error) => {
+                tracing::warn!(
+                    job = %id,
+                    error = format!("{error:#}"),
+                    "what attempts that are over had stored could not be removed; it is tried again"
+                );
+                continue;
+            }
+        };
         worker.metrics.janitor_removed.with_label_values(&["file"]).inc_by(removed as u64);
         tracing::info!(job = %id, files = removed, "removed what attempts that are over had stored");
     }

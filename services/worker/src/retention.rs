@@ -9,7 +9,7 @@ use anyhow::Context;
 use async_nats::jetstream;
 use jiff::SignedDuration;
 use millrace_domain::{
-    JobId, JobState,
+    JobId, JobState, files,
     limits::{RETENTION_INTERVAL_MAX, RETENTION_INTERVAL_MIN},
     subjects::{self, STATE_BUCKET, STREAM},
 };
@@ -44,7 +44,9 @@ pub async fn run(worker: Arc<Worker>, context: jetstream::Context, retention: Du
 /// What counts is when the log took an event, not what time its writer believed it was.
 async fn sweep(worker: &Worker, context: &jetstream::Context, retention: Duration) -> anyhow::Result<u64> {
     let retention = SignedDuration::try_from(retention)?;
-    let before = now().checked_sub(retention).context("the retention is too long")?;
+    // By two clocks: one that is ahead, ours or the server's, removes nothing.
+    let now = now().min(worker.jobs.log.head().await?.at);
+    let before = now.checked_sub(retention).context("the retention is too long")?;
     // What the projector has not seen it would write again.
     let projected = worker.jobs.snapshots.progress().await?.up_to;
     let (mut after, mut expired) = (0, 0);
@@ -63,8 +65,16 @@ async fn sweep(worker: &Worker, context: &jetstream::Context, retention: Duratio
             // A replica may be behind; only the leader's word counts.
             let is_same = |state: &JobState| state.is_end() && state.seq == stored.seq;
             if let Some(state) = worker.jobs.snapshots.get_from_leader(&id).await?.filter(is_same) {
-                expire(worker, context, &state).await.with_context(|| format!("job {id}"))?;
-                expired += 1;
+                match expire(worker, context, &state).await {
+                    Ok(true) => expired += 1,
+                    Ok(false) => {}
+                    // Others need not wait for it.
+                    Err(error) => tracing::warn!(
+                        job = %id,
+                        error = format!("{error:#}"),
+                        "an expired job could not be removed; it is tried again"
+                    ),
+                }
             }
         }
         if young || !more {
@@ -80,19 +90,24 @@ async fn newest(worker: &Worker, states: &HashMap<JobId, JobState>) -> Result<Ha
     Ok(worker.jobs.log.last(&filters).await?.into_iter().collect())
 }
 
-/// Each step may be repeated, and the last one makes the job unknown.
-async fn expire(worker: &Worker, context: &jetstream::Context, state: &JobState) -> anyhow::Result<()> {
+/// Each step may be repeated, and the last one makes the job unknown. `false` when it was tried again meanwhile.
+async fn expire(worker: &Worker, context: &jetstream::Context, state: &JobState) -> anyhow::Result<bool> {
     let id = &state.job_id;
+    let last = state.attempt;
     if let Some((key, upload)) =
         state.upload.as_ref().and_then(|upload| Some((&upload.key, upload.upload_id.as_ref()?)))
     {
         worker.blobs.abort(key, upload).await?;
     }
-    worker.blobs.remove(id, |_| true).await?;
+    worker.blobs.remove(id, move |key| files::owner(key).is_none_or(|(_, attempt)| attempt <= last)).await?;
+    // The store may have taken minutes, and a person may have asked for another attempt.
+    if worker.jobs.snapshots.read_leader(id).await?.1 != state.seq {
+        return Ok(false);
+    }
     let bucket = context.get_stream_no_info(format!("KV_{STATE_BUCKET}")).await?;
     bucket.purge().filter(subjects::state_subject(id)).await.context("the state could not be removed")?;
     let log = context.get_stream_no_info(STREAM).await?;
     log.purge().filter(subjects::job_filter(id)).await.context("the events could not be removed")?;
     tracing::debug!(job = %id, "an expired job was removed");
-    Ok(())
+    Ok(true)
 }

@@ -15,6 +15,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use millrace_domain::{JobId, limits::WORK_ROOM_MIN};
@@ -24,6 +25,10 @@ use crate::media;
 const LOCK: &str = "lock";
 /// How the name of a folder begins whose lock is not held yet.
 const MAKING: &str = "new-";
+/// Longest time that making one takes.
+const MAKING_MAX: Duration = Duration::from_secs(60);
+/// A folder that shows whether something can be written.
+const PROBE: &str = "probe-";
 
 /// This process's folder.
 pub struct Workspace {
@@ -67,12 +72,19 @@ impl Workspace {
         Ok(disk.f_bavail * disk.f_frsize)
     }
 
-    /// Why no download can be begun, for people: there is hardly any room.
+    /// Why no download can be begun, for people: nothing can be written, or there is hardly any room.
     pub fn shortage(&self) -> Option<String> {
-        let room = self.room().ok().filter(|room| *room < WORK_ROOM_MIN)?;
         let folder = self.folder.parent().unwrap_or(&self.folder).display();
+        if let Some(room) = self.room().ok().filter(|room| *room < WORK_ROOM_MIN) {
+            return Some(format!(
+                "the disk of the work folder {folder} is full, {room} bytes are free: make room there, or give the worker another folder by --work-dir"
+            ));
+        }
+        let probe = self.folder.join(format!("{PROBE}{:016x}", rand::random::<u64>()));
+        let written = fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe));
+        let error = written.err()?;
         Some(format!(
-            "the disk of the work folder {folder} is full, {room} bytes are free: make room there, or give the worker another folder by --work-dir"
+            "nothing can be written to the work folder {folder}: {error}. Make it writable, or give the worker another one by --work-dir, and restart it"
         ))
     }
 
@@ -104,12 +116,16 @@ impl Workspace {
 
     /// A folder without a lock file is none of ours, and one that is being made is left alone.
     fn inherit(&self, folder: &Path) {
-        if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MAKING)) {
+        let is_new = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MAKING));
+        let age = fs::metadata(folder).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
+        if is_new && age.is_none_or(|age| age < MAKING_MAX) {
             return;
         }
-        let Ok(lock) = File::open(folder.join(LOCK)) else { return };
-        if lock.try_lock().is_err() {
-            return;
+        match File::open(folder.join(LOCK)) {
+            Ok(lock) if lock.try_lock().is_err() => return,
+            // Whoever was making it was killed before it had a lock.
+            Err(_) if !is_new => return,
+            _ => {}
         }
         let emptied =
             orphans::kill_in(folder).and_then(|()| self.adopt_parts(folder)).and_then(|()| fs::remove_dir_all(folder));

@@ -146,6 +146,7 @@ pub async fn check_file(stack: &Stack, id: &str, stored: &[std::path::PathBuf], 
     let ends =
         events.iter().filter(|event| matches!(event["type"].as_str(), Some("completed" | "failed" | "canceled")));
     assert_eq!(ends.count(), 1, "{deaths:?}: {history}");
+    assert!(!history.contains("storage_failed"), "{deaths:?}: nobody takes an upload from a living attempt: {history}");
     let status = status(stack, id).await;
     let started = events.iter().filter(|event| event["type"] == "started").count();
     assert_eq!(status["attempt"], started, "{deaths:?}: each worker claims the next attempt: {history}");

@@ -98,7 +98,7 @@ pub async fn run(
 
 async fn has_heard_all(feed: &Feed, log: &Log, checked: &mut Option<u64>) -> Result<bool, ReadError> {
     let heard = feed.recent().last();
-    let last = log.last_sequence().await?;
+    let last = log.head().await?.last_sequence;
     let Some(after) = checked.replace(last) else { return Ok(true) };
     if last < heard.max(after) {
         tracing::warn!(heard, last, "the log is shorter than it was; everything that is watched is asked for");

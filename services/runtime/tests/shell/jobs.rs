@@ -228,3 +228,15 @@ async fn a_claim_is_refused_by_a_log_that_has_its_work_item_and_no_job_and_not_b
     let started = world.execute(&job, Some(&canceled), claim_of(retried)).await.unwrap();
     assert_eq!((started.stage, started.attempt), (Stage::FetchingInfo, 2));
 }
+
+#[tokio::test]
+async fn a_state_change_of_a_job_that_was_removed_from_the_log_does_not_wait_for_ever() {
+    let world = World::start().await;
+    let job = id("removed");
+    let queued = world.submit(&job).await;
+    let started = world.execute(&job, Some(&queued), claim(1, &queued)).await.unwrap();
+    let log = world.context.get_stream(subjects::STREAM).await.unwrap();
+    log.purge().filter(subjects::job_filter(&job)).await.unwrap();
+    let written = world.jobs.execute(&job, Some(started), &report(1, info("a")), Patience::Endless).await;
+    assert_eq!(written, Err(ExecuteError::Refused(Refusal::Unknown)));
+}

@@ -46,6 +46,36 @@ fn a_dead_workers_folder_is_removed_and_a_living_ones_is_kept() {
 }
 
 #[test]
+fn a_folder_whose_worker_was_killed_while_it_made_it_is_removed_and_one_that_is_being_made_stays() {
+    let work = tempfile::tempdir().unwrap();
+    let long_ago = SystemTime::now() - 2 * MAKING_MAX;
+    for (name, has_lock, is_old) in [("a", false, true), ("b", true, true), ("c", false, false)] {
+        let folder = work.path().join(format!("{MAKING}{name}"));
+        fs::create_dir(&folder).unwrap();
+        if has_lock {
+            File::create_new(folder.join(LOCK)).unwrap();
+        }
+        if is_old {
+            File::open(&folder).unwrap().set_modified(long_ago).unwrap();
+        }
+    }
+    let _workspace = Workspace::open(work.path()).unwrap();
+    let left: Vec<_> =
+        ["a", "b", "c"].iter().filter(|name| work.path().join(format!("{MAKING}{name}")).exists()).collect();
+    assert_eq!(left, [&"c"]);
+}
+
+#[test]
+fn a_work_folder_that_is_gone_is_a_reason_to_take_no_job() {
+    let work = tempfile::tempdir().unwrap();
+    let workspace = Workspace::open(work.path()).unwrap();
+    assert_eq!(workspace.shortage(), None);
+    fs::remove_dir_all(&workspace.folder).unwrap();
+    let shortage = workspace.shortage().unwrap();
+    assert!(shortage.contains("nothing can be written"), "{shortage}");
+}
+
+#[test]
 fn a_scratch_folder_is_empty_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let workspace = Workspace::open(dir.path()).unwrap();
