@@ -240,6 +240,8 @@ async fn connection(
         .with_upgrades();
     tokio::pin!(connection);
     let served = tokio::select! {
+        // First: told to stop before it has read, hyper would not even read what we have.
+        biased;
         served = connection.as_mut() => served,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();

@@ -45,6 +45,15 @@ pub struct Progress {
     pub is_all: bool,
 }
 
+/// What is known of the newest sequences of some jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Newest {
+    /// Each job's, in the order of the jobs; 0 where there is nothing that the projector had not written before.
+    pub of_each: Vec<u64>,
+    /// Of the whole log: a state beyond it is of another log.
+    pub of_all: u64,
+}
+
 impl Snapshots {
     /// States in the bucket beside `log`.
     #[must_use]
@@ -76,21 +85,22 @@ impl Snapshots {
     }
 
     /// The same of at most [`SNAPSHOT_BATCH_MAX`] jobs, without a question to the log about those whose newest sequence
-    /// is known: `newest` is asked for it after the bucket was read, and tells the jobs' in their order, 0 where there is
-    /// nothing that the projector had not written before.
+    /// is known: `newest` is asked for it after the bucket was read.
     ///
     /// # Errors
     /// When the log does not answer in time.
     pub async fn load_batch(
         &self,
         ids: &[JobId],
-        newest: impl FnOnce() -> Option<Vec<u64>>,
+        newest: impl FnOnce() -> Option<Newest>,
     ) -> Result<HashMap<JobId, JobState>, ReadError> {
         let mut states: HashMap<_, _> =
             self.projected_or_none(ids).await.into_iter().filter_map(|(id, p)| Some((id, p.state?))).collect();
-        let newest = newest().unwrap_or_else(|| vec![u64::MAX; ids.len()]);
-        let is_newest = |(id, newest): &(&JobId, u64)| states.get(*id).is_some_and(|state| state.seq >= *newest);
-        let asked: Vec<_> = ids.iter().zip(newest).filter(|job| !is_newest(job)).map(|(id, _)| id.clone()).collect();
+        let Newest { of_each, of_all } =
+            newest().unwrap_or_else(|| Newest { of_each: vec![u64::MAX; ids.len()], of_all: 0 });
+        let is_newest =
+            |(id, newest): &(&JobId, u64)| states.get(*id).is_some_and(|state| (*newest..=of_all).contains(&state.seq));
+        let asked: Vec<_> = ids.iter().zip(of_each).filter(|job| !is_newest(job)).map(|(id, _)| id.clone()).collect();
         self.log.count_spared(ids.len() - asked.len());
         if asked.is_empty() {
             return Ok(states);
@@ -195,7 +205,8 @@ impl Snapshots {
         Ok(stored.into_iter().filter_map(projected).collect())
     }
 
-    /// How far the projector is, or has been a moment ago: the bucket, read after this, holds at least that.
+    /// How far the projector is, or has been a moment ago: the bucket, read after this, holds at least that, but for a
+    /// replica of it that lags behind.
     ///
     /// # Errors
     /// When the server does not answer in time.

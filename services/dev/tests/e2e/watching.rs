@@ -164,7 +164,7 @@ async fn bad_ids_strangers_and_floods_are_turned_away() {
     let seen = flood.until_close(SOON).await.unwrap();
     assert!(matches!(seen.last().unwrap().what, What::Close { code: 1008, .. }), "{seen:?}");
     let mut large = stack.watch(&id);
-    large.send(&"x".repeat(5000)).unwrap();
+    large.send(&"x".repeat(64 * 1024)).unwrap();
     let seen = large.until_close(SOON).await.unwrap();
     assert!(matches!(seen.last().unwrap().what, What::Close { code: 1008, .. }), "{seen:?}");
 }

@@ -128,7 +128,14 @@ async fn load_any(feed: &Feed, snapshots: &Snapshots, ids: &[JobId]) -> Result<H
 }
 
 fn loaded(feed: &Feed, load: &Load, state: Option<JobState>) {
-    feed.with_load(load, |id, stitch| stitch.loaded(id, load.source, state));
+    // A replica may be behind what was heard before the job was watched.
+    let heard = feed.recent().newest_of(&load.id);
+    feed.with_load(load, |id, stitch| {
+        if load.source == Source::Any {
+            stitch.swept(heard);
+        }
+        stitch.loaded(id, load.source, state)
+    });
 }
 
 fn not_loaded(feed: &Feed, loads: Vec<Load>, error: &ReadError) -> Vec<Load> {

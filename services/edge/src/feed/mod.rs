@@ -12,6 +12,7 @@ mod sweep;
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
@@ -21,14 +22,24 @@ use std::{
 use anyhow::Context;
 use async_nats::header::{HeaderName, NATS_LAST_SEQUENCE, NATS_SEQUENCE};
 use futures::StreamExt;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc,
+    },
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use millrace_domain::{
     JobId,
     subjects::{self, LIVE_ALL},
 };
-use millrace_runtime::{log::Log, nats::Nats, snapshots::Snapshots};
+use millrace_runtime::{
+    log::Log,
+    nats::{Disturbance, Nats},
+    snapshots::Snapshots,
+};
 
 pub use self::frame::Frame;
 use self::loader::Load;
@@ -195,6 +206,10 @@ impl Feed {
             }
             watched.newest = Some(frame);
         }
+        if todo.refuted {
+            // The leader may have been elected just now, and what was heard be true.
+            watched.schedule = sweep::Schedule::new(Instant::now());
+        }
         // Not kept: for who comes later it is to be asked anew.
         if let (true, Some(state)) = (todo.refuted, watched.stitch.state()) {
             let frame = Arc::new(Frame::last_word(state, &self.0.public_base_url));
@@ -257,10 +272,28 @@ impl Parts {
         let messages = nats.client.subscribe(LIVE_ALL).await.context("cannot subscribe to the live feed")?;
         // The subscription is on the server before the first snapshot is asked for, on the same connection.
         nats.client.flush().await.context("cannot subscribe to the live feed")?;
-        tasks.spawn("feed", listen(feed.clone(), log.clone(), messages, tasks.shutdown()));
+        let disturbed = mark_disturbances(feed.clone(), nats.disturbances());
+        let listening = listen(feed.clone(), log.clone(), messages, tasks.shutdown());
+        tasks.spawn("feed", async move {
+            tokio::select! {
+                listened = listening => listened,
+                never = disturbed => match never {},
+            }
+        });
         tasks.spawn("feed-loads", loader.run(tasks.shutdown()));
         tasks.spawn("feed-sweep", sweep::run(feed, log, disturbances, tasks.shutdown()));
         Ok(())
+    }
+}
+
+/// At once, whatever the sweep waits for: who comes meanwhile is not to rely on what was heard before.
+async fn mark_disturbances(feed: Feed, mut disturbances: broadcast::Receiver<Disturbance>) -> Infallible {
+    loop {
+        match disturbances.recv().await {
+            // Lagged behind: there was more than one.
+            Ok(_) | Err(RecvError::Lagged(_)) => feed.recent().disturbed(),
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use millrace_domain::{
     JobId,
     limits::{PROJECTED_AGE_MAX, PROJECTED_REFRESH, RECENT_EVENTS, RECENT_STATES_MIN},
 };
-use millrace_runtime::snapshots::Progress;
+use millrace_runtime::snapshots::{Newest, Progress};
 
 /// Events heard lately, in tables of fixed size: an event costs no allocation.
 pub struct Recent {
@@ -84,6 +84,11 @@ impl Recent {
     /// Messages may have been lost, and nothing may follow them.
     pub fn disturbed(&mut self) {
         (self.heard, self.projected, self.asked_at) = (None, None, None);
+    }
+
+    /// The log is another one.
+    pub fn forget(&mut self) {
+        self.disturbed();
         self.newest.clear();
     }
 
@@ -132,11 +137,19 @@ impl Recent {
         (now.duration_since(at) <= PROJECTED_AGE_MAX && self.covers(up_to)).then_some(Basis(up_to))
     }
 
-    /// The newest event heard lately of each job (0: none): a state that is not older is the job's newest. `None` where
-    /// too much was heard or something was lost since the basis was taken.
-    pub fn newest(&self, Basis(up_to): Basis, ids: &[JobId]) -> Option<Vec<u64>> {
-        let newest = |id: &JobId| self.newest.get(&self.hasher.hash_one(id.as_str())).copied().unwrap_or(0);
-        self.covers(up_to).then(|| ids.iter().map(newest).collect())
+    /// The newest event heard lately of each job (0: none): a state that is not older is the job's newest, as far as the
+    /// replica that gave it has what the projector wrote. `None` where too much was heard or something was lost since the
+    /// basis was taken.
+    pub fn newest(&self, Basis(up_to): Basis, ids: &[JobId]) -> Option<Newest> {
+        self.covers(up_to).then(|| Newest {
+            of_each: ids.iter().map(|id| self.newest_of(id)).collect(),
+            of_all: up_to.max(self.last()),
+        })
+    }
+
+    /// The newest event heard lately of a job; 0: none.
+    pub fn newest_of(&self, id: &JobId) -> u64 {
+        self.newest.get(&self.hasher.hash_one(id.as_str())).copied().unwrap_or(0)
     }
 
     fn covers(&self, up_to: u64) -> bool {
@@ -156,6 +169,10 @@ mod tests {
         names.iter().map(|name| name.parse().unwrap()).collect()
     }
 
+    fn newest(recent: &Recent, basis: Basis, names: &[&str]) -> Option<Vec<u64>> {
+        recent.newest(basis, &ids(names)).map(|newest| newest.of_each)
+    }
+
     fn projected(recent: &mut Recent, up_to: u64, is_all: bool, now: Instant) {
         recent.asked_at = None;
         assert!(recent.ask(RECENT_STATES_MIN, now));
@@ -170,9 +187,9 @@ mod tests {
         }
         projected(&mut recent, 5, false, now);
         let basis = recent.basis(now).unwrap();
-        assert_eq!(recent.newest(basis, &ids(&["a", "b", "nobody", "a"])), Some(vec![7, 6, 0, 7]));
+        assert_eq!(newest(&recent, basis, &["a", "b", "nobody", "a"]), Some(vec![7, 6, 0, 7]));
         recent.heard(9, "b");
-        assert_eq!(recent.newest(basis, &ids(&["b"])), Some(vec![9]), "also what came since");
+        assert_eq!(newest(&recent, basis, &["b"]), Some(vec![9]), "also what came since");
     }
 
     #[test]
@@ -194,15 +211,15 @@ mod tests {
         projected(&mut recent, 5, false, now);
         let basis = recent.basis(now).unwrap();
         recent.heard(7, "b");
-        assert_eq!(recent.newest(basis, &ids(&["a"])), None, "6 may be of this job");
+        assert_eq!(newest(&recent, basis, &["a"]), None, "6 may be of this job");
         recent.heard(6, "a");
         assert_eq!(recent.basis(now), None, "a late one changes nothing");
         projected(&mut recent, 6, false, now);
-        assert_eq!(recent.newest(recent.basis(now).unwrap(), &ids(&["a", "b"])), Some(vec![5, 7]));
+        assert_eq!(newest(&recent, recent.basis(now).unwrap(), &["a", "b"]), Some(vec![5, 7]));
         // Nothing follows the one that was lost.
         projected(&mut recent, 8, false, now);
         recent.heard(9, "a");
-        assert_eq!(recent.newest(recent.basis(now).unwrap(), &ids(&["a", "b"])), Some(vec![9, 7]));
+        assert_eq!(newest(&recent, recent.basis(now).unwrap(), &["a", "b"]), Some(vec![9, 7]));
     }
 
     #[test]
@@ -225,7 +242,7 @@ mod tests {
         projected(&mut recent, 5, false, now);
         let basis = recent.basis(now).unwrap();
         recent.disturbed();
-        assert_eq!((recent.basis(now), recent.newest(basis, &ids(&["a"]))), (None, None));
+        assert_eq!((recent.basis(now), newest(&recent, basis, &["a"])), (None, None));
         projected(&mut recent, 6, false, now);
         assert_eq!(recent.basis(now), None, "there is more, and nobody has heard it");
         recent.ask(RECENT_STATES_MIN, now);
@@ -235,7 +252,7 @@ mod tests {
         projected(&mut recent, 7, true, now);
         assert_eq!(recent.basis(now), Some(Basis(7)));
         recent.heard(8, "a");
-        assert_eq!(recent.newest(Basis(7), &ids(&["a"])), Some(vec![8]));
+        assert_eq!(newest(&recent, Basis(7), &["a"]), Some(vec![8]));
     }
 
     #[test]
@@ -247,8 +264,8 @@ mod tests {
         for seq in 2..=RECENT_EVENTS as u64 + 1 {
             recent.heard(seq, if seq == 2 { "b" } else { "c" });
         }
-        assert_eq!(recent.newest(basis, &ids(&["b"])), Some(vec![2]), "the oldest that there is room for");
+        assert_eq!(newest(&recent, basis, &["b"]), Some(vec![2]), "the oldest that there is room for");
         recent.heard(RECENT_EVENTS as u64 + 2, "c");
-        assert_eq!((recent.basis(now), recent.newest(basis, &ids(&["b"]))), (None, None));
+        assert_eq!((recent.basis(now), newest(&recent, basis, &["b"])), (None, None));
     }
 }

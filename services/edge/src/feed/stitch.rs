@@ -117,7 +117,7 @@ impl Stitch {
         self.loading = false;
     }
 
-    /// The log's last sequence for the job, learnt from a sweep; 0: none.
+    /// A sequence of the job that is in the log, learnt from a sweep, or heard before the job was watched; 0: none.
     pub fn swept(&mut self, last: u64) -> Todo {
         self.known = self.known.max(last);
         if self.known > self.seq() { self.load(Source::Any) } else { Todo::default() }

@@ -78,18 +78,20 @@ pub async fn run(
             _ = disturbances.recv() => true,
             () = super::closed(&feed, &shutdown) => return Ok(()),
         };
-        if disturbed {
-            feed.recent().disturbed();
-        }
-        let doubt = disturbed
-            || match has_heard_all(&feed, &log, &mut checked).await {
+        let doubt = if disturbed {
+            // What is lost after this, the next look finds.
+            checked = log.head().await.map_or(checked, |head| Some(head.last_sequence));
+            true
+        } else {
+            match has_heard_all(&feed, &log, &mut checked).await {
                 Ok(all) => !all,
                 Err(error) => {
                     // What was lost meanwhile, the next look finds.
                     tracing::warn!(%error, "nobody tells how long the log is");
                     false
                 }
-            };
+            }
+        };
         for ids in due(&feed, doubt).chunks(SNAPSHOT_BATCH_MAX) {
             sweep(&feed, &log, ids).await;
         }
@@ -102,7 +104,7 @@ async fn has_heard_all(feed: &Feed, log: &Log, checked: &mut Option<u64>) -> Res
     let Some(after) = checked.replace(last) else { return Ok(true) };
     if last < heard.max(after) {
         tracing::warn!(heard, last, "the log is shorter than it was; everything that is watched is asked for");
-        feed.recent().disturbed();
+        feed.recent().forget();
         return Ok(false);
     }
     if feed.recent().has_heard(after, last) {
@@ -110,7 +112,13 @@ async fn has_heard_all(feed: &Feed, log: &Log, checked: &mut Option<u64>) -> Res
     }
     // It may be on its way.
     sleep(SWEEP_GRACE).await;
-    Ok(feed.recent().has_heard(after, last))
+    let mut recent = feed.recent();
+    let all = recent.has_heard(after, last);
+    if !all {
+        // Nor do those who come later rely on it.
+        recent.disturbed();
+    }
+    Ok(all)
 }
 
 fn due(feed: &Feed, doubt: bool) -> Vec<JobId> {

@@ -125,8 +125,9 @@ impl EventLoop {
         loop {
             let tick = if self.drain.is_some() { DRAIN_TICK } else { TICK };
             let is_done = self.unfinished.is_empty() && !self.may_accept;
-            let held = self.held.front().map_or(tick, |(_, until)| until.saturating_duration_since(Instant::now()));
-            let wait = if is_done { tick.min(held) } else { Duration::ZERO };
+            let left = tick.saturating_sub(ticked_at.elapsed());
+            let held = self.held.front().map_or(left, |(_, until)| until.saturating_duration_since(Instant::now()));
+            let wait = if is_done { left.min(held) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 polled => polled?,
@@ -273,10 +274,11 @@ impl EventLoop {
             return;
         };
         if closing.is_some() {
-            // Of a client that we have closed only its answer counts, or that it speaks no WebSocket any more.
+            // Of a client that we have closed only its answer counts. What is no frame, such as the rest of a message
+            // that was too large, is taken too: closing with unread bytes would reset the connection.
             let mut answered = false;
-            let decoded = decoder.decode(bytes, |received| answered |= matches!(received, Received::Close(_)));
-            if answered || decoded.is_err() {
+            let _ = decoder.decode(bytes, |received| answered |= matches!(received, Received::Close(_)));
+            if answered {
                 let _ = stream.shutdown(std::net::Shutdown::Write);
                 self.end(token);
             }

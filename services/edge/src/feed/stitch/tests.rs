@@ -166,6 +166,17 @@ fn a_claim_that_the_leader_does_not_confirm_is_dropped() {
 }
 
 #[test]
+fn a_first_load_that_lacks_what_was_heard_before_the_job_was_watched_asks_the_leader_once() {
+    let mut stitch = Stitch::default();
+    stitch.watched();
+    stitch.swept(12);
+    assert_eq!(stitch.loaded(&id(), Source::Any, None).load, Some(Source::Leader));
+    // It was removed since.
+    let todo = stitch.loaded(&id(), Source::Leader, None);
+    assert_eq!((todo.load, todo.publish), (None, false));
+}
+
+#[test]
 fn what_is_held_back_stays_bounded() {
     let mut stitch = Stitch::default();
     stitch.watched();
