@@ -130,6 +130,9 @@ pub const JETSTREAM_WAIT_MAX: Duration = Duration::from_secs(60);
 pub const JETSTREAM_RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// For how long an append whose outcome is unknown is repeated. Longer than a leader election (6 to 8 s).
 pub const APPEND_RETRY_MAX: Duration = Duration::from_secs(20);
+/// So often in a row, with the time of an append that is given up between them, a leader must say that it knows nothing of
+/// a job of which it had something before. One that was just elected may say so once.
+pub const ABSENCES_BELIEVED: u32 = 2;
 /// Pause before an append is first repeated; it doubles.
 pub const APPEND_PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause before an append is repeated.
@@ -176,6 +179,8 @@ pub const ATTEMPT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 pub const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// A worker takes no job while there is less room than this in its work folder: hardly a video would fit.
 pub const WORK_ROOM_MIN: u64 = 16 * 1024 * 1024;
+/// Longest time that a worker takes to make its folder at its start; one that is older and not finished is a dead worker's.
+pub const WORK_FOLDER_MAKING_MAX: Duration = Duration::from_secs(60);
 /// How often a worker without room looks whether there is some again.
 pub const WORK_ROOM_INTERVAL: Duration = Duration::from_secs(2);
 /// State changes of an attempt that wait for the log; an attempt has fewer than this.

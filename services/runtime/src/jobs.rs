@@ -3,7 +3,7 @@
 use millrace_domain::{
     Command, Event, JobId, JobState, Refusal,
     execution::{Execution, Todo},
-    limits::{DECIDE_ATTEMPTS_MAX, NO_ROOM_PAUSE},
+    limits::{ABSENCES_BELIEVED, DECIDE_ATTEMPTS_MAX, NO_ROOM_PAUSE},
 };
 
 use tokio::time::sleep;
@@ -33,10 +33,6 @@ pub enum Patience {
     /// Send the same append until the log takes or refuses it: a state change waits for the log.
     Endless,
 }
-
-/// So often in a row, with the time of an append that is given up between them, a leader must say that it knows nothing of
-/// a job of which it had something before. One that was just elected may say so once.
-const ABSENCES_BELIEVED: u32 = 2;
 
 enum NotAppended {
     For(AppendError),

@@ -15,18 +15,18 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use millrace_domain::{JobId, limits::WORK_ROOM_MIN};
+use millrace_domain::{
+    JobId,
+    limits::{WORK_FOLDER_MAKING_MAX, WORK_ROOM_MIN},
+};
 
 use crate::media;
 
 const LOCK: &str = "lock";
 /// How the name of a folder begins whose lock is not held yet.
 const MAKING: &str = "new-";
-/// Longest time that making one takes.
-const MAKING_MAX: Duration = Duration::from_secs(60);
 /// A folder that shows whether something can be written.
 const PROBE: &str = "probe-";
 
@@ -118,10 +118,12 @@ impl Workspace {
     fn inherit(&self, folder: &Path) {
         let is_new = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MAKING));
         let age = fs::metadata(folder).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
-        if is_new && age.is_none_or(|age| age < MAKING_MAX) {
+        if is_new && age.is_none_or(|age| age < WORK_FOLDER_MAKING_MAX) {
             return;
         }
-        match File::open(folder.join(LOCK)) {
+        // Held until the folder is gone: of two workers that start at once, one takes it over.
+        let lock = File::open(folder.join(LOCK));
+        match &lock {
             Ok(lock) if lock.try_lock().is_err() => return,
             // Whoever was making it was killed before it had a lock.
             Err(_) if !is_new => return,

@@ -48,7 +48,7 @@ fn a_dead_workers_folder_is_removed_and_a_living_ones_is_kept() {
 #[test]
 fn a_folder_whose_worker_was_killed_while_it_made_it_is_removed_and_one_that_is_being_made_stays() {
     let work = tempfile::tempdir().unwrap();
-    let long_ago = SystemTime::now() - 2 * MAKING_MAX;
+    let long_ago = SystemTime::now() - 2 * WORK_FOLDER_MAKING_MAX;
     for (name, has_lock, is_old) in [("a", false, true), ("b", true, true), ("c", false, false)] {
         let folder = work.path().join(format!("{MAKING}{name}"));
         fs::create_dir(&folder).unwrap();
