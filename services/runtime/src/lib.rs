@@ -9,6 +9,7 @@ pub mod direct;
 pub mod failpoints;
 pub mod jobs;
 pub mod log;
+pub mod metrics;
 pub mod nats;
 pub mod provision;
 pub mod publish;
