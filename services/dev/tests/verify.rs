@@ -23,8 +23,9 @@ impl World {
         let server = NatsServer::start(NatsOptions::default()).await.unwrap();
         let client = async_nats::connect(server.url()).await.unwrap();
         provision::apply(&jetstream::new(client.clone()), None).await.unwrap();
-        let log = Log::open(&client, &prometheus::Registry::new()).await.unwrap();
-        let snapshots = Snapshots::new(&client, log.clone());
+        let registry = prometheus::Registry::new();
+        let log = Log::open(&client, &registry).await.unwrap();
+        let snapshots = Snapshots::new(&client, log.clone(), &registry).unwrap();
         Self { client, log, snapshots, server }
     }
 

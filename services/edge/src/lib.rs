@@ -87,7 +87,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let blobs = Blobs::open(&config.storage)?;
     let log = Log::open(&nats.client, &registry).await?;
     let metrics = Metrics::register(&registry)?;
-    let snapshots = Snapshots::new(&nats.client, log.clone());
+    let snapshots = Snapshots::new(&nats.client, log.clone(), &registry)?;
     let base = config.public_base_url.clone();
     let (feed, parts) = Feed::new(nats.clone(), log.clone(), snapshots.clone(), base, metrics.clone());
     parts.spawn(&tasks).await?;

@@ -65,7 +65,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let log = Log::open(client, &shell.registry).await?;
     let metrics = metrics::Metrics::register(&shell.registry)?;
     let bucket = config.rebuild.as_deref().unwrap_or(STATE_BUCKET);
-    let snapshots = Snapshots::of_bucket(client, log.clone(), bucket);
+    let snapshots = Snapshots::of_bucket(client, log.clone(), bucket, &shell.registry)?;
     let check = shell.health.check("projection");
     let projection = projection::Projection {
         log: log.clone(),

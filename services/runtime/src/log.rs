@@ -3,7 +3,6 @@
 use async_nats::{Client, HeaderMap, jetstream};
 use bytes::Bytes;
 use jiff::Timestamp;
-use prometheus::{IntCounter, Registry};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
@@ -16,6 +15,7 @@ use millrace_domain::{
 
 use crate::{
     direct::{self, ReadError, Stored},
+    metrics::{IntCounter, Registry},
     publish::{self, PublishError},
 };
 
@@ -29,15 +29,20 @@ pub struct Log {
     metrics: Metrics,
 }
 
-#[derive(Clone)]
-struct Metrics {
-    appended: IntCounter,
-    conflicts: IntCounter,
-    repeated: IntCounter,
-    undecodable: IntCounter,
-    bucket_away: IntCounter,
-    no_room: IntCounter,
-    spared: IntCounter,
+crate::metrics! {
+    /// What happens to appends and reads.
+    struct Metrics in "millrace_log" {
+        /// Events that this process stored in the log.
+        pub appended: IntCounter,
+        /// Appends refused because an event of another writer came first.
+        pub conflicts: IntCounter,
+        /// Appends sent again because their outcome was unknown.
+        pub repeated: IntCounter,
+        /// Messages in the log that could not be decoded.
+        pub undecodable: IntCounter,
+        /// Appends refused because NATS has no room: its disk is full, or the part of it that NATS may use.
+        pub no_room: IntCounter,
+    }
 }
 
 /// What the log's leader says of the log.
@@ -101,29 +106,7 @@ impl Log {
     /// # Errors
     /// When the metrics are registered already, or no JetStream answers.
     pub async fn open(client: &Client, registry: &Registry) -> anyhow::Result<Self> {
-        let counter = |name: &str, help: &str| -> anyhow::Result<IntCounter> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let metrics = Metrics {
-            appended: counter("millrace_log_appended_total", "Events that this process has stored in the log")?,
-            conflicts: counter("millrace_log_conflicts_total", "Appends that another writer's event forestalled")?,
-            repeated: counter("millrace_log_repeated_total", "Appends sent again because their outcome was unknown")?,
-            undecodable: counter("millrace_log_undecodable_total", "Messages of the log that could not be decoded")?,
-            no_room: counter(
-                "millrace_log_no_room_total",
-                "Appends that the log had no room for: NATS's disk, or what it may use of it, is full",
-            )?,
-            spared: counter(
-                "millrace_log_spared_total",
-                "States that were loaded without asking the log, since what was heard told that they are the newest",
-            )?,
-            bucket_away: counter(
-                "millrace_log_bucket_away_total",
-                "Loads of states that were folded from the log alone, since the bucket did not answer",
-            )?,
-        };
+        let metrics = Metrics::register(registry)?;
         let stream = jetstream::new(client.clone()).get_stream_no_info(subjects::STREAM).await?;
         Ok(Self { client: client.clone(), stream, metrics })
     }
@@ -317,14 +300,6 @@ impl Log {
     pub fn entry(&self, stored: &Stored) -> Option<Entry> {
         let (kind, id) = subjects::parse(&stored.subject)?;
         Some(self.decode(&id, stored.seq, kind, &stored.payload))
-    }
-
-    pub(crate) fn count_bucket_away(&self) {
-        self.metrics.bucket_away.inc();
-    }
-
-    pub(crate) fn count_spared(&self, states: usize) {
-        self.metrics.spared.inc_by(states as u64);
     }
 
     /// Makes an entry of a payload. One that cannot be decoded is counted and becomes an entry without an event: it

@@ -15,6 +15,7 @@ use millrace_domain::{
 use crate::{
     direct::{self, ReadError, Stored},
     log::Log,
+    metrics::{IntCounter, Registry},
     publish::{self, PublishError},
 };
 
@@ -24,6 +25,17 @@ pub struct Snapshots {
     client: Client,
     log: Log,
     bucket: String,
+    metrics: Metrics,
+}
+
+crate::metrics! {
+    /// How states were loaded.
+    struct Metrics in "millrace_log" {
+        /// States loaded without a read from the log, because the live feed showed that they are the newest.
+        pub spared: IntCounter,
+        /// Loads of states that were folded from the log alone, because the state bucket did not respond.
+        pub bucket_away: IntCounter,
+    }
 }
 
 /// What the bucket holds under a job's key.
@@ -56,15 +68,20 @@ pub struct Newest {
 
 impl Snapshots {
     /// States in the bucket beside `log`.
-    #[must_use]
-    pub fn new(client: &Client, log: Log) -> Self {
-        Self::of_bucket(client, log, STATE_BUCKET)
+    ///
+    /// # Errors
+    /// When the metrics are registered already.
+    pub fn new(client: &Client, log: Log, registry: &Registry) -> anyhow::Result<Self> {
+        Self::of_bucket(client, log, STATE_BUCKET, registry)
     }
 
     /// States in another bucket, as a rebuild makes it.
-    #[must_use]
-    pub fn of_bucket(client: &Client, log: Log, bucket: &str) -> Self {
-        Self { client: client.clone(), log, bucket: bucket.to_owned() }
+    ///
+    /// # Errors
+    /// When the metrics are registered already.
+    pub fn of_bucket(client: &Client, log: Log, bucket: &str, registry: &Registry) -> anyhow::Result<Self> {
+        let metrics = Metrics::register(registry)?;
+        Ok(Self { client: client.clone(), log, bucket: bucket.to_owned(), metrics })
     }
 
     /// The current states of the given jobs, as new as the log is where it answers. Jobs that the log does not know
@@ -101,7 +118,7 @@ impl Snapshots {
         let is_newest =
             |(id, newest): &(&JobId, u64)| states.get(*id).is_some_and(|state| (*newest..=of_all).contains(&state.seq));
         let asked: Vec<_> = ids.iter().zip(of_each).filter(|job| !is_newest(job)).map(|(id, _)| id.clone()).collect();
-        self.log.count_spared(ids.len() - asked.len());
+        self.metrics.spared.inc_by((ids.len() - asked.len()) as u64);
         if asked.is_empty() {
             return Ok(states);
         }
@@ -183,7 +200,7 @@ impl Snapshots {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} s", BUCKET_WAIT_MAX.as_secs()),
         };
-        self.log.count_bucket_away();
+        self.metrics.bucket_away.inc();
         tracing::warn!(
             bucket = self.bucket,
             why,

@@ -71,7 +71,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let queue = Queue::open(&nats, log.clone()).await?;
     let worker = Arc::new(Worker {
         name: config.name.clone(),
-        jobs: Jobs { snapshots: Snapshots::new(&nats.client, log.clone()), log },
+        jobs: Jobs { snapshots: Snapshots::new(&nats.client, log.clone(), &registry)?, log },
         queue,
         blobs: Blobs::open(&config.storage)?,
         tools,

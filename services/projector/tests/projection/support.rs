@@ -20,6 +20,7 @@ use millrace_harness::{
 use millrace_runtime::{
     jobs::{Jobs, Patience},
     log::Log,
+    metrics::Registry,
     provision,
     snapshots::Snapshots,
 };
@@ -47,8 +48,9 @@ impl World {
         let client = async_nats::connect(server.url()).await.expect("NATS");
         let context = jetstream::new(client.clone());
         provision::apply(&context, None).await.expect("provisioned");
-        let log = Log::open(&client, &prometheus::Registry::new()).await.expect("the log");
-        let snapshots = Snapshots::new(&client, log.clone());
+        let registry = Registry::new();
+        let log = Log::open(&client, &registry).await.expect("the log");
+        let snapshots = Snapshots::new(&client, log.clone(), &registry).expect("the snapshots");
         Self { context, jobs: Jobs { log, snapshots }, url: server.url(), _server: server }
     }
 

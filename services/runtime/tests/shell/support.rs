@@ -57,7 +57,7 @@ impl World {
         provision::apply(&context, None).await.expect("provisioned");
         let registry = Registry::new();
         let log = Log::open(&client, &registry).await.expect("the log");
-        let snapshots = Snapshots::new(&client, log.clone());
+        let snapshots = Snapshots::new(&client, log.clone(), &registry).expect("the snapshots");
         let jobs = Jobs { log: log.clone(), snapshots: snapshots.clone() };
         Self { server, nats, health, context, log, snapshots, jobs, registry }
     }
