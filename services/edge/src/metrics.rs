@@ -1,73 +1,162 @@
 //! The edge's metrics.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use std::borrow::Cow;
 
-/// All of them.
-#[derive(Clone)]
-pub struct Metrics {
-    pub connections_refused: IntCounter,
-    pub heads_timed_out: IntCounter,
-    pub sockets: IntGauge,
-    pub sockets_opened: IntCounter,
-    pub sockets_closed: IntCounterVec,
-    pub frames_sent: IntCounter,
-    pub jobs_watched: IntGauge,
-    pub events_heard: IntCounter,
-    pub gaps: IntCounter,
-    pub sweep_finds: IntCounter,
-    pub snapshot_batches: IntCounter,
-    pub snapshot_failures: IntCounter,
-    pub requests: IntCounterVec,
+use http::StatusCode;
+use millrace_domain::wire::close;
+use millrace_runtime::metrics::{IntCounter, IntCounterBy, IntGauge, Label};
+
+millrace_runtime::metrics! {
+    /// What the edge counts.
+    pub struct Metrics in "millrace_edge" {
+        /// Connections that were answered with 503 or closed at once, because too many are open in total or from one
+        /// address.
+        pub connections_refused: IntCounter,
+        /// Connections closed because the headers of a request did not arrive in time.
+        pub heads_timed_out: IntCounter,
+        /// WebSockets open now.
+        pub sockets: IntGauge,
+        /// WebSockets opened.
+        pub sockets_opened: IntCounter,
+        /// WebSockets closed, by close code: 1005 if the client's close frame had no code, 1006 if there was no close
+        /// frame, `other` for any code that is not listed.
+        pub sockets_closed: IntCounterBy<CloseCode>,
+        /// Status frames written to sockets, without those replaced by a newer state.
+        pub frames_sent: IntCounter,
+        /// Jobs with at least one client on this edge.
+        pub jobs_watched: IntGauge,
+        /// Events received from the live feed, of watched jobs and all others.
+        pub events_heard: IntCounter,
+        /// Gaps detected in the live feed of watched jobs.
+        pub gaps: IntCounter,
+        /// Lost events that only the sweep found.
+        pub sweep_finds: IntCounter,
+        /// Batches of states loaded.
+        pub snapshot_batches: IntCounter,
+        /// Loads of states that failed.
+        pub snapshot_failures: IntCounter,
+        /// HTTP responses, by status; 101 is an accepted WebSocket handshake.
+        pub requests: IntCounterBy<Status>,
+    }
 }
 
-impl Metrics {
-    /// Registers them.
-    pub fn register(registry: &Registry) -> anyhow::Result<Self> {
-        let counter = |name: &str, help: &str| -> anyhow::Result<IntCounter> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let gauge = |name: &str, help: &str| -> anyhow::Result<IntGauge> {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let by = |name: &str, help: &str, labels: &[&str]| -> anyhow::Result<IntCounterVec> {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        Ok(Self {
-            connections_refused: counter(
-                "millrace_edge_connections_refused_total",
-                "Connections that were answered 503, or just closed, because too many are open, in all or from one address",
-            )?,
-            heads_timed_out: counter(
-                "millrace_edge_heads_timed_out_total",
-                "Connections that were closed because the headers of a request did not come in time",
-            )?,
-            sockets: gauge("millrace_edge_sockets", "WebSockets that are open")?,
-            sockets_opened: counter("millrace_edge_sockets_opened_total", "WebSockets that were opened")?,
-            sockets_closed: by(
-                "millrace_edge_sockets_closed_total",
-                "WebSockets that ended, by close code; 1006 when the client went away without one",
-                &["code"],
-            )?,
-            frames_sent: counter(
-                "millrace_edge_frames_sent_total",
-                "Status messages that were written to WebSockets; not those that newer ones have replaced",
-            )?,
-            jobs_watched: gauge("millrace_edge_jobs_watched", "Jobs that somebody on this edge watches")?,
-            events_heard: counter(
-                "millrace_edge_events_heard_total",
-                "Republished events that arrived, watched or not",
-            )?,
-            gaps: counter("millrace_edge_gaps_total", "Gaps in the live feed of a watched job that were noticed")?,
-            sweep_finds: counter("millrace_edge_sweep_finds_total", "Lost events that only the sweep has found")?,
-            snapshot_batches: counter("millrace_edge_snapshot_batches_total", "Batched snapshot loads")?,
-            snapshot_failures: counter("millrace_edge_snapshot_failures_total", "Snapshot loads that failed")?,
-            requests: by("millrace_edge_requests_total", "HTTP answers, by status", &["status"])?,
-        })
+/// The close code of a WebSocket. Clients choose theirs, so all that are not expected count as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseCode {
+    /// One of [`CloseCode::EXPECTED`].
+    Expected(u16),
+    /// Any other.
+    Other,
+}
+
+impl CloseCode {
+    const EXPECTED: [u16; 10] = [
+        close::FINISHED.0,
+        // A client that leaves.
+        1001,
+        // A violation of the protocol.
+        1002,
+        // No code, and no close frame.
+        1005,
+        1006,
+        // Text that is not UTF-8.
+        1007,
+        close::POLICY,
+        close::GOING_AWAY.0,
+        close::OVERLOADED.0,
+        close::UNKNOWN_JOB.0,
+    ];
+}
+
+impl From<u16> for CloseCode {
+    fn from(code: u16) -> Self {
+        if Self::EXPECTED.contains(&code) { Self::Expected(code) } else { Self::Other }
+    }
+}
+
+impl Label for CloseCode {
+    const NAME: &'static str = "code";
+
+    fn all() -> impl IntoIterator<Item = Self> {
+        Self::EXPECTED.into_iter().map(Self::Expected).chain([Self::Other])
+    }
+
+    fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Expected(code) => code.to_string().into(),
+            Self::Other => "other".into(),
+        }
+    }
+}
+
+/// The status of an HTTP response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status(pub StatusCode);
+
+impl Label for Status {
+    const NAME: &'static str = "status";
+
+    fn all() -> impl IntoIterator<Item = Self> {
+        [
+            StatusCode::SWITCHING_PROTOCOLS,
+            StatusCode::OK,
+            StatusCode::ACCEPTED,
+            StatusCode::NO_CONTENT,
+            StatusCode::PARTIAL_CONTENT,
+            StatusCode::FOUND,
+            StatusCode::NOT_MODIFIED,
+            StatusCode::BAD_REQUEST,
+            StatusCode::FORBIDDEN,
+            StatusCode::NOT_FOUND,
+            StatusCode::METHOD_NOT_ALLOWED,
+            StatusCode::REQUEST_TIMEOUT,
+            StatusCode::CONFLICT,
+            StatusCode::PRECONDITION_FAILED,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            StatusCode::UPGRADE_REQUIRED,
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            StatusCode::INTERNAL_SERVER_ERROR,
+            StatusCode::SERVICE_UNAVAILABLE,
+        ]
+        .map(Self)
+    }
+
+    fn text(&self) -> Cow<'_, str> {
+        self.0.as_str().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::{CloseCode, Label, Status};
+
+    #[test]
+    fn close_codes_that_clients_invent_count_as_one() {
+        let text = |code: u16| CloseCode::from(code).text().into_owned();
+        for code in CloseCode::EXPECTED {
+            assert_eq!(text(code), code.to_string());
+        }
+        for code in [1003, 3000, 4000, u16::MAX] {
+            assert_eq!(text(code), "other");
+        }
+    }
+
+    #[test]
+    fn every_status_of_the_openapi_document_is_shown_from_the_start() {
+        let document = include_str!("../../../schemas/openapi.json");
+        let document: Value = serde_json::from_str(document).unwrap();
+        let operations = document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap());
+        let responses = operations.filter_map(|(_, operation)| operation.get("responses")?.as_object());
+        let statuses: Vec<_> = responses.flat_map(|responses| responses.keys()).collect();
+        let listed: Vec<_> = Status::all().into_iter().map(|status| status.text().into_owned()).collect();
+        assert!(statuses.len() > listed.len());
+        for status in statuses {
+            assert!(listed.contains(status), "{status} is not listed");
+        }
     }
 }

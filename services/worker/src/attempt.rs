@@ -14,32 +14,21 @@ use crate::{
     Worker, cleaning,
     journal::{Journal, Stop, journal},
     media::{self, MediaError, Step},
+    metrics::AttemptOutcome,
     upload,
     workspace::Scratch,
 };
 
 /// How an attempt ended.
 pub enum Outcome {
-    /// The job is at its end, by us (with the error code if it failed) or by somebody else.
-    Ended(&'static str),
+    /// The job is at its end, by us or by another process.
+    Ended,
     /// The job waits so long for its next attempt: this one has failed, the worker stops, or it came too early.
     Waits(Duration),
     /// Another worker has the job.
     Fenced,
     /// The log did not let us begin.
     NotClaimed,
-}
-
-impl Outcome {
-    /// For the metrics.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Ended(how) => how,
-            Self::Waits(_) => "waits",
-            Self::Fenced => "fenced",
-            Self::NotClaimed => "not_claimed",
-        }
-    }
 }
 
 /// Runs the attempt that `state` has begun. Leaves no process, and no temporary file but what the job's next attempt can go on from.
@@ -65,32 +54,37 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
         }
     };
     let (left, written, ()) = tokio::join!(work, write, stop);
-    match written {
+    let (counted, outcome) = match written {
         Ok(state) => {
             if let Some(left) = left.filter(|_| !state.is_end()) {
                 worker.workspace.keep(left);
             }
             tracing::info!(job = %id, attempt, stage = ?state.stage, "the attempt is over");
             match state.stage {
-                Stage::Completed => Outcome::Ended("completed"),
-                Stage::Failed => Outcome::Ended("failed"),
-                Stage::Canceled => Outcome::Ended("ended"),
-                _ => Outcome::Waits(state.retry_at.and_then(|at| retry::wait(at, now())).unwrap_or_default()),
+                Stage::Completed => (AttemptOutcome::Completed, Outcome::Ended),
+                Stage::Failed => (AttemptOutcome::Failed, Outcome::Ended),
+                Stage::Canceled => (AttemptOutcome::Ended, Outcome::Ended),
+                _ => {
+                    let pause = state.retry_at.and_then(|at| retry::wait(at, now())).unwrap_or_default();
+                    (AttemptOutcome::Waits, Outcome::Waits(pause))
+                }
             }
         }
         Err(stop) => {
             drop(left);
             tracing::info!(job = %id, attempt, ?stop, "the attempt was stopped");
             match stop {
-                Stop::Ended(_) => Outcome::Ended("ended"),
+                Stop::Ended(_) => (AttemptOutcome::Ended, Outcome::Ended),
                 Stop::Fenced => {
                     // Whoever has the job now has looked already.
                     cleaning::clean_up_own(worker, &id, attempt).await;
-                    Outcome::Fenced
+                    (AttemptOutcome::Fenced, Outcome::Fenced)
                 }
             }
         }
-    }
+    };
+    worker.metrics.attempts.of(&counted).inc();
+    outcome
 }
 
 /// Does the work and reports it; the last thing reported is the end of the attempt. Returns what it leaves where another attempt is to
@@ -183,7 +177,7 @@ async fn attempt(
             journal.change(EventBody::Info { video_info });
         }
         Step::Resumed(bytes) => {
-            worker.metrics.bytes_resumed.inc_by(bytes);
+            worker.metrics.resumed_bytes.inc_by(bytes);
             tracing::info!(job = %id, bytes, "the download goes on where an earlier attempt has left it");
         }
         Step::Progress(progress) => journal.progress(progress),
@@ -194,7 +188,7 @@ async fn attempt(
         }
         Failed { kind: full_or(worker, error.kind()), retry_after: error.retry_after() }
     })?;
-    worker.metrics.bytes_downloaded.inc_by(media.size);
+    worker.metrics.downloaded_bytes.inc_by(media.size);
 
     if !informed {
         journal.change(EventBody::Info { video_info: media.info.clone() });

@@ -30,7 +30,7 @@ pub async fn slot(worker: Arc<Worker>, check: Check) -> anyhow::Result<()> {
     let mut is_full = false;
     loop {
         if let Ok(room) = worker.workspace.room() {
-            worker.metrics.work_room.set(i64::try_from(room).unwrap_or(i64::MAX));
+            worker.metrics.work_room_bytes.set(i64::try_from(room).unwrap_or(i64::MAX));
         }
         // Jobs that it cannot do are for others, or wait.
         if let Some(shortage) = worker.workspace.shortage() {
@@ -83,7 +83,7 @@ async fn take(worker: &Worker, delivery: Delivery, check: &Check) {
     };
     let (outcome, ()) = tokio::join!(work, hold(&delivery, worker.queue.lease(), &over));
     match outcome {
-        Outcome::Ended(_) => end(worker, delivery).await,
+        Outcome::Ended => end(worker, delivery).await,
         Outcome::Waits(pause) => delivery.give_back(pause).await,
         Outcome::NotClaimed => give_back(delivery).await,
         // Whoever has the job now has a delivery of its own, which our acknowledgement would clear.
@@ -119,16 +119,16 @@ async fn work(worker: &Worker, delivery: &Delivery, check: &Check) -> Outcome {
     let state = match claim(worker, delivery).await {
         Ok(state) if state.is_end() => {
             tracing::error!(job = %id, workers_lost = state.workers_lost + 1, "the job has cost too many workers and is given up");
-            return Outcome::Ended("given_up");
+            return Outcome::Ended;
         }
         Ok(state) => state,
         Err(ExecuteError::Refused(Refusal::Ended(stage))) => {
             tracing::debug!(job = %id, ?stage, "the job has ended already");
-            return Outcome::Ended("ended");
+            return Outcome::Ended;
         }
         Err(ExecuteError::Refused(Refusal::Superseded { newest })) => {
             tracing::debug!(job = %id, seq = delivery.entry.seq, newest, "the job was submitted again since");
-            return Outcome::Ended("superseded");
+            return Outcome::Ended;
         }
         Err(ExecuteError::Refused(Refusal::TooEarly { wait })) => {
             tracing::debug!(job = %id, ?wait, "the job is to wait for its next attempt");
@@ -137,7 +137,7 @@ async fn work(worker: &Worker, delivery: &Delivery, check: &Check) -> Outcome {
         // Told by a leader who has the delivery's message and nothing of a job before it.
         Err(ExecuteError::Refused(Refusal::Unknown)) => {
             tracing::error!(job = %id, seq = delivery.entry.seq, "a submission cannot be decoded, or is a retry of nothing; it stays in the log");
-            return Outcome::Ended("undecodable");
+            return Outcome::Ended;
         }
         Err(error) => {
             check.fail(error.to_string());
@@ -145,10 +145,9 @@ async fn work(worker: &Worker, delivery: &Delivery, check: &Check) -> Outcome {
             return Outcome::NotClaimed;
         }
     };
-    worker.metrics.running.inc();
+    worker.metrics.attempts_running.inc();
     let outcome = attempt::run(worker, state).await;
-    worker.metrics.running.dec();
-    worker.metrics.attempts.with_label_values(&[outcome.label()]).inc();
+    worker.metrics.attempts_running.dec();
     outcome
 }
 

@@ -21,7 +21,7 @@ use millrace_domain::{
 };
 use millrace_runtime::{blobs::Unfinished, now};
 
-use crate::{Worker, cleaning};
+use crate::{Worker, cleaning, metrics::Remains};
 
 /// Looks until the shutdown.
 pub async fn run(worker: Arc<Worker>, interval: Duration) -> anyhow::Result<()> {
@@ -62,7 +62,7 @@ async fn uploads(worker: &Worker) -> anyhow::Result<()> {
             );
             continue;
         }
-        worker.metrics.janitor_removed.with_label_values(&["upload"]).inc();
+        worker.metrics.janitor_removed.of(&Remains::Upload).inc();
         tracing::info!(key = upload.key, "aborted an upload that no attempt owns");
     }
     Ok(())
@@ -74,7 +74,7 @@ async fn stored(worker: &Worker) -> anyhow::Result<()> {
     let from = files::folder(&JobId::from_entropy(rand::random()));
     let keys = worker.blobs.keys(&from, JANITOR_FILES_MAX).await?;
     let states = states(worker, keys.iter().map(String::as_str)).await?;
-    worker.metrics.store_unknown.set(keys.iter().filter(|key| state_of(key, &states).is_none()).count() as i64);
+    worker.metrics.store_unknown_files.set(keys.iter().filter(|key| state_of(key, &states).is_none()).count() as i64);
     let left = keys.iter().filter_map(|key| state_of(key, &states).filter(|state| cleaning::over(state)(key)));
     let left: HashMap<_, _> = left.map(|state| (&state.job_id, state)).collect();
     for (id, state) in left {
@@ -89,7 +89,7 @@ async fn stored(worker: &Worker) -> anyhow::Result<()> {
                 continue;
             }
         };
-        worker.metrics.janitor_removed.with_label_values(&["file"]).inc_by(removed as u64);
+        worker.metrics.janitor_removed.of(&Remains::File).inc_by(removed as u64);
         tracing::info!(job = %id, files = removed, "removed what attempts that are over had stored");
     }
     Ok(())

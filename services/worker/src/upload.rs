@@ -40,7 +40,7 @@ pub async fn store(
         anyhow::bail!("the attempt was stopped");
     }
     let receipt = upload.send(&media.path, cancel).await?;
-    worker.metrics.bytes_stored.inc_by(receipt.size);
+    worker.metrics.stored_bytes.inc_by(receipt.size);
     journal.change(EventBody::Uploaded(StoredFile {
         key,
         file_size: receipt.size,

@@ -25,7 +25,7 @@ use axum::{
 use millrace_domain::limits::NATS_LOST_MAX;
 
 use self::problem::ApiError;
-use crate::{App, ws};
+use crate::{App, metrics::Status, ws};
 
 /// Every route that clients have.
 pub fn router(app: Arc<App>) -> Router {
@@ -62,6 +62,6 @@ async fn while_connected(State(app): State<Arc<App>>, request: Request, next: Ne
 
 async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
-    app.metrics.requests.with_label_values(&[response.status().as_str()]).inc();
+    app.metrics.requests.of(&Status(response.status())).inc();
     response
 }

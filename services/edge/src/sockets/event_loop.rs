@@ -33,6 +33,7 @@ use crate::{
     App,
     accept::{Acceptor, Http},
     feed::{Frame, Watcher},
+    metrics::CloseCode,
 };
 
 /// How often deadlines are looked at.
@@ -354,7 +355,7 @@ impl EventLoop {
             let mut socket = self.sockets.remove(token);
             let _ = self.poll.registry().deregister(&mut socket.stream);
             self.app.metrics.sockets.dec();
-            self.app.metrics.sockets_closed.with_label_values(&[super::label(code)]).inc();
+            self.app.metrics.sockets_closed.of(&CloseCode::from(code)).inc();
             let Some(watched) = self.jobs.get_mut(&socket.job) else { continue };
             watched.sockets.swap_remove(socket.place);
             if let Some(moved) = watched.sockets.get(socket.place) {

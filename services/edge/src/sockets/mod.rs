@@ -39,23 +39,6 @@ const CODE_ABNORMAL: u16 = 1006;
 /// What is counted when a client's close frame has no code.
 const CODE_NONE: u16 = 1005;
 
-/// The metrics' label of a close code. Clients choose theirs, so all that are not expected are one.
-const fn label(code: u16) -> &'static str {
-    match code {
-        1000 => "1000",
-        1001 => "1001",
-        1002 => "1002",
-        1005 => "1005",
-        1006 => "1006",
-        1007 => "1007",
-        1008 => "1008",
-        1012 => "1012",
-        1013 => "1013",
-        4404 => "4404",
-        _ => "other",
-    }
-}
-
 /// A connection after its handshake.
 pub struct Admitted {
     /// It was read until nothing was left, or will tell that there is something.

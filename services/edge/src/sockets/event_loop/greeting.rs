@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use http::StatusCode;
 use mio::{Interest, Token};
 
 use millrace_domain::limits::{ACCEPTS_PER_TURN_MAX, HANDSHAKE_HOLD_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX};
@@ -15,6 +16,7 @@ use crate::{
     App,
     accept::Accepted,
     http::problem::ApiError,
+    metrics::Status,
     sockets::{
         Admitted,
         decode::Decoder,
@@ -188,7 +190,7 @@ impl EventLoop {
                 let answer = handshake.answer();
                 let Handshake { id, since, .. } = handshake;
                 let Accepted { stream, permit, .. } = accepted;
-                self.app.metrics.requests.with_label_values(&["101"]).inc();
+                self.app.metrics.requests.of(&Status(StatusCode::SWITCHING_PROTOCOLS)).inc();
                 self.admit(Admitted { stream, early, id, since, permit }, answer, is_registered, now);
             }
             Next::Http => {
@@ -202,7 +204,7 @@ impl EventLoop {
                 let left = if is_registered { self.poll.registry().deregister(&mut accepted.stream) } else { Ok(()) };
                 match left {
                     Ok(()) => {
-                        self.app.metrics.requests.with_label_values(&[why.status().as_str()]).inc();
+                        self.app.metrics.requests.of(&Status(why.status())).inc();
                         self.http.refuse(accepted.stream, &why);
                     }
                     Err(error) => not_deregistered(&error),
