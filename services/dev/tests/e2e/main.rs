@@ -22,6 +22,7 @@ mod janitor;
 #[cfg(all(feature = "failpoints", feature = "s3"))]
 mod kills;
 mod log_away;
+mod metrics;
 mod resume;
 mod retention;
 mod retries;
