@@ -7,13 +7,13 @@ use millrace_domain::{
     failure::{FailureKind, Nature},
     retry,
 };
+use millrace_media::{self as media, MediaError, Step};
 use millrace_runtime::now;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Worker, cleaning,
     journal::{Journal, Stop, journal},
-    media::{self, MediaError, Step},
     upload,
     workspace::Scratch,
 };

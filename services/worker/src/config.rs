@@ -8,12 +8,11 @@ use std::{
 
 use anyhow::{Context, bail};
 use millrace_domain::retry::Budget;
+use millrace_media::{Bounds, Tools};
 use millrace_runtime::{
     blobs::{Location, STORAGE},
     config::{Reader, Setting},
 };
-
-use crate::media::{Bounds, Tools};
 
 const SLOTS: Setting = Setting::new("slots", "NUMBER", "2", "How many jobs this worker does at once.");
 const NAME: Setting =

@@ -8,7 +8,6 @@ mod config;
 mod intake;
 mod janitor;
 mod journal;
-pub mod media;
 mod metrics;
 mod retention;
 mod upload;
@@ -19,6 +18,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use async_nats::jetstream;
 use millrace_domain::retry::Budget;
+use millrace_media::{Bounds, Tools};
 use millrace_runtime::{
     blobs::Blobs,
     jobs::Jobs,
@@ -48,9 +48,9 @@ pub(crate) struct Worker {
     jobs: Jobs,
     queue: Queue,
     blobs: Blobs,
-    tools: media::Tools,
+    tools: Tools,
     budget: Budget,
-    bounds: media::Bounds,
+    bounds: Bounds,
     workspace: workspace::Workspace,
     metrics: metrics::Metrics,
     shutdown: CancellationToken,

@@ -21,8 +21,7 @@ use millrace_domain::{
     JobId,
     limits::{WORK_FOLDER_MAKING_MAX, WORK_ROOM_MIN},
 };
-
-use crate::media;
+use millrace_media as media;
 
 const LOCK: &str = "lock";
 /// How the name of a folder begins whose lock is not held yet.

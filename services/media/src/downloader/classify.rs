@@ -19,7 +19,7 @@ pub struct Reason {
 }
 
 impl Reason {
-    pub(super) fn new(kind: FailureKind, detail: &str) -> Self {
+    pub(crate) fn new(kind: FailureKind, detail: &str) -> Self {
         Self { kind, detail: cut(detail, ERROR_CHARS_MAX), retry_after: None }
     }
 }
@@ -183,7 +183,7 @@ const TABLE: &[(FailureKind, &[&str])] = &[
 ];
 
 /// Says what the last lines of the downloader's error output mean. `begun` is whether bytes of the file had arrived.
-pub(super) fn classify(stderr: &[String], begun: bool) -> Reason {
+pub(crate) fn classify(stderr: &[String], begun: bool) -> Reason {
     let mut errors: Vec<&str> = stderr.iter().filter_map(|line| line.strip_prefix("ERROR: ")).map(str::trim).collect();
     let Some(last) = errors.last().copied().or_else(|| stderr.last().map(String::as_str)) else {
         return Reason::new(FailureKind::DownloadFailed, "the downloader failed without a word");

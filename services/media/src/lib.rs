@@ -3,19 +3,12 @@
 //! yt-dlp does the work, in a process group of its own that never outlives the call. What it says on the way becomes [`Step`]s, what it
 //! says when it fails becomes one of our kinds of failure, and what it leaves is looked into by ffprobe before anybody calls it a video.
 
-mod classify;
-mod command;
-mod formats;
-mod lines;
-mod part;
-mod probe;
-mod process;
-mod progress;
-mod protocol;
-mod session;
 mod tools;
-mod traffic;
-mod validator;
+mod process;
+mod part;
+mod downloader;
+mod probe;
+mod formats;
 
 use std::{
     path::{Path, PathBuf},
@@ -31,14 +24,17 @@ use millrace_domain::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    classify::Reason,
+    downloader::classify::Reason,
     part::is_in as can_be_resumed,
     tools::{ToolError, Tools, Versions, YT_DLP_VERSION_MIN},
 };
 use self::{
+    downloader::{
+        command,
+        session::{RunEnd, Session, Stopped},
+    },
     part::Part,
     process::RunError,
-    session::{RunEnd, Session, Stopped},
 };
 
 /// What to download, and where to.

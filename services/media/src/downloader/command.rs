@@ -8,7 +8,7 @@ use millrace_domain::{
 };
 use tokio::process::Command;
 
-use super::{Request, Tools};
+use crate::{Request, Tools};
 
 /// What is the same for every job. Each flag stands in the pinned version's `options.py` as it is here: unknown ones that
 /// begin a known one would be taken for it.
@@ -59,7 +59,7 @@ const FLAGS: &[&str] = &[
 ];
 
 /// The downloader, ready to run in the request's folder.
-pub(super) fn yt_dlp(tools: &Tools, request: &Request<'_>) -> Command {
+pub(crate) fn yt_dlp(tools: &Tools, request: &Request<'_>) -> Command {
     let mut command = tool(&tools.yt_dlp, tools, request.folder);
     command.args(FLAGS);
     command.arg("--progress-delta").arg(PROGRESS_INTERVAL_MIN.as_secs_f64().to_string());
@@ -97,7 +97,7 @@ fn format_sort(quality: Option<Quality>) -> String {
 }
 
 /// A tool that sees nothing of our environment, and the folder as its home and working directory.
-pub(super) fn tool(program: &Path, tools: &Tools, folder: &Path) -> Command {
+pub(crate) fn tool(program: &Path, tools: &Tools, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().current_dir(folder);
     // The tools' own folders: a script may be started by an interpreter beside it.
@@ -121,7 +121,7 @@ mod tests {
         let url = url.parse().unwrap();
         let quality = quality.map(|quality| quality.parse().unwrap());
         let command = super::yt_dlp(&tools, &{
-            let bounds = super::super::Bounds::default();
+            let bounds = crate::Bounds::default();
             Request { url: &url, quality, folder: Path::new("/tmp/a%b"), proxy, bounds }
         });
         command.as_std().get_args().map(|argument| argument.to_str().unwrap().to_owned()).collect()

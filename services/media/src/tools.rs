@@ -7,7 +7,7 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    command,
+    downloader::command,
     process::{self, RunError},
 };
 

@@ -6,20 +6,24 @@ use millrace_domain::{event::VideoInfo, failure::FailureKind, limits::TOOL_PROBE
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{MediaError, Reason, Tools, command, process, protocol};
+use super::{
+    MediaError, Reason, Tools,
+    downloader::{command, protocol},
+    process,
+};
 
 /// What is needed of ffprobe's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Probed {
-    pub(super) has_video: bool,
+pub(crate) struct Probed {
+    pub(crate) has_video: bool,
     /// ffprobe's names of the format, separated by commas.
-    pub(super) container: String,
+    pub(crate) container: String,
     /// Duration and quality only.
-    pub(super) info: VideoInfo,
+    pub(crate) info: VideoInfo,
 }
 
 /// Looks into the file `name` of the folder; what holds neither picture nor sound is [`FailureKind::NotMedia`].
-pub(super) async fn probe(
+pub(crate) async fn probe(
     tools: &Tools,
     folder: &Path,
     name: &str,
