@@ -8,6 +8,8 @@
 //! The record is gone while it is not known whether the downloader adds to the part what belongs to it, so whoever is killed then
 //! leaves a part that nobody uses.
 
+pub(crate) mod validator;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -17,9 +19,7 @@ use millrace_domain::submission::{Quality, SourceUrl};
 use serde::{Deserialize, Serialize};
 
 use self::validator::{Told, Validator};
-use super::Request;
-
-pub(crate) mod validator;
+use crate::request::Request;
 
 const RECORD: &str = "part.json";
 const RECORD_NEW: &str = "part.json.new";

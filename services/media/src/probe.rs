@@ -6,10 +6,11 @@ use millrace_domain::{event::VideoInfo, failure::FailureKind, limits::TOOL_PROBE
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    MediaError, Reason, Tools,
-    downloader::{command, protocol},
+use crate::{
+    error::{MediaError, Reason},
+    info::{quality, whole},
     process,
+    tools::Tools,
 };
 
 /// What is needed of ffprobe's answer.
@@ -29,7 +30,7 @@ pub(crate) async fn probe(
     name: &str,
     cancel: &CancellationToken,
 ) -> Result<Probed, MediaError> {
-    let mut command = command::tool(&tools.ffprobe, tools, folder);
+    let mut command = tools.command(&tools.ffprobe, folder);
     command.args(["-v", "error", "-print_format", "json=compact=1"]);
     // A file may be a playlist in disguise: nothing that it names is fetched.
     command.args(["-protocol_whitelist", "file"]);
@@ -71,9 +72,8 @@ fn parse(answer: &str) -> Option<Probed> {
         return None;
     }
     let side = |name| video?.get(name)?.as_u64();
-    let duration = format.get("duration").and_then(Value::as_str).and_then(|text| protocol::whole(text.parse().ok()?));
-    let info =
-        VideoInfo { duration, quality: protocol::quality(side("width"), side("height")), ..VideoInfo::default() };
+    let duration = format.get("duration").and_then(Value::as_str).and_then(|text| whole(text.parse().ok()?));
+    let info = VideoInfo { duration, quality: quality(side("width"), side("height")), ..VideoInfo::default() };
     Some(Probed { has_video: video.is_some(), container: container.to_owned(), info })
 }
 

@@ -1,5 +1,7 @@
 //! A process in a group of its own, that never outlives whoever runs it.
 
+mod lines;
+
 use std::{
     collections::VecDeque,
     io,
@@ -13,8 +15,6 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
 use self::lines::Lines;
-
-mod lines;
 
 /// How often to look whether a group has vanished. There is nothing to wait on but its leader.
 const VANISH_POLL: Duration = Duration::from_millis(2);

@@ -12,10 +12,10 @@ use super::{
     traffic::Traffic,
 };
 use crate::{
-    Bounds, Reason, Step,
+    error::Reason,
     part::{Course, Part},
     process::Ended,
-    too_long,
+    request::{Bounds, Step},
 };
 
 /// What one download has told so far.
@@ -174,7 +174,7 @@ impl<S: FnMut(Step)> Run<'_, S> {
             },
             // Success without a file: the video was filtered out, or the address names an empty list.
             (None, _) if self.live => Err(Reason::new(FailureKind::LiveStream, "a live stream, now or soon")),
-            (None, _) if self.too_long => Err(too_long(*bounds)),
+            (None, _) if self.too_long => Err(bounds.too_long()),
             (None, None) => Err(Reason::new(FailureKind::Unsupported, "the downloader found nothing and said nothing")),
             (None, Some(_)) => {
                 let reason = classify::classify(&ended.stderr, progress.begun());

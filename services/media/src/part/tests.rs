@@ -4,7 +4,7 @@ use super::{
     validator::{Replies, Reply},
     *,
 };
-use crate::Bounds;
+use crate::request::Bounds;
 
 const TOTAL: u64 = 100;
 
