@@ -12,8 +12,9 @@ use millrace_runtime::now;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Worker, cleaning,
+    Worker,
     journal::{Journal, Stop, journal},
+    upkeep::cleaning,
     upload,
     workspace::Scratch,
 };

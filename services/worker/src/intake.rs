@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Worker,
     attempt::{self, Outcome},
-    cleaning,
+    upkeep::cleaning,
 };
 
 /// Before a job that could not be claimed is delivered again, the first time; it doubles.

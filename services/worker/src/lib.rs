@@ -2,16 +2,15 @@
 //!
 //! The modules stand in the order in which a job meets them.
 
-mod attempt;
-mod cleaning;
 mod config;
-mod intake;
-mod janitor;
-mod journal;
 mod metrics;
-mod retention;
-mod upload;
+
+mod intake;
+mod attempt;
+mod journal;
 mod workspace;
+mod upload;
+mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +29,7 @@ use millrace_runtime::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use config::Config;
+pub use self::config::Config;
 
 /// How the process is run.
 pub const SERVICE: Service<Config> = Service {
@@ -85,10 +84,10 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     tracing::info!(name = config.name, slots = config.slots, "the worker takes jobs");
     let check = health.check("queue");
     if let Some(time) = config.retention {
-        tasks.spawn("retention", retention::run(worker.clone(), context, time));
+        tasks.spawn("retention", upkeep::retention::run(worker.clone(), context, time));
     }
     if let Some(interval) = config.janitor_interval {
-        tasks.spawn("janitor", janitor::run(worker.clone(), interval));
+        tasks.spawn("janitor", upkeep::janitor::run(worker.clone(), interval));
     }
     tasks.spawn("parts", workspace::sweep::run(worker.clone()));
     for _ in 0..config.slots.get() {

@@ -5,7 +5,7 @@ use millrace_media::Media;
 use millrace_runtime::{blobs::Labels, failpoints};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Worker, cleaning, journal::Journal};
+use crate::{Worker, journal::Journal, upkeep::cleaning};
 
 /// Stores the file of the attempt that `state` has begun, and reports it.
 ///

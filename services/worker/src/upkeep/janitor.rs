@@ -21,7 +21,8 @@ use millrace_domain::{
 };
 use millrace_runtime::{blobs::Unfinished, now};
 
-use crate::{Worker, cleaning};
+use super::cleaning;
+use crate::Worker;
 
 /// Looks until the shutdown.
 pub async fn run(worker: Arc<Worker>, interval: Duration) -> anyhow::Result<()> {
