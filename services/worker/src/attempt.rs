@@ -153,7 +153,7 @@ fn full_or(worker: &Worker, kind: FailureKind) -> FailureKind {
     if !matches!(kind, FailureKind::WorkerFull | FailureKind::WorkerFailed | FailureKind::DownloadFailed) {
         return kind;
     }
-    match worker.workspace.shortage() {
+    match worker.workspace.room().shortage {
         Some(shortage) => {
             tracing::error!(shortage, "an attempt failed for want of room");
             FailureKind::WorkerFull

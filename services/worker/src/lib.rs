@@ -82,7 +82,6 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
         shutdown: tasks.shutdown(),
     });
     tracing::info!(name = config.name, slots = config.slots, "the worker takes jobs");
-    let check = health.check("queue");
     if let Some(time) = config.retention {
         tasks.spawn("retention", upkeep::retention::run(worker.clone(), context, time));
     }
@@ -91,7 +90,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     }
     tasks.spawn("parts", workspace::sweep::run(worker.clone()));
     for _ in 0..config.slots.get() {
-        tasks.spawn("slot", intake::slot(worker.clone(), check.clone()));
+        tasks.spawn("slot", intake::slot(worker.clone(), health.check("queue")));
     }
     Ok(())
 }
