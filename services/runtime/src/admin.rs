@@ -1,7 +1,7 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`. Never on a client port.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -20,24 +20,30 @@ use tokio_util::sync::CancellationToken;
 
 use millrace_domain::limits::LISTEN_BACKLOG;
 
-/// What must be well for the process to be sent work, by name; each is a latch that its owner sets.
+/// What must be well for the process to be sent work; each check is a latch that one owner sets.
 #[derive(Clone, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<&'static str, Result<(), String>>>>);
+pub struct Health(Arc<Mutex<Vec<Latch>>>);
+
+struct Latch {
+    name: &'static str,
+    state: Result<(), String>,
+}
 
 impl Health {
-    /// Adds a check that is not well until its owner says so.
+    /// Adds a check that is not well until its owner says so. Several owners may each have one of the same name.
     #[must_use]
     pub fn check(&self, name: &'static str) -> Check {
-        let check = Check { health: self.clone(), name };
-        check.fail("starting");
-        check
+        let mut checks = self.0.lock().expect("no panic while held");
+        checks.push(Latch { name, state: Err("starting".to_owned()) });
+        Check { health: self.clone(), index: checks.len() - 1 }
     }
 
-    /// What is not well.
+    /// What is not well: each reason once, in the order of the names.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
         let checks = self.0.lock().expect("no panic while held");
-        checks.iter().filter_map(|(name, state)| state.as_ref().err().map(|why| format!("{name}: {why}"))).collect()
+        let failure = |check: &Latch| Some(format!("{}: {}", check.name, check.state.as_ref().err()?));
+        BTreeSet::from_iter(checks.iter().filter_map(failure)).into_iter().collect()
     }
 }
 
@@ -45,7 +51,7 @@ impl Health {
 #[derive(Clone)]
 pub struct Check {
     health: Health,
-    name: &'static str,
+    index: usize,
 }
 
 impl Check {
@@ -60,7 +66,7 @@ impl Check {
     }
 
     fn set(&self, state: Result<(), String>) {
-        self.health.0.lock().expect("no panic while held").insert(self.name, state);
+        self.health.0.lock().expect("no panic while held")[self.index].state = state;
     }
 }
 
@@ -117,5 +123,24 @@ async fn metrics(State((_, registry)): State<(Health, Registry)>) -> impl IntoRe
             [(header::CONTENT_TYPE, "text/plain")],
             format!("cannot encode the metrics: {error}\n").into_bytes(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_owner_does_not_pass_the_check_of_another_and_a_reason_is_reported_once() {
+        let health = Health::default();
+        let (one, other) = (health.check("queue"), health.check("queue"));
+        assert_eq!(health.failures(), ["queue: starting"]);
+        one.pass();
+        assert_eq!(health.failures(), ["queue: starting"]);
+        other.pass();
+        assert!(health.failures().is_empty());
+        one.fail("away");
+        other.pass();
+        assert_eq!(health.failures(), ["queue: away"]);
     }
 }

@@ -7,14 +7,15 @@ use millrace_domain::{
     failure::{FailureKind, Nature},
     retry,
 };
+use millrace_media::{self as media, MediaError, Step};
 use millrace_runtime::now;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Worker, cleaning,
+    Worker,
     journal::{Journal, Stop, journal},
-    media::{self, MediaError, Step},
     metrics::AttemptOutcome,
+    upkeep::cleaning,
     upload,
     workspace::Scratch,
 };
@@ -146,7 +147,7 @@ fn full_or(worker: &Worker, kind: FailureKind) -> FailureKind {
     if !matches!(kind, FailureKind::WorkerFull | FailureKind::WorkerFailed | FailureKind::DownloadFailed) {
         return kind;
     }
-    match worker.workspace.shortage() {
+    match worker.workspace.room().shortage {
         Some(shortage) => {
             tracing::error!(shortage, "an attempt failed for want of room");
             FailureKind::WorkerFull

@@ -6,14 +6,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use millrace_domain::retry::Budget;
+use millrace_media::{Bounds, Tools};
 use millrace_runtime::{
     blobs::{Location, STORAGE},
     config::{Reader, Setting},
 };
-
-use crate::media::{Bounds, Tools};
 
 const SLOTS: Setting = Setting::new("slots", "NUMBER", "2", "How many jobs this worker does at once.");
 const NAME: Setting =
@@ -162,7 +161,7 @@ fn own_name() -> String {
 }
 
 impl Programs {
-    /// Finds them: a name without a slash is looked up on PATH. The tools themselves run with an empty environment.
+    /// Finds the programs, a name without a slash on PATH.
     ///
     /// # Errors
     /// When one is not there.
@@ -176,13 +175,32 @@ impl Programs {
 }
 
 fn find(program: &Path, setting: &Setting) -> anyhow::Result<PathBuf> {
-    let hint = || format!("install it, or say where it is with --{}", setting.flag);
-    if program.components().count() > 1 {
-        return program.canonicalize().with_context(|| format!("{} is not there; {}", program.display(), hint()));
+    which::which(program).with_context(|| {
+        let (name, flag) = (program.display(), setting.flag);
+        format!("cannot find an executable {name}; install it, or say where it is with --{flag}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_by_path_only_if_it_can_be_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("yt-dlp");
+        let error = || format!("{:#}", find(&program, &YT_DLP).unwrap_err());
+        assert!(error().contains(program.to_str().unwrap()) && error().contains("--yt-dlp"), "{}", error());
+        fs::write(&program, "#!/bin/sh\n").unwrap();
+        assert!(find(&program, &YT_DLP).is_err());
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(find(&program, &YT_DLP).unwrap(), program);
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    match std::env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| candidate.is_file()) {
-        Some(found) => Ok(found),
-        None => bail!("{} is not on PATH; {}", program.display(), hint()),
+
+    #[test]
+    fn a_name_is_found_on_path() {
+        assert!(find(Path::new("sh"), &FFMPEG).unwrap().is_absolute());
     }
 }

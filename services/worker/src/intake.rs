@@ -18,22 +18,23 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Worker,
     attempt::{self, Outcome},
-    cleaning,
+    upkeep::cleaning,
 };
 
 /// Before a job that could not be claimed is delivered again, the first time; it doubles.
 const CLAIM_RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// Takes jobs until the shutdown.
+/// Takes jobs until the shutdown. The check is this slot's own.
 pub async fn slot(worker: Arc<Worker>, check: Check) -> anyhow::Result<()> {
     check.pass();
     let mut is_full = false;
     loop {
-        if let Ok(room) = worker.workspace.room() {
-            worker.metrics.work_room_bytes.set(i64::try_from(room).unwrap_or(i64::MAX));
+        let room = worker.workspace.room();
+        if let Some(bytes) = room.bytes {
+            worker.metrics.work_room_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
         // Jobs that it cannot do are for others, or wait.
-        if let Some(shortage) = worker.workspace.shortage() {
+        if let Some(shortage) = room.shortage {
             if !is_full {
                 tracing::error!(shortage, "no job is taken until there is room");
             }
@@ -58,7 +59,7 @@ pub async fn slot(worker: Arc<Worker>, check: Check) -> anyhow::Result<()> {
             Ok(Some(delivery)) => {
                 check.pass();
                 // The wait was long enough for a disk to fill.
-                match worker.workspace.shortage() {
+                match worker.workspace.room().shortage {
                     Some(_) => give_back(delivery).await,
                     None => take(&worker, delivery, &check).await,
                 }

@@ -2,23 +2,22 @@
 //!
 //! The modules stand in the order in which a job meets them.
 
-mod attempt;
-mod cleaning;
 mod config;
-mod intake;
-mod janitor;
-mod journal;
-pub mod media;
 mod metrics;
-mod retention;
-mod upload;
+
+mod intake;
+mod attempt;
+mod journal;
 mod workspace;
+mod upload;
+mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use async_nats::jetstream;
 use millrace_domain::retry::Budget;
+use millrace_media::{Bounds, Tools};
 use millrace_runtime::{
     blobs::Blobs,
     jobs::Jobs,
@@ -30,7 +29,7 @@ use millrace_runtime::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use config::Config;
+pub use self::config::Config;
 
 /// How the process is run.
 pub const SERVICE: Service<Config> = Service {
@@ -48,9 +47,9 @@ pub(crate) struct Worker {
     jobs: Jobs,
     queue: Queue,
     blobs: Blobs,
-    tools: media::Tools,
+    tools: Tools,
     budget: Budget,
-    bounds: media::Bounds,
+    bounds: Bounds,
     workspace: workspace::Workspace,
     metrics: metrics::Metrics,
     shutdown: CancellationToken,
@@ -83,16 +82,15 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
         shutdown: tasks.shutdown(),
     });
     tracing::info!(name = config.name, slots = config.slots, "the worker takes jobs");
-    let check = health.check("queue");
     if let Some(time) = config.retention {
-        tasks.spawn("retention", retention::run(worker.clone(), context, time));
+        tasks.spawn("retention", upkeep::retention::run(worker.clone(), context, time));
     }
     if let Some(interval) = config.janitor_interval {
-        tasks.spawn("janitor", janitor::run(worker.clone(), interval));
+        tasks.spawn("janitor", upkeep::janitor::run(worker.clone(), interval));
     }
     tasks.spawn("parts", workspace::sweep::run(worker.clone()));
     for _ in 0..config.slots.get() {
-        tasks.spawn("slot", intake::slot(worker.clone(), check.clone()));
+        tasks.spawn("slot", intake::slot(worker.clone(), health.check("queue")));
     }
     Ok(())
 }

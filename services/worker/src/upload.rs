@@ -1,10 +1,11 @@
 //! From a downloaded file to a stored one.
 
 use millrace_domain::{EventBody, JobState, event::StoredFile, files};
+use millrace_media::Media;
 use millrace_runtime::{blobs::Labels, failpoints};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Worker, cleaning, journal::Journal, media::Media};
+use crate::{Worker, journal::Journal, upkeep::cleaning};
 
 /// Stores the file of the attempt that `state` has begun, and reports it.
 ///

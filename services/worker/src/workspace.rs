@@ -21,8 +21,7 @@ use millrace_domain::{
     JobId,
     limits::{WORK_FOLDER_MAKING_MAX, WORK_ROOM_MIN},
 };
-
-use crate::media;
+use millrace_media as media;
 
 const LOCK: &str = "lock";
 /// How the name of a folder begins whose lock is not held yet.
@@ -34,6 +33,14 @@ const PROBE: &str = "probe-";
 pub struct Workspace {
     folder: PathBuf,
     _lock: File,
+}
+
+/// What a look at the disk of the work folder has shown.
+pub struct Room {
+    /// Bytes that are free, as far as the system says.
+    pub bytes: Option<u64>,
+    /// Why no download can be begun, for people: nothing can be written, or there is hardly any room.
+    pub shortage: Option<String>,
 }
 
 /// One attempt's folder; removed on drop.
@@ -66,26 +73,28 @@ impl Workspace {
         Ok(workspace)
     }
 
-    /// Bytes that are free on its disk.
-    pub fn room(&self) -> io::Result<u64> {
-        let disk = rustix::fs::statvfs(&self.folder)?;
-        Ok(disk.f_bavail * disk.f_frsize)
+    /// Looks at the disk: its room, and whether the folder can be written to.
+    pub fn room(&self) -> Room {
+        let bytes = rustix::fs::statvfs(&self.folder).ok().map(|disk| disk.f_bavail * disk.f_frsize);
+        let folder = self.folder.parent().unwrap_or(&self.folder).display();
+        let shortage = match bytes {
+            Some(bytes) if bytes < WORK_ROOM_MIN => Some(format!(
+                "the disk of the work folder {folder} is full, {bytes} bytes are free: make room there, or give the \
+                 worker another folder by --work-dir"
+            )),
+            _ => self.write_error().map(|error| {
+                format!(
+                    "nothing can be written to the work folder {folder}: {error}. Make it writable, or give the worker \
+                     another one by --work-dir, and restart it"
+                )
+            }),
+        };
+        Room { bytes, shortage }
     }
 
-    /// Why no download can be begun, for people: nothing can be written, or there is hardly any room.
-    pub fn shortage(&self) -> Option<String> {
-        let folder = self.folder.parent().unwrap_or(&self.folder).display();
-        if let Some(room) = self.room().ok().filter(|room| *room < WORK_ROOM_MIN) {
-            return Some(format!(
-                "the disk of the work folder {folder} is full, {room} bytes are free: make room there, or give the worker another folder by --work-dir"
-            ));
-        }
+    fn write_error(&self) -> Option<io::Error> {
         let probe = self.folder.join(format!("{PROBE}{:016x}", rand::random::<u64>()));
-        let written = fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe));
-        let error = written.err()?;
-        Some(format!(
-            "nothing can be written to the work folder {folder}: {error}. Make it writable, or give the worker another one by --work-dir, and restart it"
-        ))
+        fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)).err()
     }
 
     /// A folder for one attempt: with what an earlier one at the job has left to go on from, or empty.

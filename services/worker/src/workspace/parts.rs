@@ -10,9 +10,9 @@ use millrace_domain::{
     JobId,
     limits::{PARTS_KEPT_AGE_MAX, PARTS_KEPT_BYTES_MAX, PARTS_KEPT_MAX},
 };
+use millrace_media as media;
 
 use super::{Workspace, orphans, remove};
-use crate::media;
 
 /// How the name of a folder ends that nobody uses: `<job>.<attempt>.kept`.
 const KEPT: &str = "kept";

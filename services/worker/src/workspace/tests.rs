@@ -69,9 +69,9 @@ fn a_folder_whose_worker_was_killed_while_it_made_it_is_removed_and_one_that_is_
 fn a_work_folder_that_is_gone_is_a_reason_to_take_no_job() {
     let work = tempfile::tempdir().unwrap();
     let workspace = Workspace::open(work.path()).unwrap();
-    assert_eq!(workspace.shortage(), None);
+    assert_eq!(workspace.room().shortage, None);
     fs::remove_dir_all(&workspace.folder).unwrap();
-    let shortage = workspace.shortage().unwrap();
+    let shortage = workspace.room().shortage.unwrap();
     assert!(shortage.contains("nothing can be written"), "{shortage}");
 }
 

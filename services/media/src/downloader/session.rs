@@ -6,17 +6,20 @@ use millrace_domain::{event::VideoInfo, failure::FailureKind};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bounds, Reason, Step, classify,
-    part::{Course, Part},
-    process::Ended,
+    classify,
     progress::Combined,
     protocol::{self, FileProgress, Line},
-    too_long,
     traffic::Traffic,
+};
+use crate::{
+    error::Reason,
+    part::{Course, Part},
+    process::Ended,
+    request::{Bounds, Step},
 };
 
 /// What one download has told so far.
-pub(super) struct Session<S> {
+pub(crate) struct Session<S> {
     steps: S,
     bounds: Bounds,
     info: Option<VideoInfo>,
@@ -24,7 +27,7 @@ pub(super) struct Session<S> {
 }
 
 /// One run of the downloader.
-pub(super) struct Run<'a, S> {
+pub(crate) struct Run<'a, S> {
     session: &'a mut Session<S>,
     part: Part<'a>,
     /// Stops the downloader.
@@ -39,7 +42,7 @@ pub(super) struct Run<'a, S> {
 
 /// Why a run was stopped by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stopped {
+pub(crate) enum Stopped {
     /// There is more than wanted.
     TooLarge,
     /// What is in the folder is of several versions of the file.
@@ -47,7 +50,7 @@ pub(super) enum Stopped {
 }
 
 /// How a run has ended.
-pub(super) enum RunEnd {
+pub(crate) enum RunEnd {
     /// With this file in the folder, and what is known of the video.
     File(String, VideoInfo),
     /// It must be done again, from nothing.
@@ -55,12 +58,12 @@ pub(super) enum RunEnd {
 }
 
 impl<S: FnMut(Step)> Session<S> {
-    pub(super) fn new(steps: S, bounds: Bounds) -> Self {
+    pub(crate) fn new(steps: S, bounds: Bounds) -> Self {
         Self { steps, bounds, info: None, progress: Combined::default() }
     }
 
     /// Begins a run that goes on from `part` and is stopped by `stop`.
-    pub(super) fn run<'a>(&'a mut self, part: Part<'a>, stop: CancellationToken) -> Run<'a, S> {
+    pub(crate) fn run<'a>(&'a mut self, part: Part<'a>, stop: CancellationToken) -> Run<'a, S> {
         Run {
             session: self,
             part,
@@ -76,7 +79,7 @@ impl<S: FnMut(Step)> Session<S> {
 }
 
 impl<S: FnMut(Step)> Run<'_, S> {
-    pub(super) fn take(&mut self, line: &str) {
+    pub(crate) fn take(&mut self, line: &str) {
         let Session { steps, bounds, info, progress } = &mut *self.session;
         match protocol::parse(line) {
             Some(Line::Found { live, duration }) => {
@@ -135,12 +138,12 @@ impl<S: FnMut(Step)> Run<'_, S> {
     }
 
     /// Why it was stopped, if not by somebody else.
-    pub(super) const fn stopped(&self) -> Option<Stopped> {
+    pub(crate) const fn stopped(&self) -> Option<Stopped> {
         self.stopped
     }
 
     /// The name of the file in the folder and what is known of the video, or why there is none.
-    pub(super) fn end(mut self, ended: &Ended) -> Result<RunEnd, Reason> {
+    pub(crate) fn end(mut self, ended: &Ended) -> Result<RunEnd, Reason> {
         if self.lines_ignored > 0 {
             tracing::debug!(lines = self.lines_ignored, "the downloader wrote lines that are none of ours");
         }
@@ -171,7 +174,7 @@ impl<S: FnMut(Step)> Run<'_, S> {
             },
             // Success without a file: the video was filtered out, or the address names an empty list.
             (None, _) if self.live => Err(Reason::new(FailureKind::LiveStream, "a live stream, now or soon")),
-            (None, _) if self.too_long => Err(too_long(*bounds)),
+            (None, _) if self.too_long => Err(bounds.too_long()),
             (None, None) => Err(Reason::new(FailureKind::Unsupported, "the downloader found nothing and said nothing")),
             (None, Some(_)) => {
                 let reason = classify::classify(&ended.stderr, progress.begun());

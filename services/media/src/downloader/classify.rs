@@ -1,28 +1,8 @@
 //! What the downloader's error output means. It has no codes: the text is all there is.
 
-use std::time::Duration;
+use millrace_domain::failure::FailureKind;
 
-use millrace_domain::{
-    failure::FailureKind,
-    limits::{ERROR_CHARS_MAX, cut},
-};
-
-/// Why a download failed: the kind, and the downloader's own words for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
-    /// What clients are told.
-    pub kind: FailureKind,
-    /// What the log is told; made of text that the source may have written.
-    pub detail: String,
-    /// How long the source wants to be left alone, if it has said so.
-    pub retry_after: Option<Duration>,
-}
-
-impl Reason {
-    pub(super) fn new(kind: FailureKind, detail: &str) -> Self {
-        Self { kind, detail: cut(detail, ERROR_CHARS_MAX), retry_after: None }
-    }
-}
+use crate::error::Reason;
 
 /// Texts and what they mean, in lower case. The first match of the table decides, whichever error line it is in.
 const TABLE: &[(FailureKind, &[&str])] = &[
@@ -183,7 +163,7 @@ const TABLE: &[(FailureKind, &[&str])] = &[
 ];
 
 /// Says what the last lines of the downloader's error output mean. `begun` is whether bytes of the file had arrived.
-pub(super) fn classify(stderr: &[String], begun: bool) -> Reason {
+pub(crate) fn classify(stderr: &[String], begun: bool) -> Reason {
     let mut errors: Vec<&str> = stderr.iter().filter_map(|line| line.strip_prefix("ERROR: ")).map(str::trim).collect();
     let Some(last) = errors.last().copied().or_else(|| stderr.last().map(String::as_str)) else {
         return Reason::new(FailureKind::DownloadFailed, "the downloader failed without a word");

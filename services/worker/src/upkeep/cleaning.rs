@@ -3,7 +3,7 @@
 //! No scan is needed in ordinary life: a delivery is not acknowledged before everything of the job but its file is
 //! gone, so whoever is killed on the way there leaves a delivery to somebody who removes it. A worker that was cut off
 //! removes what it has stored itself. What one leaves that is killed right then, too, or before the log could tell of an
-//! upload that the store has begun, [`crate::janitor`] finds.
+//! upload that the store has begun, [`super::janitor`] finds.
 
 use anyhow::Context;
 use millrace_domain::{JobId, JobState, Stage, files};

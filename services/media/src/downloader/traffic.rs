@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use jiff::{Timestamp, fmt::rfc2822};
 
-use super::validator::{Replies, Reply, Told};
+use crate::part::validator::{Replies, Reply, Told};
 
 /// The newest answer that the downloader has had, as far as it matters, and what those to the download itself have told.
 #[derive(Debug, Default)]
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     refused: bool,
     retry_after: Option<String>,
     /// `None` before the download.
@@ -22,7 +22,7 @@ pub(super) struct Traffic {
 
 impl Traffic {
     /// Takes a line; whether it was one of the traffic.
-    pub(super) fn take(&mut self, line: &str) -> bool {
+    pub(crate) fn take(&mut self, line: &str) -> bool {
         if let Some(reply) = line.strip_prefix("reply: ") {
             // `reply: 'HTTP/1.1 429 Too Many Requests\r\n'`
             let status = reply.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
@@ -59,12 +59,12 @@ impl Traffic {
 
     /// What comes from now on belongs to the download: the downloader writes our lines at once and traffic late, but before the
     /// second of two lines that come together it has written all that was before the first.
-    pub(super) fn begin_download(&mut self) {
+    pub(crate) fn begin_download(&mut self) {
         self.replies = Some(Replies::default());
     }
 
     /// All that came up to now is complete: the downloader has written another line of ours, or has ended.
-    pub(super) fn told(&mut self) -> Told<'_> {
+    pub(crate) fn told(&mut self) -> Told<'_> {
         match &mut self.replies {
             Some(replies) => {
                 replies.end();
@@ -74,7 +74,7 @@ impl Traffic {
         }
     }
     /// For how long from `now` the source wants to be left alone: it refused the last request, and said so.
-    pub(super) fn retry_after(&self, now: Timestamp) -> Option<Duration> {
+    pub(crate) fn retry_after(&self, now: Timestamp) -> Option<Duration> {
         let value = self.retry_after.as_deref()?;
         if let Ok(seconds) = value.parse() {
             return Some(Duration::from_secs(seconds));

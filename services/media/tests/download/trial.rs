@@ -16,7 +16,7 @@ use millrace_harness::{
     checkout,
     media::{MediaFiles, MediaServer, MediaSpec},
 };
-use millrace_worker::media::{Bounds, Media, MediaError, Request, Step, Tools, download};
+use millrace_media::{Bounds, Media, MediaError, Request, Step, Tools, download};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;

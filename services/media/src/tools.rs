@@ -6,10 +6,7 @@ use millrace_domain::limits::TOOL_VERSION_MAX;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    command,
-    process::{self, RunError},
-};
+use crate::process::{self, RunError};
 
 /// The oldest yt-dlp that is accepted: what this code was tried with. Sites change, and old versions stop working.
 pub const YT_DLP_VERSION_MIN: [u32; 3] = [2026, 10, 26];
@@ -98,6 +95,22 @@ impl Tools {
         })
     }
 
+    /// A program that sees nothing of our environment, with the folder as its home and working directory.
+    pub(crate) fn command(&self, program: &Path, folder: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().current_dir(folder);
+        // The tools' own folders: a script may be started by an interpreter beside it.
+        let beside = [&self.ffmpeg, &self.yt_dlp].map(|tool| tool.parent().map(Path::to_path_buf).unwrap_or_default());
+        let system = ["/usr/local/bin", "/usr/bin", "/bin"].map(PathBuf::from);
+        // A folder with a colon in its name cannot be in a PATH.
+        if let Ok(path) = std::env::join_paths(beside.iter().chain(&system)).or_else(|_| std::env::join_paths(&system))
+        {
+            command.env("PATH", path);
+        }
+        command.env("HOME", folder).env("TMPDIR", folder).env("LANG", "C.UTF-8").env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+
     /// `ffmpeg version 5.1.9-0+deb12u1 Copyright …`
     async fn version_of(&self, name: &'static str, path: &Path) -> Result<String, ToolError> {
         let told = self.ask(name, path, "-version").await?;
@@ -114,7 +127,7 @@ impl Tools {
     /// The first line that the program answers.
     async fn ask(&self, name: &'static str, path: &Path, flag: &str) -> Result<String, ToolError> {
         let folder = std::env::temp_dir();
-        let mut command: Command = command::tool(path, self, &folder);
+        let mut command = self.command(path, &folder);
         command.arg(flag);
         if name == "yt-dlp" {
             command.args(["--ignore-config", "--no-plugin-dirs"]);
@@ -141,5 +154,28 @@ impl Tools {
             Some(first) if ended.status.success() => Ok(first),
             _ => Err(broken(ended.stderr.last().cloned().unwrap_or_else(|| format!("it ended with {}", ended.status)))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tool_sees_nothing_of_our_environment() {
+        // Cargo sets it, as a service's environment may hold the store's credentials.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        let [yt_dlp, ffmpeg, ffprobe] = ["/opt/yt-dlp", "/opt/ff/ffmpeg", "/opt/ff/ffprobe"].map(PathBuf::from);
+        let tools = Tools { yt_dlp, ffmpeg, ffprobe };
+        let mut seen = BTreeSet::new();
+        let command = tools.command(Path::new("/usr/bin/env"), &std::env::temp_dir());
+        let take = |line: &str| {
+            seen.insert(line.split('=').next().unwrap_or_default().to_owned());
+        };
+        process::run(command, take, &CancellationToken::new()).await.unwrap();
+        let given = ["HOME", "LANG", "PATH", "PYTHONDONTWRITEBYTECODE", "TMPDIR"];
+        assert_eq!(seen, given.map(str::to_owned).into());
     }
 }

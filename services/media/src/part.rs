@@ -8,6 +8,8 @@
 //! The record is gone while it is not known whether the downloader adds to the part what belongs to it, so whoever is killed then
 //! leaves a part that nobody uses.
 
+pub(crate) mod validator;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -16,10 +18,8 @@ use std::{
 use millrace_domain::submission::{Quality, SourceUrl};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Request,
-    validator::{Told, Validator},
-};
+use self::validator::{Told, Validator};
+use crate::request::Request;
 
 const RECORD: &str = "part.json";
 const RECORD_NEW: &str = "part.json.new";
@@ -29,10 +29,10 @@ const UNFINISHED: &str = ".part";
 
 /// The file that the downloader has chosen, as far as it can tell one from another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Source {
+pub(crate) struct Source {
     /// Without the query, in which many sites sign anew for each who asks.
-    pub(super) address: String,
-    pub(super) format: String,
+    pub(crate) address: String,
+    pub(crate) format: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ struct Record {
 
 /// What the download may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Course {
+pub(crate) enum Course {
     /// It goes on.
     On,
     /// It goes on from so many bytes of before, now that the source has shown that it has the same file. Told once.
@@ -60,7 +60,7 @@ pub(super) enum Course {
 }
 
 /// The part of one run of the downloader.
-pub(super) struct Part<'a> {
+pub(crate) struct Part<'a> {
     request: Request<'a>,
     /// What is there of before, until it is known to be of the file that the source has now.
     before: Option<Record>,
@@ -76,7 +76,7 @@ pub fn is_in(folder: &Path) -> bool {
 
 impl<'a> Part<'a> {
     /// Of a folder with whatever an attempt at the same job has left. Only what can be gone on from stays in it.
-    pub(super) fn open(request: Request<'a>) -> io::Result<Self> {
+    pub(crate) fn open(request: Request<'a>) -> io::Result<Self> {
         let before = reusable(&request);
         let kept = before.as_ref().map(|(_, path)| path.as_path());
         for entry in fs::read_dir(request.folder)? {
@@ -89,12 +89,12 @@ impl<'a> Part<'a> {
     }
 
     /// Where it is.
-    pub(super) const fn folder(&self) -> &'a Path {
+    pub(crate) const fn folder(&self) -> &'a Path {
         self.request.folder
     }
 
     /// The downloader has chosen a file; `None` for one that it cannot go on with.
-    pub(super) fn choose(&mut self, source: Option<Source>) -> Course {
+    pub(crate) fn choose(&mut self, source: Option<Source>) -> Course {
         self.source = source;
         match &self.before {
             Some(before) if self.source.as_ref() != Some(&before.source) => Course::Over,
@@ -104,7 +104,7 @@ impl<'a> Part<'a> {
     }
 
     /// The downloader has so many bytes, and has had these replies, but for those since it last said so.
-    pub(super) fn advance(&mut self, told: Told<'_>, bytes: u64) -> Course {
+    pub(crate) fn advance(&mut self, told: Told<'_>, bytes: u64) -> Course {
         let course = self.course(told);
         let last = self.bytes.replace(bytes);
         match (course, told, last) {
@@ -119,7 +119,7 @@ impl<'a> Part<'a> {
     }
 
     /// The downloader has ended by itself: no reply is missing. `file` is what it has made, if anything.
-    pub(super) fn end(&mut self, told: Told<'_>, file: Option<&Path>) -> Course {
+    pub(crate) fn end(&mut self, told: Told<'_>, file: Option<&Path>) -> Course {
         let course = self.course(told);
         match (course, told) {
             // The source was not asked for the file, so what was there is as it was.

@@ -1,10 +1,7 @@
 //! The real downloader against real sites: what arrives, what each failure is called, and what is left behind.
 
-#[path = "media/resume.rs"]
 mod resume;
-#[path = "media/site.rs"]
 mod site;
-#[path = "media/trial.rs"]
 mod trial;
 
 use std::{
@@ -14,7 +11,7 @@ use std::{
 };
 
 use millrace_domain::failure::FailureKind;
-use millrace_worker::media::{Bounds, MediaError, Request, Step, ToolError, Tools, download};
+use millrace_media::{Bounds, MediaError, Request, Step, ToolError, Tools, download};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 

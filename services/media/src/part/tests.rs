@@ -1,12 +1,10 @@
 use tempfile::TempDir;
 
 use super::{
-    super::{
-        Bounds,
-        validator::{Replies, Reply},
-    },
+    validator::{Replies, Reply},
     *,
 };
+use crate::request::Bounds;
 
 const TOTAL: u64 = 100;
 

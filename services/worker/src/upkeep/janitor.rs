@@ -21,7 +21,8 @@ use millrace_domain::{
 };
 use millrace_runtime::{blobs::Unfinished, now};
 
-use crate::{Worker, cleaning, metrics::Remains};
+use super::cleaning;
+use crate::{Worker, metrics::Remains};
 
 /// Looks until the shutdown.
 pub async fn run(worker: Arc<Worker>, interval: Duration) -> anyhow::Result<()> {

@@ -6,26 +6,31 @@ use millrace_domain::{event::VideoInfo, failure::FailureKind, limits::TOOL_PROBE
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{MediaError, Reason, Tools, command, process, protocol};
+use crate::{
+    error::{MediaError, Reason},
+    info::{quality, whole},
+    process,
+    tools::Tools,
+};
 
 /// What is needed of ffprobe's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Probed {
-    pub(super) has_video: bool,
+pub(crate) struct Probed {
+    pub(crate) has_video: bool,
     /// ffprobe's names of the format, separated by commas.
-    pub(super) container: String,
+    pub(crate) container: String,
     /// Duration and quality only.
-    pub(super) info: VideoInfo,
+    pub(crate) info: VideoInfo,
 }
 
 /// Looks into the file `name` of the folder; what holds neither picture nor sound is [`FailureKind::NotMedia`].
-pub(super) async fn probe(
+pub(crate) async fn probe(
     tools: &Tools,
     folder: &Path,
     name: &str,
     cancel: &CancellationToken,
 ) -> Result<Probed, MediaError> {
-    let mut command = command::tool(&tools.ffprobe, tools, folder);
+    let mut command = tools.command(&tools.ffprobe, folder);
     command.args(["-v", "error", "-print_format", "json=compact=1"]);
     // A file may be a playlist in disguise: nothing that it names is fetched.
     command.args(["-protocol_whitelist", "file"]);
@@ -67,9 +72,8 @@ fn parse(answer: &str) -> Option<Probed> {
         return None;
     }
     let side = |name| video?.get(name)?.as_u64();
-    let duration = format.get("duration").and_then(Value::as_str).and_then(|text| protocol::whole(text.parse().ok()?));
-    let info =
-        VideoInfo { duration, quality: protocol::quality(side("width"), side("height")), ..VideoInfo::default() };
+    let duration = format.get("duration").and_then(Value::as_str).and_then(|text| whole(text.parse().ok()?));
+    let info = VideoInfo { duration, quality: quality(side("width"), side("height")), ..VideoInfo::default() };
     Some(Probed { has_video: video.is_some(), container: container.to_owned(), info })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millrace_domain::{event::Progress, failure::FailureKind, limits::TOOL_RETRIES_MAX};
 use millrace_harness::media::MediaServer;
-use millrace_worker::media::{MediaError, Step, can_be_resumed};
+use millrace_media::{MediaError, Step, can_be_resumed};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 

@@ -10,7 +10,7 @@ const UNKNOWN_FILE_PART: u64 = 10;
 /// Combines the files of a download. What it reports never falls, neither in bytes nor as a part of the whole, though files begin
 /// anew, estimates change, and a server that cannot resume makes the downloader start a file over.
 #[derive(Debug, Default)]
-pub(super) struct Combined {
+pub(crate) struct Combined {
     files: Vec<FileSize>,
     duration: Option<u64>,
     /// Index of the current file.
@@ -24,18 +24,18 @@ pub(super) struct Combined {
 
 impl Combined {
     /// Sets what is known before the download. `duration` is in seconds.
-    pub(super) fn plan(&mut self, files: Vec<FileSize>, duration: Option<u64>) {
+    pub(crate) fn plan(&mut self, files: Vec<FileSize>, duration: Option<u64>) {
         self.files = files;
         self.duration = duration;
     }
 
     /// Whether any byte has arrived.
-    pub(super) const fn begun(&self) -> bool {
+    pub(crate) const fn begun(&self) -> bool {
         self.file_bytes > 0 || self.finished_bytes > 0
     }
 
     /// Takes in the current file's progress; returns the whole's unless that is the same as before.
-    pub(super) fn update(&mut self, now: &FileProgress) -> Option<Progress> {
+    pub(crate) fn update(&mut self, now: &FileProgress) -> Option<Progress> {
         if self.file_finished {
             self.file += 1;
             self.finished_bytes += std::mem::take(&mut self.file_bytes);
@@ -59,7 +59,7 @@ impl Combined {
     }
 
     /// What the whole comes to at least, after the update by `now`: what has arrived, and what the server says of the file.
-    pub(super) fn least(&self, now: &FileProgress) -> u64 {
+    pub(crate) fn least(&self, now: &FileProgress) -> u64 {
         self.finished_bytes.saturating_add(self.file_bytes.max(now.total_bytes.unwrap_or_default()))
     }
 

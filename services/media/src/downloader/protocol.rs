@@ -3,11 +3,14 @@
 use millrace_domain::event::VideoInfo;
 use serde_json::Value;
 
-use super::part::Source;
+use crate::{
+    info::{quality, whole},
+    part::Source,
+};
 
 /// One line of the downloader.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     /// Whether the video is a live stream, and its seconds where they are known. Comes first, and is all that comes of a
     /// video that is filtered out.
     Found { live: bool, duration: Option<u64> },
@@ -25,29 +28,29 @@ pub(super) enum Line {
 
 /// What is known of a file's size before its download.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct FileSize {
-    pub(super) bytes: Option<u64>,
+pub(crate) struct FileSize {
+    pub(crate) bytes: Option<u64>,
     /// Bits per second, on average.
-    pub(super) bit_rate: Option<u64>,
+    pub(crate) bit_rate: Option<u64>,
 }
 
 /// How far one file has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct FileProgress {
-    pub(super) finished: bool,
-    pub(super) downloaded_bytes: u64,
+pub(crate) struct FileProgress {
+    pub(crate) finished: bool,
+    pub(crate) downloaded_bytes: u64,
     /// As the server says.
-    pub(super) total_bytes: Option<u64>,
+    pub(crate) total_bytes: Option<u64>,
     /// As the downloader guesses from the fragments so far.
-    pub(super) estimated_bytes: Option<u64>,
+    pub(crate) estimated_bytes: Option<u64>,
     /// Fragments that are complete.
-    pub(super) fragments: Option<u64>,
-    pub(super) fragments_total: Option<u64>,
-    pub(super) bytes_per_second: Option<u64>,
+    pub(crate) fragments: Option<u64>,
+    pub(crate) fragments_total: Option<u64>,
+    pub(crate) bytes_per_second: Option<u64>,
 }
 
 /// Reads a line; `None` for any that is none of ours.
-pub(super) fn parse(line: &str) -> Option<Line> {
+pub(crate) fn parse(line: &str) -> Option<Line> {
     let (tag, json) = line.split_once(' ')?;
     if !matches!(tag, "L" | "I" | "S" | "F" | "P" | "D") {
         return None;
@@ -64,13 +67,6 @@ pub(super) fn parse(line: &str) -> Option<Line> {
         "P" => Line::Progress(progress(&value)?),
         _ => Line::Done(text(value.get("filepath")?)?),
     })
-}
-
-/// What people call a picture's size: its smaller side, as in `1080p`, whether it is upright or not.
-pub(super) fn quality(width: Option<u64>, height: Option<u64>) -> Option<String> {
-    let height = height.filter(|height| *height > 0)?;
-    let lines = width.filter(|width| *width > 0).map_or(height, |width| width.min(height));
-    Some(format!("{lines}p"))
 }
 
 fn info(value: &Value) -> Option<VideoInfo> {
@@ -141,13 +137,6 @@ fn text(value: &Value) -> Option<String> {
 /// A number that may have a fraction; one that makes no sense as a count is left out.
 fn number(value: &Value, name: &str) -> Option<u64> {
     whole(value.get(name)?.as_f64()?)
-}
-
-/// The nearest count, `None` where it makes no sense as one.
-pub(super) fn whole(number: f64) -> Option<u64> {
-    // Up to 2^53 every count has its own double.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
-    (0.0..=9_007_199_254_740_992.0).contains(&number).then(|| number.round() as u64)
 }
 
 #[cfg(test)]
@@ -241,14 +230,6 @@ mod tests {
         ] {
             assert_eq!(parse(line), Some(Line::Found { live, duration }), "{line}");
         }
-    }
-
-    #[test]
-    fn an_upright_video_has_the_quality_that_people_call_it() {
-        assert_eq!(quality(Some(1080), Some(1920)).as_deref(), Some("1080p"));
-        assert_eq!(quality(None, Some(720)).as_deref(), Some("720p"));
-        assert_eq!(quality(Some(720), None), None);
-        assert_eq!(quality(Some(0), Some(0)), None);
     }
 
     #[test]

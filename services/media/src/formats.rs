@@ -50,7 +50,7 @@ const CONTAINERS: &[(&str, &str)] = &[
 ];
 
 /// The extension and the MIME type of a file that is named `extension` (without a dot) and is a `container` to ffprobe.
-pub(super) fn of(extension: &str, container: &str, has_video: bool) -> (&'static str, &'static str) {
+pub(crate) fn of(extension: &str, container: &str, has_video: bool) -> (&'static str, &'static str) {
     let extension = extension.to_ascii_lowercase();
     let by_name = |wanted: &str| TYPES.iter().find(|(name, ..)| *name == wanted);
     let first = container.split(',').next().unwrap_or_default();

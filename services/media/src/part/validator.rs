@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 /// What a reply tells of the version that it is of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Validator {
+pub(crate) struct Validator {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     etag: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_modified: Option<String>,
     /// Of the whole file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) bytes_total: Option<u64>,
+    pub(crate) bytes_total: Option<u64>,
 }
 
 /// A reply to a request for the file, or for a part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     status: u16,
     validator: Validator,
     date: Option<String>,
@@ -28,7 +28,7 @@ pub(super) struct Reply {
 
 /// What all replies of one download tell together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told<'a> {
+pub(crate) enum Told<'a> {
     /// There was none.
     Nothing,
     /// They do not contradict each other, and do not show that they are of one version.
@@ -41,7 +41,7 @@ pub(super) enum Told<'a> {
 
 /// The replies of one download.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Replies {
+pub(crate) struct Replies {
     first: Option<Reply>,
     /// Its headers may still be coming.
     last: Option<Reply>,
@@ -61,12 +61,12 @@ impl Validator {
 }
 
 impl Reply {
-    pub(super) fn new(status: u16) -> Self {
+    pub(crate) fn new(status: u16) -> Self {
         Self { status, ..Self::default() }
     }
 
     /// Takes one of its headers.
-    pub(super) fn header(&mut self, name: &str, value: &str) {
+    pub(crate) fn header(&mut self, name: &str, value: &str) {
         let text = || Some(value.to_owned());
         match &*name.to_ascii_lowercase() {
             "etag" => self.validator.etag = text(),
@@ -108,18 +108,18 @@ fn time(text: &str) -> Option<Timestamp> {
 
 impl Replies {
     /// Takes the beginning of a reply.
-    pub(super) fn begin(&mut self, reply: Reply) {
+    pub(crate) fn begin(&mut self, reply: Reply) {
         self.end();
         self.last = Some(reply);
     }
 
     /// The reply whose headers are coming.
-    pub(super) const fn current(&mut self) -> Option<&mut Reply> {
+    pub(crate) const fn current(&mut self) -> Option<&mut Reply> {
         self.last.as_mut()
     }
 
     /// The last reply has had all of its headers.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         let Some(last) = self.last.take().filter(Reply::counts) else { return };
         self.changed |= last.status == 416;
         self.vague |= !last.is_strong();
@@ -133,7 +133,7 @@ impl Replies {
     }
 
     /// What those tell that have ended.
-    pub(super) fn told(&self) -> Told<'_> {
+    pub(crate) fn told(&self) -> Told<'_> {
         match &self.first {
             _ if self.changed => Told::Changed,
             None => Told::Nothing,

@@ -1,6 +1,4 @@
-//! The downloader's command line and environment.
-
-use std::path::{Path, PathBuf};
+//! The downloader's command line.
 
 use millrace_domain::{
     limits::{PROGRESS_INTERVAL_MIN, TOOL_RETRIES_MAX, TOOL_SOCKET_SILENCE_MAX},
@@ -8,7 +6,7 @@ use millrace_domain::{
 };
 use tokio::process::Command;
 
-use super::{Request, Tools};
+use crate::{request::Request, tools::Tools};
 
 /// What is the same for every job. Each flag stands in the pinned version's `options.py` as it is here: unknown ones that
 /// begin a known one would be taken for it.
@@ -59,8 +57,8 @@ const FLAGS: &[&str] = &[
 ];
 
 /// The downloader, ready to run in the request's folder.
-pub(super) fn yt_dlp(tools: &Tools, request: &Request<'_>) -> Command {
-    let mut command = tool(&tools.yt_dlp, tools, request.folder);
+pub(crate) fn yt_dlp(tools: &Tools, request: &Request<'_>) -> Command {
+    let mut command = tools.command(&tools.yt_dlp, request.folder);
     command.args(FLAGS);
     command.arg("--progress-delta").arg(PROGRESS_INTERVAL_MIN.as_secs_f64().to_string());
     command.arg("--socket-timeout").arg(TOOL_SOCKET_SILENCE_MAX.as_secs().to_string());
@@ -96,24 +94,12 @@ fn format_sort(quality: Option<Quality>) -> String {
     }
 }
 
-/// A tool that sees nothing of our environment, and the folder as its home and working directory.
-pub(super) fn tool(program: &Path, tools: &Tools, folder: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.env_clear().current_dir(folder);
-    // The tools' own folders: a script may be started by an interpreter beside it.
-    let beside = [&tools.ffmpeg, &tools.yt_dlp].map(|tool| tool.parent().map(Path::to_path_buf).unwrap_or_default());
-    let system = ["/usr/local/bin", "/usr/bin", "/bin"].map(PathBuf::from);
-    // A folder with a colon in its name cannot be in a PATH.
-    if let Ok(path) = std::env::join_paths(beside.iter().chain(&system)).or_else(|_| std::env::join_paths(&system)) {
-        command.env("PATH", path);
-    }
-    command.env("HOME", folder).env("TMPDIR", folder).env("LANG", "C.UTF-8").env("PYTHONDONTWRITEBYTECODE", "1");
-    command
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
     use super::*;
+    use crate::request::Bounds;
 
     fn arguments(url: &str, quality: Option<&str>, proxy: Option<&str>) -> Vec<String> {
         let [yt_dlp, ffmpeg, ffprobe] = ["/opt/yt-dlp", "/opt/ff/ffmpeg", "/opt/ff/ffprobe"].map(PathBuf::from);
@@ -121,7 +107,7 @@ mod tests {
         let url = url.parse().unwrap();
         let quality = quality.map(|quality| quality.parse().unwrap());
         let command = super::yt_dlp(&tools, &{
-            let bounds = super::super::Bounds::default();
+            let bounds = Bounds::default();
             Request { url: &url, quality, folder: Path::new("/tmp/a%b"), proxy, bounds }
         });
         command.as_std().get_args().map(|argument| argument.to_str().unwrap().to_owned()).collect()

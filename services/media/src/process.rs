@@ -1,5 +1,7 @@
 //! A process in a group of its own, that never outlives whoever runs it.
 
+mod lines;
+
 use std::{
     collections::VecDeque,
     io,
@@ -12,7 +14,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, test_kill_pr
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::lines::Lines;
+use self::lines::Lines;
 
 /// How often to look whether a group has vanished. There is nothing to wait on but its leader.
 const VANISH_POLL: Duration = Duration::from_millis(2);
@@ -21,15 +23,15 @@ const DROP_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// A process that came to its end by itself.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) status: ExitStatus,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
     /// The last lines of its error output, oldest first.
-    pub(super) stderr: Vec<String>,
+    pub(crate) stderr: Vec<String>,
 }
 
 /// Why a process gave no [`Ended`].
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RunError {
+pub(crate) enum RunError {
     #[error("canceled")]
     Canceled,
     #[error("cannot start or follow the process: {0}")]
@@ -41,7 +43,7 @@ pub(super) enum RunError {
 /// Whether this returns or is dropped, no process of the command's group is left. Canceling sends SIGTERM, and
 /// SIGKILL after [`TOOL_TERMINATE_GRACE`]; dropping sends SIGKILL, and blocks the thread for the milliseconds until it has worked.
 /// A process that leaves the group (`setsid`) is out of reach.
-pub(super) async fn run(
+pub(crate) async fn run(
     command: Command,
     mut on_line: impl FnMut(&str),
     cancel: &CancellationToken,
