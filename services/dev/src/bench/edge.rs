@@ -1,4 +1,4 @@
-#![doc = include_str!("README.md")]
+#![doc = include_str!("edge/README.md")]
 
 pub mod floor;
 mod frame;

@@ -77,7 +77,7 @@ pub fn ffmpeg(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<(PathBuf
 pub fn python_for_tests(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {
     let mut finder = Finder::new(root, say)?;
     let python = finder.python()?;
-    Ok(finder.install("tests", include_str!("../../requirements/tests.txt"), &python)?.join("bin/python"))
+    Ok(finder.install("tests", include_str!("../requirements/tests.txt"), &python)?.join("bin/python"))
 }
 
 /// A Python found on the PATH: the real interpreter, not a shim.
@@ -120,7 +120,7 @@ impl<'a> Finder<'a> {
             }
         }
         let python = self.python()?;
-        Ok(self.install("tools", include_str!("../../requirements/tools.txt"), &python)?.join("bin").join(name))
+        Ok(self.install("tools", include_str!("../requirements/tools.txt"), &python)?.join("bin").join(name))
     }
 
     fn install(&mut self, name: &str, requirements: &str, python: &Python) -> anyhow::Result<PathBuf> {

@@ -1,4 +1,4 @@
-#![doc = include_str!("README.md")]
+#![doc = include_str!("growth/README.md")]
 
 mod clients;
 mod events;
