@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use millrace_harness::processes::Sink;
+use millrace_harness::output::Sink;
 
 /// Width of the names in front of the lines.
 const NAME_WIDTH: usize = 9;

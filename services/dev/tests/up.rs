@@ -6,7 +6,9 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use millrace_harness::processes::{Service, ServiceOptions, Sink, free_port};
+use millrace_harness::output::Sink;
+use millrace_harness::ports::free_port;
+use millrace_harness::processes::{Service, ServiceOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use crate::processes::Sink;
+use crate::output::Sink;
 use crate::reaper;
 
 const LINES_KEPT_MAX: usize = 400;

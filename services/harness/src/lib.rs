@@ -12,6 +12,8 @@ mod command;
 pub mod disk;
 pub mod media;
 pub mod nats;
+pub mod output;
+pub mod ports;
 pub mod processes;
 pub mod proxy;
 mod reaper;

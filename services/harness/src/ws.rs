@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
 use crate::child::{Child, Stdout};
-use crate::processes::echo;
+use crate::output::echo;
 
 const SCRIPT: &str = include_str!("../clients/watch.py");
 

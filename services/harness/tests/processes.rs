@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use millrace_harness::checkout;
 use millrace_harness::nats::{NatsOptions, NatsServer};
-use millrace_harness::processes::{Service, ServiceOptions, free_port};
+use millrace_harness::ports::free_port;
+use millrace_harness::processes::{Service, ServiceOptions};
 use millrace_harness::tools::python_for_tests;
 
 const LIMIT: Duration = Duration::from_secs(20);

@@ -84,7 +84,7 @@ async fn a_refusal_shows_the_status_and_a_dead_port_the_reason() {
     let url = serve().await;
     let seen = whats(connect(&format!("{url}/no"), WatchOptions::default()).until_close(LIMIT).await.unwrap());
     assert_eq!(seen, [What::Refused(403)]);
-    let dead = format!("ws://127.0.0.1:{}/", millrace_harness::processes::free_port());
+    let dead = format!("ws://127.0.0.1:{}/", millrace_harness::ports::free_port());
     let seen = whats(connect(&dead, WatchOptions::default()).until_close(LIMIT).await.unwrap());
     assert!(matches!(&seen[..], [What::Failed(reason)] if reason.contains("Connect")), "{seen:?}");
 }

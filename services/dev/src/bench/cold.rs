@@ -5,7 +5,9 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use millrace_harness::processes::{Service, ServiceOptions, Sink, free_port};
+use millrace_harness::output::Sink;
+use millrace_harness::ports::free_port;
+use millrace_harness::processes::{Service, ServiceOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::up::READY;

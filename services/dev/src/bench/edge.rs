@@ -121,8 +121,7 @@ async fn measure_all(args: &Args, scale: Scale, root: PathBuf, programs: Program
             if *name == Name::Edge {
                 scale.after_storm_s = if args.quick { 10.0 } else { 60.0 };
             }
-            let measures: Vec<_> = name
-                .measures()
+            let measures: Vec<_> = Measure::of(*name)
                 .iter()
                 .copied()
                 .filter(|one| args.measure.is_empty() || args.measure.contains(one))

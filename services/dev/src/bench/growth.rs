@@ -14,7 +14,7 @@ use millrace_harness::checkout;
 
 use self::report::{Report, Series};
 use super::edge::loads::{Arrival, CLIENTS_PER_PROCESS_MAX, Loads};
-use super::edge::subject::{Ground, Subject, edge::Edge};
+use super::edge::subject::{Ground, Subject, ours::Edge};
 use super::edge::{PACKAGES, nats_version};
 use super::machine::Machine;
 use super::{command, files, write_json};

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use millrace_harness::processes::Sink;
+use millrace_harness::output::Sink;
 use serde::Deserialize;
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ use millrace_domain::subjects::{STREAM, WORKERS_CONSUMER};
 use millrace_harness::disk::Disk;
 use millrace_harness::media::{MediaFiles, MediaSpec};
 use millrace_harness::nats::NatsCluster;
-use millrace_harness::processes::free_port;
+use millrace_harness::ports::free_port;
 use millrace_harness::proxy::Proxy;
 use millrace_harness::s3::{ACCESS_KEY, BUCKET, REGION, S3Server, SECRET_KEY};
 use millrace_harness::tools::Tools;

@@ -11,7 +11,8 @@ use millrace_domain::subjects::{STREAM, WORKERS_CONSUMER};
 use millrace_harness::{
     media::{MediaFiles, MediaServer, MediaSpec},
     nats::{NatsCluster, NatsOptions, NatsServer},
-    processes::{Service, ServiceOptions, free_port},
+    ports::free_port,
+    processes::{Service, ServiceOptions},
     tools::Tools,
     ws::{WatchOptions, Watcher},
 };

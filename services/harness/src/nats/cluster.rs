@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{NatsOptions, NatsServer};
 use crate::checkout;
-use crate::processes::free_port;
+use crate::ports::free_port;
 
 const CONFIG: &str = "nats/cluster.conf";
 /// How long a cluster may take to choose its first leader, and a stream to get one.

@@ -12,7 +12,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::child::{Child, Stdout};
-use crate::processes::{echo, free_port};
+use crate::output::echo;
+use crate::ports::free_port;
 use crate::{checkout, tools};
 
 const READY_LIMIT: Duration = Duration::from_secs(10);

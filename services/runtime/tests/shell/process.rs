@@ -4,7 +4,8 @@ use std::net::TcpListener;
 
 use millrace_harness::{
     nats::{NatsOptions, NatsServer},
-    processes::{Service, ServiceOptions, free_port},
+    ports::free_port,
+    processes::{Service, ServiceOptions},
 };
 
 use crate::support::{LIMIT, World, until};

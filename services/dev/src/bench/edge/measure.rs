@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::load::control::{Opened, Report};
 use super::loads::{Arrival, Loads};
 use super::proc::{Cpu, rss_kib};
-use super::subject::Subject;
+use super::subject::{Name, Subject};
 
 pub use self::unwatched::send_unwatched;
 
@@ -48,6 +48,17 @@ impl Measure {
     /// All of them.
     pub const ALL: [Self; 7] =
         [Self::Connects, Self::Memory, Self::Storm, Self::Latency, Self::Hot, Self::Spread, Self::Unwatched];
+
+    /// What is measured of this subject.
+    pub fn of(name: Name) -> &'static [Self] {
+        match name {
+            // Its clients hear of everything a second late, under any load that it bears.
+            Name::FastapiPoll => &[Self::Connects, Self::Memory, Self::Latency],
+            // It differs from the floor only where several frames are due.
+            Name::FloorMerged => &[Self::Hot, Self::Spread],
+            _ => &Self::ALL,
+        }
+    }
 
     /// Whether it tells something with fewer clients than were asked for.
     fn takes_fewer(self) -> bool {

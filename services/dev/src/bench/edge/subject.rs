@@ -1,9 +1,9 @@
 //! What is measured: ours, its peers, and the floor.
 
-pub mod edge;
 pub mod floor;
 pub mod nats_side;
 pub mod nats_ws;
+pub mod ours;
 pub mod peer;
 mod redis_side;
 
@@ -19,7 +19,6 @@ use tokio::net::TcpStream;
 
 use self::peer::Kind;
 use super::loads::Access;
-use super::measure::Measure;
 use crate::programs::Programs;
 
 const START_MAX: Duration = Duration::from_secs(20);
@@ -108,21 +107,10 @@ impl Name {
         }
     }
 
-    /// What is measured of it.
-    pub fn measures(self) -> &'static [Measure] {
-        match self {
-            // Its clients hear of everything a second late, under any load that it bears.
-            Self::FastapiPoll => &[Measure::Connects, Measure::Memory, Measure::Latency],
-            // It differs from the floor only where several frames are due.
-            Self::FloorMerged => &[Measure::Hot, Measure::Spread],
-            _ => &Measure::ALL,
-        }
-    }
-
     /// Starts it with all its jobs.
     pub async fn start(self, ground: &Ground) -> anyhow::Result<Box<dyn Subject>> {
         Ok(match self {
-            Self::Edge => Box::new(edge::Edge::start(ground, 1).await?),
+            Self::Edge => Box::new(ours::Edge::start(ground, 1).await?),
             Self::NatsWs => Box::new(nats_ws::NatsWs::start(ground).await?),
             Self::Fastapi => Box::new(peer::Peer::start(ground, Kind::FastapiPubsub).await?),
             Self::FastapiPoll => Box::new(peer::Peer::start(ground, Kind::FastapiPoll).await?),

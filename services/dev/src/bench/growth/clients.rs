@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::super::edge::loads::{Arrival, Loads};
 use super::super::edge::proc::rss_kib;
 use super::super::edge::subject::Subject;
-use super::super::edge::subject::edge::Edge;
+use super::super::edge::subject::ours::Edge;
 use super::reading::Reading;
 
 /// What is told of each point. `edges` in a name: all of them together.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::super::edge::measure::send_unwatched;
-use super::super::edge::subject::edge::Edge;
+use super::super::edge::subject::ours::Edge;
 use super::reading::Reading;
 
 /// What is told of each point. Events reach every edge.

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::super::edge::proc::Cpu;
 use super::super::edge::subject::Subject;
-use super::super::edge::subject::edge::Edge;
+use super::super::edge::subject::ours::Edge;
 
 /// At one time.
 pub struct Reading {

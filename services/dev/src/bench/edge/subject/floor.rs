@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use anyhow::bail;
 use futures::future::BoxFuture;
-use millrace_harness::processes::{Service, ServiceOptions, free_port};
+use millrace_harness::ports::free_port;
+use millrace_harness::processes::{Service, ServiceOptions};
 
 use super::super::floor::{Publisher, message};
 use super::super::frame::{self, opcode};

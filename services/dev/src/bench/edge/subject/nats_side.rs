@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use millrace_domain::subjects::{PROJECTOR_CONSUMER, STREAM};
 use millrace_domain::{Event, EventBody, JobId};
 use millrace_harness::nats::{NatsOptions, NatsServer};
-use millrace_harness::processes::free_port;
+use millrace_harness::ports::free_port;
 use millrace_runtime::log::{Append, Log};
 use millrace_runtime::{now, provision};
 use serde::Deserialize;

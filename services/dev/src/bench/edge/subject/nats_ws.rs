@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 use millrace_domain::limits::NATS_REQUEST_MAX;
-use millrace_harness::processes::free_port;
+use millrace_harness::ports::free_port;
 use millrace_runtime::publish::{EXPECTED_LAST_SUBJECT_SEQUENCE, MESSAGE_ID, publish};
 use tempfile::TempDir;
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
-use millrace_harness::processes::{Service, ServiceOptions, free_port};
+use millrace_harness::ports::free_port;
+use millrace_harness::processes::{Service, ServiceOptions};
 use millrace_harness::tools::Peers;
 use tempfile::TempDir;
 

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use millrace_domain::JobId;
-use millrace_harness::processes::{Service, ServiceOptions, free_port};
+use millrace_harness::ports::free_port;
+use millrace_harness::processes::{Service, ServiceOptions};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, mpsc, oneshot};
