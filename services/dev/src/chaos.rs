@@ -28,8 +28,8 @@ use self::history::{Death, History};
 use self::recorder::{Injected, now};
 use self::report::Rest;
 use self::world::{JANITOR_INTERVAL, LEASE, World};
-use crate::programs::{Programs, SERVICES};
 use crate::terminal::Output;
+use millrace_harness::programs::{Programs, SERVICES};
 
 /// How long jobs may take to end once nothing goes wrong any more; some wait for their next attempt.
 const JOBS_MAX: Duration = Duration::from_secs(330);

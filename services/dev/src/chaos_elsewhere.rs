@@ -16,7 +16,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut cargo = crate::programs::cargo(&checkout());
+    let mut cargo = millrace_harness::programs::cargo(&checkout());
     cargo.args(["run", "--quiet", "--package", "millrace-dev", "--features", "s3"]);
     cargo.args(cfg!(not(debug_assertions)).then_some("--release"));
     let error = cargo.args(["--", "chaos"]).args(&args.args).exec();

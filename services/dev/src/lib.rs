@@ -10,7 +10,6 @@ mod chaos;
 #[path = "chaos_elsewhere.rs"]
 mod chaos;
 mod connect;
-mod programs;
 mod provision;
 pub mod rebuild;
 pub mod schemas;

@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use millrace_domain::subjects::{REBUILD_BUCKET, STATE_BUCKET};
-use millrace_harness::checkout;
+use millrace_harness::{checkout, programs::Programs};
 
 use crate::{
     connect::NatsArgs,
-    programs::Programs,
     table,
     terminal::Output,
     verify::{Report, compare, read, verify},

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use millrace_harness::{checkout, tools::Tools};
+use millrace_harness::{checkout, programs::cargo, tools::Tools};
 
-use crate::{programs::cargo, schemas_command, terminal::Output};
+use crate::{schemas_command, terminal::Output};
 
 /// One set for every step, so that nothing is compiled twice.
 const FEATURES: [&str; 2] = ["--features", "millrace-dev/s3,millrace-dev/failpoints"];

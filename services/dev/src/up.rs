@@ -16,7 +16,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context;
-use millrace_harness::{checkout, processes::Service, tools::Tools};
+use millrace_harness::{
+    checkout,
+    processes::Service,
+    programs::{Programs, SERVICES},
+    tools::Tools,
+};
 
 use self::{
     data::Data,
@@ -25,10 +30,7 @@ use self::{
     signals::Signals,
     stack::{Stack, Stage},
 };
-use crate::{
-    programs::{Programs, SERVICES},
-    terminal::Output,
-};
+use crate::terminal::Output;
 
 /// The exit code after a second Ctrl-C: that of a process which SIGINT has ended.
 const EXIT_INTERRUPTED: u8 = 130;

@@ -15,6 +15,7 @@ pub mod nats;
 pub mod output;
 pub mod ports;
 pub mod processes;
+pub mod programs;
 pub mod proxy;
 mod reaper;
 #[cfg(feature = "s3")]

@@ -16,8 +16,8 @@ use millrace_runtime::{now, provision};
 use tokio::time::Instant;
 
 use super::{machine::Machine, stats};
-use crate::programs::Programs;
 use crate::table;
+use millrace_harness::programs::Programs;
 
 const HELP: &str = "\
 One nats-server with one replica, then three with three, all as nats/cluster.conf has it: an acknowledgement comes after fsync. Two kinds

@@ -9,8 +9,8 @@ use millrace_harness::tools::Tools;
 use serde::Serialize;
 
 use super::{cold, live, machine::Machine, stats, submissions, world::World};
-use crate::programs::{Programs, SERVICES};
 use crate::table;
+use millrace_harness::programs::{Programs, SERVICES};
 
 const HELP: &str = "\
 The method is in services/dev/src/bench/README.md; what matters of it is printed with the numbers. Takes about three minutes on

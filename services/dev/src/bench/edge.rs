@@ -25,7 +25,7 @@ use self::report::Report;
 use self::subject::{Ground, Name};
 use super::machine::Machine;
 use super::{command, files, write_json};
-use crate::programs::Programs;
+use millrace_harness::programs::Programs;
 
 /// What is built and measured.
 pub const PACKAGES: [&str; 2] = ["millrace-edge", "millrace-projector"];

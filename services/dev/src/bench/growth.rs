@@ -18,7 +18,7 @@ use super::edge::subject::{Ground, Subject, ours::Edge};
 use super::edge::{PACKAGES, nats_version};
 use super::machine::Machine;
 use super::{command, files, write_json};
-use crate::programs::Programs;
+use millrace_harness::programs::Programs;
 
 const HELP: &str = "\
 The method is in services/dev/src/bench/growth/README.md. Other work on the machine shows in every number.

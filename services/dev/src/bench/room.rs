@@ -20,8 +20,8 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::{machine::Machine, stats};
-use crate::programs::Programs;
 use crate::table;
+use millrace_harness::programs::Programs;
 use sample::Sample;
 
 const HELP: &str = "\

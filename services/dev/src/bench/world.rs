@@ -13,7 +13,7 @@ use millrace_harness::tools::Tools;
 use millrace_runtime::{log::Log, provision};
 use tempfile::TempDir;
 
-use crate::programs::Programs;
+use millrace_harness::programs::Programs;
 
 const READY_MAX: Duration = Duration::from_secs(30);
 const DRAIN_MAX: Duration = Duration::from_secs(60);

@@ -28,7 +28,7 @@ use super::recorder::Recorder;
 use super::schedule::{EDGES, PROJECTORS, Target, WORKERS};
 use super::source::Source;
 use super::{Args, downloader};
-use crate::programs::Programs;
+use millrace_harness::programs::Programs;
 
 /// Short, so that a killed worker's jobs come again soon: an operator's choice, 30 s otherwise.
 pub const LEASE: Duration = Duration::from_secs(5);

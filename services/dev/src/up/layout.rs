@@ -7,7 +7,7 @@ use millrace_harness::processes::ServiceOptions;
 use millrace_harness::tools::Tools;
 
 use super::{Args, data::Data, ports::Port, stack::Stage};
-use crate::programs::Programs;
+use millrace_harness::programs::Programs;
 
 /// Everything that is settled before the first process starts.
 pub struct Layout {

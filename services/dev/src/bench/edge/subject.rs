@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use self::peer::Kind;
 use super::loads::Access;
-use crate::programs::Programs;
+use millrace_harness::programs::Programs;
 
 const START_MAX: Duration = Duration::from_secs(20);
 
