@@ -141,7 +141,7 @@ async fn chaos(
 
 /// Waits until what is cleaned up late is clean, stops the services, and reads what is there.
 async fn collect(world: &Arc<World>, calm_at: u64) -> anyhow::Result<History> {
-    let reader = crate::verify::verify(&world.client, Duration::from_secs(30)).await?;
+    let reader = millrace_cli::operators::verify::verify(&world.client, Duration::from_secs(30)).await?;
     if let Some(at) = reader.behind_at {
         eprintln!("the projector has come to sequence {at} only");
     }

@@ -4,21 +4,17 @@
 //! other than 0.
 
 pub mod bench;
+mod elsewhere;
 #[cfg(feature = "s3")]
 mod chaos;
 #[cfg(not(feature = "s3"))]
 #[path = "chaos_elsewhere.rs"]
 mod chaos;
-mod connect;
-mod provision;
-pub mod rebuild;
 pub mod schemas;
 mod schemas_command;
-mod table;
 mod terminal;
 mod test;
 mod up;
-pub mod verify;
 
 use std::process::ExitCode;
 
@@ -54,9 +50,12 @@ struct Cli {
 enum Command {
     Up(up::Args),
     Test(test::Args),
-    Verify(verify::Args),
-    Rebuild(rebuild::Args),
-    Provision(provision::Args),
+    /// Is the state of each job what its log says? (`millrace verify`)
+    Verify(elsewhere::Args),
+    /// Folds the log again, and repairs (`millrace rebuild`)
+    Rebuild(elsewhere::Args),
+    /// Creates or updates what is in NATS (`millrace provision`)
+    Provision(elsewhere::Args),
     Schemas(schemas_command::Args),
     Bench(bench::Args),
     Chaos(chaos::Args),
@@ -71,9 +70,9 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Up(args) => up::run(args),
         Command::Test(args) => test::run(&args),
-        Command::Verify(args) => verify::run(&args),
-        Command::Rebuild(args) => rebuild::run(&args),
-        Command::Provision(args) => provision::run(&args),
+        Command::Verify(_) | Command::Rebuild(_) | Command::Provision(_) => {
+            elsewhere::run("millrace", &["millrace-cli", "millrace-projector"], false)
+        }
         Command::Schemas(args) => schemas_command::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Chaos(args) => chaos::run(&args),

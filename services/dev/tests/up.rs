@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use millrace_harness::output::Sink;
 use millrace_harness::ports::free_port;
-use millrace_harness::processes::{Service, ServiceOptions};
+use millrace_harness::processes::{Service, ServiceOptions, binary};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -155,7 +155,8 @@ async fn a_newcomers_job_completes_and_is_there_again_after_ctrl_c() {
     assert_eq!(status["progress"], 100);
     assert_eq!(up.left().len(), 4, "{:?}", up.left());
 
-    let verify = dev(&["verify".to_owned(), format!("--nats-url=nats://127.0.0.1:{}", up.ports.nats)]);
+    let mut verify = Command::new(binary("millrace").unwrap());
+    let verify = verify.args(["verify", &format!("--nats-url=nats://127.0.0.1:{}", up.ports.nats)]).output().unwrap();
     assert!(verify.status.success(), "{}{}", String::from_utf8_lossy(&verify.stdout), stderr(&verify));
 
     // What Ctrl-C does: the signal goes to `dev` alone, since every service has a process group of its own.

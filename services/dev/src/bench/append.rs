@@ -16,7 +16,7 @@ use millrace_runtime::{now, provision};
 use tokio::time::Instant;
 
 use super::{machine::Machine, stats};
-use crate::table;
+use millrace_cli::table;
 use millrace_harness::programs::Programs;
 
 const HELP: &str = "\

@@ -9,7 +9,7 @@ use millrace_harness::tools::Tools;
 use serde::Serialize;
 
 use super::{cold, live, machine::Machine, stats, submissions, world::World};
-use crate::table;
+use millrace_cli::table;
 use millrace_harness::programs::{Programs, SERVICES};
 
 const HELP: &str = "\

@@ -20,7 +20,7 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::{machine::Machine, stats};
-use crate::table;
+use millrace_cli::table;
 use millrace_harness::programs::Programs;
 use sample::Sample;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::check::{Promise, Recovery, Violation};
 use super::history::{History, Session};
 use super::recorder::{Injected, Kept};
-use crate::table;
+use millrace_cli::table;
 
 /// Violations of one promise that are shown.
 const SHOWN_MAX: usize = 5;

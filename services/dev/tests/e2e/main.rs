@@ -1,6 +1,6 @@
 //! The whole system as its users have it: real processes, a real nats-server, a real HTTP source with real media, a
 //! WebSocket client that is not ours. Every HTTP answer is held against `schemas/openapi.json` and every message
-//! against its schema; at the end of each test the projected states are held against the log by `cargo dev verify`.
+//! against its schema; at the end of each test the projected states are held against the log by `millrace verify`.
 
 mod api;
 mod bucket_away;

@@ -330,10 +330,10 @@ impl Stack {
 
     /// What users have to check the projection: every state equals the fold of its log.
     pub fn verify(&self) {
-        let output = Command::new(env!("CARGO_BIN_EXE_dev"))
+        let output = Command::new(millrace_harness::processes::binary("millrace").expect("built"))
             .args(["verify", "--nats-url", &self.nats.url()])
             .output()
-            .expect("dev verify runs");
+            .expect("millrace verify runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "the projection differs from the log:\n{text}");
     }

@@ -8,7 +8,7 @@ use super::super::machine::Machine;
 use super::super::stats::median;
 use super::measure::{Metrics, Scale};
 use super::subject::Name;
-use crate::table;
+use millrace_cli::table;
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::super::edge::report::digits;
 use super::super::machine::Machine;
 use super::line::Line;
-use crate::table;
+use millrace_cli::table;
 
 /// Points of one kind.
 #[derive(Debug, Serialize)]

@@ -1,4 +1,4 @@
-//! The connection of a command to a running NATS. Unlike a service's it fails when there is nobody.
+//! The connection of a command to a running NATS. Unlike a service's, it fails when no server answers.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ impl NatsArgs {
     /// Connects, or says why not.
     pub async fn connect(&self) -> anyhow::Result<async_nats::Client> {
         let urls = parse_urls(&self.nats_url).map_err(|error| anyhow::anyhow!("--nats-url: {error}"))?;
-        let mut options = ConnectOptions::new().name("millrace-dev");
+        let mut options = ConnectOptions::new().name("millrace");
         if let Some(path) = &self.nats_credentials {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read the NATS credentials {}", path.display()))?;
@@ -30,10 +30,7 @@ impl NatsArgs {
                 .with_context(|| format!("{} is no NATS credentials file", path.display()))?;
         }
         options.connect(&urls[..]).await.with_context(|| {
-            format!(
-                "no NATS answers at {}; start one with `cargo dev up`, or name another with --nats-url",
-                self.nats_url
-            )
+            format!("no NATS server answers at {}; start it, or name another with --nats-url", self.nats_url)
         })
     }
 }

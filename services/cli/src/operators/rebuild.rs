@@ -1,22 +1,22 @@
-//! `cargo dev rebuild`: all states anew from the log, beside the live ones; compared with both, and adopted.
+//! `millrace rebuild`: all states anew from the log, beside the live ones; compared with both, and adopted.
 
 mod adopt;
 mod fill;
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use async_nats::jetstream;
 use millrace_domain::subjects::{REBUILD_BUCKET, STATE_BUCKET};
-use millrace_harness::{checkout, programs::Programs};
+use tokio::runtime::Runtime;
 
-use crate::{
-    connect::NatsArgs,
-    table,
-    terminal::Output,
-    verify::{Report, compare, read, verify},
-};
+use super::verify::{Report, compare, read, verify};
+use crate::{connect::NatsArgs, table};
+
+/// The program that folds the log.
+const PROJECTOR: &str = "millrace-projector";
 
 const HELP: &str = "\
 A projector folds the whole log from zero into the bucket JOB_STATE_REBUILD, while the one that works goes on beside it. Then both
@@ -29,8 +29,8 @@ Everything may go on running meanwhile. One rebuild at a time: another one begin
 Exit code 0 if nothing differs, or not any more; 1 otherwise.
 
 Examples:
-  cargo dev rebuild
-  cargo dev rebuild --adopt --nats-url nats://127.0.0.1:4322";
+  millrace rebuild
+  millrace rebuild --adopt --nats-url nats://127.0.0.1:4322";
 
 /// Makes every state anew from the log, and compares
 #[derive(Debug, clap::Args)]
@@ -44,12 +44,9 @@ pub struct Args {
     /// How long the projector may take to catch up with the log
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     wait_seconds: u64,
-    /// Uses optimised programs
-    #[arg(long)]
-    release: bool,
-    /// Uses the programs as they are
-    #[arg(long)]
-    no_build: bool,
+    /// The program millrace-projector; without it, the one beside this program, else the one on the PATH
+    #[arg(long, value_name = "FILE", env = "MILLRACE_PROJECTOR")]
+    projector: Option<PathBuf>,
 }
 
 /// What was found.
@@ -65,18 +62,19 @@ pub struct Rebuilt {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let programs = Programs::beside_us(args.release)?;
-    if !args.no_build {
-        programs.build(&checkout(), &["millrace-projector"])?;
-    }
-    let program = programs.path("millrace-projector")?;
-    let output = Output::new();
-    let say = |text: &str| output.say(text);
-    let rebuilt = crate::runtime()?.block_on(async {
+    let program = args.projector.clone().unwrap_or_else(projector);
+    let say = |text: &str| eprintln!("{text}");
+    let rebuilt = Runtime::new()?.block_on(async {
         rebuild(&args.nats, &program, args.adopt, Duration::from_secs(args.wait_seconds), &say).await
     })?;
-    output.plain(&rebuilt.text());
+    println!("{}", rebuilt.text());
     Ok(if rebuilt.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where it is expected: the two programs are built and installed together.
+fn projector() -> PathBuf {
+    let beside = env::current_exe().ok().map(|this| this.with_file_name(PROJECTOR)).filter(|path| path.is_file());
+    beside.unwrap_or_else(|| PROJECTOR.into())
 }
 
 /// Rebuilds by `program`, a projector, and compares; with `adopt` puts right what is wrong.

@@ -14,15 +14,16 @@ use crate::connect::NatsArgs;
 
 /// Makes an empty bucket that is kept like the live one. What a rebuild before has left is deleted.
 pub async fn make_bucket(context: &jetstream::Context) -> anyhow::Result<()> {
-    let live = context.get_stream(format!("KV_{STATE_BUCKET}")).await.with_context(|| {
-        format!("NATS has no bucket {STATE_BUCKET}; `cargo dev up` or `cargo dev provision` makes it")
-    })?;
+    let live = context
+        .get_stream(format!("KV_{STATE_BUCKET}"))
+        .await
+        .with_context(|| format!("NATS has no bucket {STATE_BUCKET}; `millrace provision` makes it"))?;
     let name = format!("KV_{REBUILD_BUCKET}");
     // It is there only if a rebuild was stopped, or has found something.
     let _ = context.delete_stream(&name).await;
     let mut config = live.cached_info().config.clone();
     config.subjects = vec![format!("$KV.{REBUILD_BUCKET}.>")];
-    config.description = Some("The states of all jobs, folded from zero by `cargo dev rebuild`".to_owned());
+    config.description = Some("The states of all jobs, folded from zero by `millrace rebuild`".to_owned());
     config.name = name;
     context.create_stream(config).await.with_context(|| format!("the bucket {REBUILD_BUCKET} cannot be made"))?;
     Ok(())
@@ -37,7 +38,8 @@ pub async fn run(nats: &NatsArgs, program: &Path, say: &dyn Fn(&str)) -> anyhow:
         command.arg("--nats-credentials").arg(path);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().with_context(|| format!("{} cannot be run", program.display()))?;
+    let mut child =
+        command.spawn().with_context(|| format!("{} cannot be run; name it with --projector", program.display()))?;
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     let mut done = (0, u64::MAX);
     while let Some(line) = lines.next_line().await? {

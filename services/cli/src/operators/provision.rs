@@ -1,23 +1,25 @@
-//! `cargo dev provision`: the stream, the buckets and the consumers, as `nats/` defines them.
+//! `millrace provision`: the stream, the buckets and the consumers, as `nats/` defines them.
 
 use std::process::ExitCode;
 
 use async_nats::jetstream;
 use millrace_runtime::provision::{Done, apply};
+use tokio::runtime::Runtime;
 
 use crate::connect::NatsArgs;
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo dev provision
-  cargo dev provision --nats-url tls://nats.example.org:4222 --nats-credentials operator.creds --replicas 3
+  millrace provision
+  millrace provision --nats-url tls://nats.example.org:4222 --nats-credentials operator.creds --replicas 3
 
-The files in nats/ can be applied by the `nats` CLI too: `nats stream add JOBS --config nats/stream-JOBS.json`.";
+The definitions are part of this program. The `nats` CLI applies the same files, which are in the source's folder nats/:
+`nats stream add JOBS --config nats/stream-JOBS.json`.";
 
 /// Creates or updates the stream, buckets and consumers in NATS
 ///
 /// It may be run again at any time: what is as it should be is kept, what may be changed is changed, and what would lose data is
-/// refused with the reason. `cargo dev up` does it by itself.
+/// refused with the reason. `cargo dev up` does it itself.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -30,7 +32,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    crate::runtime()?.block_on(async {
+    Runtime::new()?.block_on(async {
         let client = args.nats.connect().await?;
         for (file, done) in apply(&jetstream::new(client), args.replicas).await? {
             let done = match done {

@@ -1,9 +1,9 @@
-//! `cargo dev verify` finds what is wrong with the states, and nothing where nothing is wrong.
+//! `millrace verify` finds what is wrong with the states, and nothing where nothing is wrong.
 
 use std::time::Duration;
 
 use async_nats::jetstream;
-use millrace_dev::verify::{Report, verify};
+use millrace_cli::operators::verify::{Report, verify};
 use millrace_domain::{Event, EventBody, JobId, JobState, Submission, subjects, subjects::Kind};
 use millrace_harness::nats::{NatsOptions, NatsServer};
 use millrace_harness::processes::{Service, ServiceOptions};
@@ -124,10 +124,10 @@ async fn a_projector_that_does_not_run_is_noticed() {
     assert_eq!((report.missing, report.behind_at), (1, Some(0)));
 }
 
-/// `cargo dev rebuild`, as it is typed; whether it says that nothing is wrong (any more), and its words.
+/// `millrace rebuild`, as it is typed; whether it says that nothing is wrong (any more), and its words.
 fn rebuild(world: &World, more: &[&str]) -> (bool, String) {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_dev"))
-        .args(["rebuild", "--no-build", "--nats-url", &world.server.url()])
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_millrace"))
+        .args(["rebuild", "--nats-url", &world.server.url()])
         .args(more)
         .output()
         .unwrap();

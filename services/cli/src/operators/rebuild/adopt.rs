@@ -10,7 +10,7 @@ use millrace_domain::{JobId, JobState, limits::NATS_REQUEST_MAX};
 use millrace_runtime::publish::{self, PublishError};
 use tokio::time::{Instant, sleep};
 
-use crate::verify::read::Reader;
+use crate::operators::verify::read::Reader;
 
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a state that is newer than the log is believed to be right, and the log's leader to be catching up.

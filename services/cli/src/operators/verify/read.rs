@@ -66,9 +66,11 @@ impl Reader {
         log.last = match until {
             Some(until) => until,
             None => {
-                let info = self.context.get_stream(STREAM).await.with_context(|| {
-                    format!("NATS has no stream {STREAM}; `cargo dev up` or `cargo dev provision` makes it")
-                })?;
+                let info = self
+                    .context
+                    .get_stream(STREAM)
+                    .await
+                    .with_context(|| format!("NATS has no stream {STREAM}; `millrace provision` makes it"))?;
                 info.cached_info().state.last_sequence
             }
         };
@@ -81,7 +83,7 @@ impl Reader {
         loop {
             let consumer: jetstream::consumer::Consumer<pull::Config> =
                 self.context.get_consumer_from_stream(PROJECTOR_CONSUMER, STREAM).await.with_context(|| {
-                    format!("the stream {STREAM} has no consumer {PROJECTOR_CONSUMER}; `cargo dev provision` makes it")
+                    format!("the stream {STREAM} has no consumer {PROJECTOR_CONSUMER}; `millrace provision` makes it")
                 })?;
             let applied = consumer.cached_info().ack_floor.stream_sequence;
             if applied >= last || Instant::now() > deadline {
@@ -100,7 +102,7 @@ impl Reader {
             .context
             .get_stream_no_info(QUARANTINE_STREAM)
             .await
-            .with_context(|| format!("NATS has no stream {QUARANTINE_STREAM}; `cargo dev provision` makes it"))?;
+            .with_context(|| format!("NATS has no stream {QUARANTINE_STREAM}; `millrace provision` makes it"))?;
         let mut count = 0;
         for wanted in wanted.chunks(SNAPSHOT_BATCH_MAX) {
             let found = direct::last_per_subject(&self.client, QUARANTINE_STREAM, wanted).await?;
@@ -121,9 +123,11 @@ impl Reader {
     /// Every state that a bucket has.
     pub async fn states(&self, bucket: &str) -> anyhow::Result<States> {
         let stream = format!("KV_{bucket}");
-        let info = self.context.get_stream(&stream).await.with_context(|| {
-            format!("NATS has no bucket {bucket}; `cargo dev up` or `cargo dev provision` makes it")
-        })?;
+        let info = self
+            .context
+            .get_stream(&stream)
+            .await
+            .with_context(|| format!("NATS has no bucket {bucket}; `millrace provision` makes it"))?;
         let last = info.cached_info().state.last_sequence;
         let prefix = format!("$KV.{bucket}.");
         let mut states = States::new();

@@ -1,4 +1,4 @@
-//! `cargo dev verify`: is the state of each job, as the projector left it, the fold of its log?
+//! `millrace verify`: is the state of each job, as the projector left it, the fold of its log?
 
 pub(crate) mod compare;
 pub(crate) mod read;
@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use millrace_domain::subjects::{PROJECTOR_CONSUMER, STATE_BUCKET};
+use tokio::runtime::Runtime;
 
 use self::read::Reader;
 use crate::{connect::NatsArgs, table};
@@ -28,11 +29,11 @@ has stored, field by field. It may be run while jobs are under way: what is appe
   stray        states without a job in the log
 
 Exit code 0 if nothing is different, missing or stray, and all that is undecodable is in the quarantine; 1 otherwise. The quarantine
-keeps a message for 30 days; `cargo dev rebuild` puts it there again.
+keeps a message for 30 days; `millrace rebuild` puts it there again.
 
 Examples:
-  cargo dev verify
-  cargo dev verify --nats-url nats://127.0.0.1:4322 --wait-seconds 60";
+  millrace verify
+  millrace verify --nats-url nats://127.0.0.1:4322 --wait-seconds 60";
 
 /// Compares the state of every job with its log
 #[derive(Debug, clap::Args)]
@@ -47,7 +48,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    crate::runtime()?.block_on(async {
+    Runtime::new()?.block_on(async {
         let client = args.nats.connect().await?;
         let report = verify(&client, Duration::from_secs(args.wait_seconds)).await?;
         print!("{}", report.text());
