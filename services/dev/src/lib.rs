@@ -3,13 +3,7 @@
 //! Each subcommand is a module with `Args` and `run`. What fails says in one sentence what to do, and ends with an exit code
 //! other than 0.
 
-pub mod bench;
 mod elsewhere;
-#[cfg(feature = "s3")]
-mod chaos;
-#[cfg(not(feature = "s3"))]
-#[path = "chaos_elsewhere.rs"]
-mod chaos;
 pub mod schemas;
 mod schemas_command;
 mod terminal;
@@ -18,7 +12,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,11 +51,10 @@ enum Command {
     /// Creates or updates what is in NATS (`millrace provision`)
     Provision(elsewhere::Args),
     Schemas(schemas_command::Args),
-    Bench(bench::Args),
-    Chaos(chaos::Args),
-    #[cfg(feature = "s3")]
-    #[command(hide = true)]
-    ChaosDownloader(chaos::downloader::Args),
+    /// Measures Millrace on this machine
+    Bench(elsewhere::Args),
+    /// Hits a whole cluster at random and checks every promise
+    Chaos(elsewhere::Args),
 }
 
 /// Runs the program with the arguments of the process.
@@ -74,18 +67,13 @@ pub fn main() -> ExitCode {
             elsewhere::run("millrace", &["millrace-cli", "millrace-projector"], false)
         }
         Command::Schemas(args) => schemas_command::run(&args),
-        Command::Bench(args) => bench::run(args),
-        Command::Chaos(args) => chaos::run(&args),
-        #[cfg(feature = "s3")]
-        Command::ChaosDownloader(args) => chaos::downloader::run(&args),
+        Command::Bench(_) => elsewhere::run("lab", &["millrace-lab"], true),
+        Command::Chaos(_) => elsewhere::run("lab", &["millrace-lab"], !cfg!(debug_assertions)),
     };
     outcome.unwrap_or_else(|error| {
-        terminal::error(&format!("{error:#}"));
+        let error = clap::Error::raw(ErrorKind::Io, format!("{error:#}\n")).with_cmd(&Cli::command());
+        // Standard error is closed: there is nowhere else to report to.
+        let _ = error.print();
         ExitCode::FAILURE
     })
-}
-
-/// The runtime of a subcommand.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

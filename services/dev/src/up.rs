@@ -9,8 +9,6 @@ mod sample;
 mod signals;
 mod stack;
 
-pub(crate) use banner::READY;
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -22,6 +20,7 @@ use millrace_harness::{
     programs::{Programs, SERVICES},
     tools::Tools,
 };
+use tokio::runtime::Runtime;
 
 use self::{
     data::Data,
@@ -104,7 +103,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let layout = Layout { args, root, data, programs, tools };
     ports::check_free(&ports)?;
     let sample = Sample::start(layout.args.sample_port, layout.root.join(".tools"), layout.tools.ffmpeg.clone())?;
-    crate::runtime()?.block_on(session(&layout, &sample, output, started))
+    Runtime::new()?.block_on(session(&layout, &sample, output, started))
 }
 
 /// From the first process to the end of the last.

@@ -13,7 +13,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("millrace-projector", &["millrace-domain", "millrace-runtime"]),
     ("millrace-harness", &[]),
     ("millrace-cli", &["millrace-domain", "millrace-runtime"]),
-    ("millrace-dev", &["millrace-domain", "millrace-runtime", "millrace-cli", "millrace-harness"]),
+    ("millrace-dev", &["millrace-domain", "millrace-runtime", "millrace-harness"]),
+    ("millrace-lab", &["millrace-domain", "millrace-runtime", "millrace-cli", "millrace-harness"]),
 ];
 
 /// Crates that would make the pure core impure.

@@ -1,7 +1,5 @@
 //! Our own binaries: where they are, and how they are built.
 
-use std::convert::Infallible;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,6 +7,9 @@ use anyhow::{Context, bail};
 
 /// The packages whose binaries are services.
 pub const SERVICES: [&str; 3] = ["millrace-edge", "millrace-worker", "millrace-projector"];
+
+/// The first words of the line by which `cargo dev up` says that everything is ready.
+pub const UP_READY: &str = "Millrace is ready";
 
 /// Cargo, to be run in the checkout.
 pub fn cargo(root: &Path) -> Command {
@@ -50,16 +51,6 @@ impl Programs {
             bail!("{} could not be built; cargo says above why", packages.join(", "));
         }
         Ok(())
-    }
-
-    /// Builds these packages and this program: then it goes on as the one that was built, with `--built`.
-    ///
-    /// # Errors
-    /// When something does not build, or does not run. It does not return otherwise.
-    pub fn build_and_become(&self, root: &Path, packages: &[&str]) -> anyhow::Result<Infallible> {
-        self.build(root, &[packages, &["millrace-dev"]].concat())?;
-        let error = Command::new(self.path("dev")?).args(std::env::args_os().skip(1)).arg("--built").exec();
-        Err(error).context("what was built did not run")
     }
 
     /// The path of one of them.

@@ -9,7 +9,6 @@ mod crowd;
 mod delivery;
 mod drain;
 mod failures;
-#[cfg(all(feature = "failpoints", feature = "s3"))]
 mod fences;
 mod fleet;
 mod full_disk;
@@ -19,13 +18,11 @@ mod heard;
 mod hostile;
 mod http;
 mod janitor;
-#[cfg(all(feature = "failpoints", feature = "s3"))]
 mod kills;
 mod log_away;
 mod resume;
 mod retention;
 mod retries;
-#[cfg(feature = "s3")]
 mod s3;
 mod stack;
 mod watching;

@@ -19,7 +19,7 @@ use super::redis_side::RedisSide;
 use super::{Ground, Subject, connect};
 
 /// Where the servers are, in the checkout.
-const FOLDER: &str = "services/dev/src/bench/edge/peers";
+const FOLDER: &str = "services/lab/src/bench/edge/peers";
 const PUBLISHES_IN_FLIGHT: usize = 256;
 
 /// Which server.

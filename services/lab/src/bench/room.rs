@@ -159,13 +159,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (args.jobs, args.points) = (2_000, 2);
     }
     let root = checkout();
-    let programs = Programs::beside_us(!cfg!(debug_assertions))?;
+    let programs = Programs::beside_us(false)?;
     if !args.no_build {
         programs.build(&root, &["millrace-projector", "millrace-worker"])?;
     }
     let tools = Tools::ensure(&root, &mut |words| println!("{words}"))?;
     let json = args.json.clone();
-    let report = crate::runtime()?.block_on(measure(&root, programs, tools, args))?;
+    let report = tokio::runtime::Runtime::new()?.block_on(measure(&root, programs, tools, args))?;
     print(&report);
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&report)?;

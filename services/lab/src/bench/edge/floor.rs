@@ -61,7 +61,7 @@ struct Socket {
 
 /// Runs until it is killed.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    crate::runtime()?.block_on(serve(args))?;
+    tokio::runtime::Runtime::new()?.block_on(serve(args))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -32,7 +32,7 @@ pub struct Args {
 pub fn script(folder: &Path, yt_dlp: &Path) -> anyhow::Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     // A build during the run replaces the file, and not this one.
-    let program = folder.join("dev");
+    let program = folder.join("lab");
     let this = std::env::current_exe().context("cannot tell where this program is")?;
     std::fs::hard_link(&this, &program).or_else(|_| std::fs::copy(&this, &program).map(drop))?;
     let path = folder.join("downloader");

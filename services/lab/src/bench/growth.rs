@@ -21,7 +21,7 @@ use super::{command, files, write_json};
 use millrace_harness::programs::Programs;
 
 const HELP: &str = "\
-The method is in services/dev/src/bench/growth/README.md. Other work on the machine shows in every number.
+The method is in services/lab/src/bench/growth/README.md. Other work on the machine shows in every number.
 
 Examples:
   cargo dev bench growth --json growth.json      Up to 100,000 clients and jobs, and 50,000 events a second
@@ -37,9 +37,6 @@ pub struct Args {
     /// Writes all numbers to this file too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Set when this is the optimised build already
-    #[arg(long, hide = true)]
-    built: bool,
 }
 
 /// The points.
@@ -85,10 +82,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let scale = if args.quick { QUICK } else { FULL };
     let clients_max = *scale.ten.iter().chain(scale.each).max().unwrap_or(&0);
     files::clients_max(CLIENTS_PER_PROCESS_MAX.min(clients_max))?;
-    if !args.built {
-        match programs.build_and_become(&root, &PACKAGES)? {}
-    }
-    let report = crate::runtime()?.block_on(measure(&scale, clients_max, root, programs))?;
+    programs.build(&root, &PACKAGES)?;
+    let report = tokio::runtime::Runtime::new()?.block_on(measure(&scale, clients_max, root, programs))?;
     println!("\n{}", report.text());
     if let Some(path) = &args.json {
         write_json(path, &report)?;

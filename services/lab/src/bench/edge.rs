@@ -31,7 +31,7 @@ use millrace_harness::programs::Programs;
 pub const PACKAGES: [&str; 2] = ["millrace-edge", "millrace-projector"];
 
 const HELP: &str = "\
-The method is in services/dev/src/bench/edge/README.md. Other work on the machine shows in every number.
+The method is in services/lab/src/bench/edge/README.md. Other work on the machine shows in every number.
 
 Examples:
   cargo dev bench edge                                        Everything, with medians of three runs
@@ -60,9 +60,6 @@ pub struct Args {
     /// Writes all numbers to this file too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Set when this is the optimised build already
-    #[arg(long, hide = true)]
-    built: bool,
 }
 
 impl Args {
@@ -87,10 +84,9 @@ impl Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (root, programs) = (checkout(), Programs::beside_us(true)?);
     let files = files::clients_max(args.clients())?;
-    if !args.built {
-        match programs.build_and_become(&root, &PACKAGES)? {}
-    }
-    let (report, is_complete) = crate::runtime()?.block_on(measure_all(args, args.scale(files), root, programs))?;
+    programs.build(&root, &PACKAGES)?;
+    let (report, is_complete) =
+        tokio::runtime::Runtime::new()?.block_on(measure_all(args, args.scale(files), root, programs))?;
     println!("\n{}", report.text());
     if let Some(path) = &args.json {
         write_json(path, &report)?;

@@ -17,7 +17,6 @@ use tokio::time::Instant;
 
 use super::{machine::Machine, stats};
 use millrace_cli::table;
-use millrace_harness::programs::Programs;
 
 const HELP: &str = "\
 One nats-server with one replica, then three with three, all as nats/cluster.conf has it: an acknowledgement comes after fsync. Two kinds
@@ -42,20 +41,13 @@ pub struct Args {
     /// Writers at once, each with a job of its own
     #[arg(long, value_name = "N", default_value_t = 64)]
     writers: usize,
-    /// Set when this is the optimised build already
-    #[arg(long, hide = true)]
-    built: bool,
 }
 
 /// Runs the bench.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = checkout();
-    let programs = Programs::beside_us(true)?;
-    if !args.built {
-        match programs.build_and_become(&root, &[])? {}
-    }
     let tools = Tools::ensure(&root, &mut |words| println!("{words}"))?;
-    crate::runtime()?.block_on(async {
+    tokio::runtime::Runtime::new()?.block_on(async {
         let mut rows = vec![["replicas", "bare, per s", "ours, per s", "ours / bare"].map(str::to_owned).to_vec()];
         let mut version = String::new();
         for replicas in [1, 3] {

@@ -18,7 +18,7 @@ mod world;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 /// Measures Millrace on this machine
 ///
@@ -44,7 +44,14 @@ enum Bench {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// When something cannot be built, started or measured, and when this program is not the optimised build.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    ensure!(
+        !cfg!(debug_assertions),
+        "this build is not optimised, so its numbers would be wrong: run `cargo dev bench`"
+    );
     match args.bench {
         Bench::Append(args) => append::run(&args),
         Bench::E2e(args) => e2e::run(&args),
@@ -56,9 +63,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// As it was typed, without what we add ourselves.
+/// As it was typed.
 fn command() -> String {
-    let args = std::env::args().skip(1).filter(|arg| arg != "--built");
+    let args = std::env::args().skip(1);
     ["cargo dev".to_owned()].into_iter().chain(args).collect::<Vec<_>>().join(" ")
 }
 

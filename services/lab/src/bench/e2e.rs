@@ -13,7 +13,7 @@ use millrace_cli::table;
 use millrace_harness::programs::{Programs, SERVICES};
 
 const HELP: &str = "\
-The method is in services/dev/src/bench/README.md; what matters of it is printed with the numbers. Takes about three minutes on
+The method is in services/lab/src/bench/README.md; what matters of it is printed with the numbers. Takes about three minutes on
 2 cores, after the build. Other work on the machine shows in the tails.
 
 Examples:
@@ -46,9 +46,6 @@ pub struct Args {
     /// Writes all numbers to this file too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Set when this is the optimised build already
-    #[arg(long, hide = true)]
-    built: bool,
 }
 
 /// Everything that was measured.
@@ -68,11 +65,9 @@ struct Report {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = checkout();
     let programs = Programs::beside_us(true)?;
-    if !args.built {
-        match programs.build_and_become(&root, &SERVICES)? {}
-    }
+    programs.build(&root, &SERVICES)?;
     let tools = Tools::ensure(&root, &mut |words| println!("{words}"))?;
-    let report = crate::runtime()?.block_on(measure(args, &root, programs, tools))?;
+    let report = tokio::runtime::Runtime::new()?.block_on(measure(args, &root, programs, tools))?;
     println!("\n{}", report.text());
     if let Some(path) = &args.json {
         super::write_json(path, &report)?;

@@ -28,7 +28,6 @@ use self::history::{Death, History};
 use self::recorder::{Injected, now};
 use self::report::Rest;
 use self::world::{JANITOR_INTERVAL, LEASE, World};
-use crate::terminal::Output;
 use millrace_harness::programs::{Programs, SERVICES};
 
 /// How long jobs may take to end once nothing goes wrong any more; some wait for their next attempt.
@@ -79,30 +78,23 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = checkout();
-    let output = Output::new();
     let programs = Programs::beside_us(!cfg!(debug_assertions))?;
     if !args.no_build {
         programs.build(&root, &SERVICES)?;
     }
-    let tools = Tools::ensure(&root, &mut |words| output.plain(words))?;
+    let tools = Tools::ensure(&root, &mut |words| println!("{words}"))?;
     let mut folder = tempfile::Builder::new().prefix("millrace-chaos-").tempdir()?;
-    output.plain(&format!("chaos for {} minutes with seed {}", args.minutes, args.seed));
-    let clean = crate::runtime()?.block_on(chaos(args, &programs, &tools, folder.path(), output))?;
+    println!("chaos for {} minutes with seed {}", args.minutes, args.seed);
+    let clean = tokio::runtime::Runtime::new()?.block_on(chaos(args, &programs, &tools, folder.path()))?;
     if args.keep || !clean {
         folder.disable_cleanup(true);
-        output.plain(&format!("the processes' logs are in {}", folder.path().join("logs").display()));
+        println!("the processes' logs are in {}", folder.path().join("logs").display());
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Whether every promise was kept.
-async fn chaos(
-    args: &Args,
-    programs: &Programs,
-    tools: &Tools,
-    folder: &std::path::Path,
-    output: Output,
-) -> anyhow::Result<bool> {
+async fn chaos(args: &Args, programs: &Programs, tools: &Tools, folder: &std::path::Path) -> anyhow::Result<bool> {
     let world = Arc::new(World::start(args, programs, tools, folder).await?);
     let length = Duration::from_secs_f64(args.minutes * 60.0);
     let (jobs, watched) = watch::channel(clients::Jobs::default());
@@ -110,12 +102,12 @@ async fn chaos(
         .map(|number| tokio::spawn(clients::client(Arc::clone(&world), number, args.seed, watched.clone())))
         .collect();
     let submitting = tokio::spawn(jobs::submit(Arc::clone(&world), args.seed, length, jobs.clone()));
-    output.plain("everything runs; now things go wrong");
+    println!("everything runs; now things go wrong");
     faults::run(&world, schedule::schedule(args.seed, length)).await;
     world.wait_ready().await?;
     let calm_at = now();
     let calm = Instant::now();
-    output.plain("nothing goes wrong any more; waiting for rest");
+    println!("nothing goes wrong any more; waiting for rest");
     submitting.await.context("the submissions")?;
     jobs.send_modify(|jobs| jobs.over = true);
 
@@ -135,7 +127,7 @@ async fn chaos(
     let violations = check::check(&history);
     let recoveries: Vec<Recovery> = check::recoveries(&history).into_iter().map(|(_, recovery)| recovery).collect();
     let kept = world.recorder.kept();
-    output.plain(&format!("\n{}", report::text(&history, &kept, &recoveries, &rest, &violations)));
+    println!("\n{}", report::text(&history, &kept, &recoveries, &rest, &violations));
     Ok(violations.is_empty())
 }
 

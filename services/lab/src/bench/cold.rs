@@ -8,9 +8,8 @@ use anyhow::{Context, bail};
 use millrace_harness::output::Sink;
 use millrace_harness::ports::free_port;
 use millrace_harness::processes::{Service, ServiceOptions};
+use millrace_harness::programs::UP_READY;
 use rustix::process::{Pid, Signal, kill_process};
-
-use crate::up::READY;
 
 const READY_MAX: Duration = Duration::from_secs(120);
 const STOP_MAX: Duration = Duration::from_secs(30);
@@ -34,7 +33,7 @@ pub async fn run(root: &Path) -> anyhow::Result<Duration> {
     let mut up = Service::spawn_program("cargo dev up", &cargo, options)?;
     let ready = loop {
         match lines.recv_timeout(POLL) {
-            Ok((line, at)) if line.contains(READY) => break at - begun,
+            Ok((line, at)) if line.contains(UP_READY) => break at - begun,
             Ok(_) => {}
             Err(RecvTimeoutError::Timeout) if begun.elapsed() < READY_MAX && up.exit_status().is_none() => {}
             Err(_) => bail!("`cargo dev up` did not become ready; its last lines:\n{}", up.log_tail()),
