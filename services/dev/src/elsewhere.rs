@@ -17,7 +17,7 @@ pub struct Args {
     _args: Vec<OsString>,
 }
 
-/// Builds these packages, and runs `program`, which is in one of them, with the arguments of this process.
+/// Builds these packages together, and runs `program`, which is in one of them, with the arguments of this process.
 pub fn run(program: &str, packages: &[&str], release: bool) -> anyhow::Result<ExitCode> {
     let programs = Programs::beside_us(release)?;
     programs.build(&checkout(), packages)?;

@@ -13,6 +13,7 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use millrace_harness::programs::SERVICES;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,7 +65,7 @@ pub fn main() -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Test(args) => test::run(&args),
         Command::Verify(_) | Command::Rebuild(_) | Command::Provision(_) => {
-            elsewhere::run("millrace", &["millrace-cli", "millrace-projector"], false)
+            elsewhere::run("millrace", &[&SERVICES[..], &["millrace-cli"]].concat(), false)
         }
         Command::Schemas(args) => schemas_command::run(&args),
         Command::Bench(_) => elsewhere::run("lab", &["millrace-lab"], true),
