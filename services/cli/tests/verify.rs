@@ -5,9 +5,15 @@ use std::time::Duration;
 use async_nats::jetstream;
 use millrace_cli::operators::verify::{Report, verify};
 use millrace_domain::{Event, EventBody, JobId, JobState, Submission, subjects, subjects::Kind};
-use millrace_harness::nats::{NatsOptions, NatsServer};
-use millrace_harness::processes::{Service, ServiceOptions};
-use millrace_runtime::{log::Append, log::Log, now, provision, snapshots::Snapshots};
+use millrace_harness::{
+    nats::{NatsOptions, NatsServer},
+    processes::{Service, ServiceOptions},
+};
+use millrace_runtime::{
+    log::{Append, Log},
+    now, provision,
+    snapshots::Snapshots,
+};
 
 const WAIT: Duration = Duration::from_secs(20);
 

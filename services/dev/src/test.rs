@@ -1,7 +1,6 @@
 //! `cargo dev test`: everything that CI checks, in order, until the first failure.
 
-use std::path::Path;
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
 use millrace_harness::{checkout, programs::cargo, tools::Tools};

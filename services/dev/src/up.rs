@@ -9,9 +9,7 @@ mod sample;
 mod signals;
 mod stack;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Instant;
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::Context;
 use millrace_harness::{

@@ -1,14 +1,18 @@
 //! `cargo dev up` as a newcomer meets it: the real program, from the banner to the last process.
 
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
-use millrace_harness::output::Sink;
-use millrace_harness::ports::free_port;
-use millrace_harness::processes::{Service, ServiceOptions, binary};
+use millrace_harness::{
+    output::Sink,
+    ports::free_port,
+    processes::{Service, ServiceOptions, binary},
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 

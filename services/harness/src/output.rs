@@ -1,7 +1,6 @@
 //! Where the lines that processes write go.
 
-use std::fmt;
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 /// The environment variable that makes the output of every process show up in the output of the test.
 pub const LOGS_VARIABLE: &str = "MILLRACE_TEST_LOGS";

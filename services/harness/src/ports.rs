@@ -1,7 +1,9 @@
 //! Ports for servers of tests.
 
-use std::net::TcpListener;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::{
+    net::TcpListener,
+    sync::atomic::{AtomicU16, Ordering},
+};
 
 /// A TCP port of 127.0.0.1 that nobody listens on, and that no outgoing connection will take by chance.
 ///

@@ -1,15 +1,19 @@
 //! Our own binaries, run as processes: what a test can only see from outside.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
 
-use crate::child::{Child, Stdout};
-use crate::output::{Sink, echo};
+use crate::{
+    child::{Child, Stdout},
+    output::{Sink, echo},
+};
 
 /// How long a dropped service may take to end by itself before it is killed.
 const DROP_GRACE: Duration = Duration::from_secs(3);

@@ -1,7 +1,9 @@
 //! Our own binaries: where they are, and how they are built.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, bail};
 

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse;
-use axum::routing::get;
-use millrace_harness::checkout;
-use millrace_harness::tools::python_for_tests;
-use millrace_harness::ws::{Received, WatchOptions, Watcher, What, json_messages};
+use axum::{
+    Router,
+    extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade},
+    http::{HeaderMap, StatusCode},
+    response::IntoResponse,
+    routing::get,
+};
+use millrace_harness::{
+    checkout,
+    tools::python_for_tests,
+    ws::{Received, WatchOptions, Watcher, What, json_messages},
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 

@@ -15,8 +15,7 @@ mod stats;
 mod submissions;
 mod world;
 
-use std::path::Path;
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, ensure};
 

@@ -14,21 +14,26 @@ mod schedule;
 mod source;
 mod world;
 
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use millrace_harness::{checkout, tools::Tools};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use millrace_harness::{
+    checkout,
+    programs::{Programs, SERVICES},
+    tools::Tools,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 
-use self::check::Recovery;
-use self::history::{Death, History};
-use self::recorder::{Injected, now};
-use self::report::Rest;
-use self::world::{JANITOR_INTERVAL, LEASE, World};
-use millrace_harness::programs::{Programs, SERVICES};
+use self::{
+    check::Recovery,
+    history::{Death, History},
+    recorder::{Injected, now},
+    report::Rest,
+    world::{JANITOR_INTERVAL, LEASE, World},
+};
 
 /// How long jobs may take to end once nothing goes wrong any more; some wait for their next attempt.
 const JOBS_MAX: Duration = Duration::from_secs(330);

@@ -3,10 +3,12 @@
 mod adopt;
 mod fill;
 
-use std::env;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use async_nats::jetstream;
 use millrace_domain::subjects::{REBUILD_BUCKET, STATE_BUCKET};

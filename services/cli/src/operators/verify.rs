@@ -3,8 +3,7 @@
 pub(crate) mod compare;
 pub(crate) mod read;
 
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use millrace_domain::subjects::{PROJECTOR_CONSUMER, STATE_BUCKET};
 use tokio::runtime::Runtime;

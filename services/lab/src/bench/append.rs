@@ -1,22 +1,23 @@
 //! `cargo dev bench append`: what the fence and the message id of our appends cost, beside a bare publisher in the same run.
 
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use async_nats::jetstream;
 use futures::future::try_join_all;
-use millrace_domain::event::Progress;
-use millrace_domain::subjects::{self, Kind, STREAM};
-use millrace_domain::{Event, EventBody, JobId};
-use millrace_harness::checkout;
-use millrace_harness::nats::NatsCluster;
-use millrace_harness::tools::Tools;
-use millrace_runtime::log::{Append, Log};
-use millrace_runtime::{now, provision};
+use millrace_cli::table;
+use millrace_domain::{
+    Event, EventBody, JobId,
+    event::Progress,
+    subjects::{self, Kind, STREAM},
+};
+use millrace_harness::{checkout, nats::NatsCluster, tools::Tools};
+use millrace_runtime::{
+    log::{Append, Log},
+    now, provision,
+};
 use tokio::time::Instant;
 
 use super::{machine::Machine, stats};
-use millrace_cli::table;
 
 const HELP: &str = "\
 One nats-server with one replica, then three with three, all as nats/cluster.conf has it: an acknowledgement comes after fsync. Two kinds

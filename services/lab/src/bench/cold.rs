@@ -1,14 +1,18 @@
 //! How long `cargo dev up` takes until everything is ready, when everything is built and installed.
 
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc::{RecvTimeoutError, channel},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
-use millrace_harness::output::Sink;
-use millrace_harness::ports::free_port;
-use millrace_harness::processes::{Service, ServiceOptions};
-use millrace_harness::programs::UP_READY;
+use millrace_harness::{
+    output::Sink,
+    ports::free_port,
+    processes::{Service, ServiceOptions},
+    programs::UP_READY,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 const READY_MAX: Duration = Duration::from_secs(120);

@@ -1,16 +1,20 @@
 #![doc = include_str!("README.md")]
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use millrace_harness::checkout;
-use millrace_harness::media::{MediaFiles, MediaServer, MediaSpec};
-use millrace_harness::tools::Tools;
+use millrace_cli::table;
+use millrace_harness::{
+    checkout,
+    media::{MediaFiles, MediaServer, MediaSpec},
+    programs::{Programs, SERVICES},
+    tools::Tools,
+};
 use serde::Serialize;
 
 use super::{cold, live, machine::Machine, stats, submissions, world::World};
-use millrace_cli::table;
-use millrace_harness::programs::{Programs, SERVICES};
 
 const HELP: &str = "\
 The method is in services/lab/src/bench/README.md; what matters of it is printed with the numbers. Takes about three minutes on

@@ -11,21 +11,23 @@ pub mod proc;
 pub mod report;
 pub mod subject;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Instant,
+};
 
 use anyhow::bail;
-use millrace_harness::checkout;
+use millrace_harness::{checkout, programs::Programs};
 
-use self::loads::CLIENTS_PER_PROCESS_MAX;
-use self::measure::{Bench, Measure, Metrics, Scale};
-use self::report::Report;
-use self::subject::{Ground, Name};
-use super::machine::Machine;
-use super::{command, files, write_json};
-use millrace_harness::programs::Programs;
+use self::{
+    loads::CLIENTS_PER_PROCESS_MAX,
+    measure::{Bench, Measure, Metrics, Scale},
+    report::Report,
+    subject::{Ground, Name},
+};
+use super::{command, files, machine::Machine, write_json};
 
 /// What is built and measured.
 pub const PACKAGES: [&str; 2] = ["millrace-edge", "millrace-projector"];

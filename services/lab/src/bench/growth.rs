@@ -6,19 +6,27 @@ mod line;
 mod reading;
 mod report;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-use millrace_harness::checkout;
+use millrace_harness::{checkout, programs::Programs};
 
 use self::report::{Report, Series};
-use super::edge::loads::{Arrival, CLIENTS_PER_PROCESS_MAX, Loads};
-use super::edge::subject::{Ground, Subject, ours::Edge};
-use super::edge::{PACKAGES, nats_version};
-use super::machine::Machine;
-use super::{command, files, write_json};
-use millrace_harness::programs::Programs;
+use super::{
+    command,
+    edge::{
+        PACKAGES,
+        loads::{Arrival, CLIENTS_PER_PROCESS_MAX, Loads},
+        nats_version,
+        subject::{Ground, Subject, ours::Edge},
+    },
+    files,
+    machine::Machine,
+    write_json,
+};
 
 const HELP: &str = "\
 The method is in services/lab/src/bench/growth/README.md. Other work on the machine shows in every number.

@@ -1,19 +1,24 @@
 //! From the append of an event to the WebSocket message, under an even load; beside it two peers in the same run.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::try_join_all;
-use millrace_domain::event::Progress;
-use millrace_domain::{Event, EventBody, JobId, Submission, VideoInfo};
-use millrace_runtime::log::{Append, Log};
-use millrace_runtime::now;
+use millrace_domain::{Event, EventBody, JobId, Submission, VideoInfo, event::Progress};
+use millrace_runtime::{
+    log::{Append, Log},
+    now,
+};
 use serde::Serialize;
 
-use super::observe::{Events, Seen};
-use super::observers::{self, Observer};
-use super::stats::{Latencies, Summary, median};
-use super::world::World;
+use super::{
+    observe::{Events, Seen},
+    observers::{self, Observer},
+    stats::{Latencies, Summary, median},
+    world::World,
+};
 
 /// How many of the jobs are polled.
 const POLLED: usize = 10;

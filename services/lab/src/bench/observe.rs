@@ -1,8 +1,10 @@
 //! When each event was sent, and when an observer first saw it or a later one.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use millrace_domain::JobId;
 

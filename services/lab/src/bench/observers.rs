@@ -1,19 +1,24 @@
 //! Three ways to learn of an event: our WebSocket, the republished message itself, and asking once a second.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use futures::StreamExt;
 use millrace_domain::{Event, EventBody, JobId, subjects};
 use serde::Deserialize;
-use tokio::task::JoinHandle;
-use tokio::time::{interval_at, timeout};
-use tokio_tungstenite::connect_async;
-use tokio_tungstenite::tungstenite::Message;
+use tokio::{
+    task::JoinHandle,
+    time::{interval_at, timeout},
+};
+use tokio_tungstenite::{connect_async, tungstenite::Message};
 
-use super::observe::{Events, Seen};
-use super::world::World;
+use super::{
+    observe::{Events, Seen},
+    world::World,
+};
 
 /// How long after the last append an observer may take to see it.
 const SETTLE_MAX: Duration = Duration::from_secs(10);

@@ -3,26 +3,30 @@
 mod jobs;
 mod sample;
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use async_nats::jetstream;
+use millrace_cli::table;
 use millrace_domain::subjects::STREAM;
-use millrace_harness::checkout;
-use millrace_harness::nats::{NatsCluster, NatsOptions, NatsServer};
-use millrace_harness::ports::free_port;
-use millrace_harness::processes::{Service, ServiceOptions};
-use millrace_harness::tools::Tools;
+use millrace_harness::{
+    checkout,
+    nats::{NatsCluster, NatsOptions, NatsServer},
+    ports::free_port,
+    processes::{Service, ServiceOptions},
+    programs::Programs,
+    tools::Tools,
+};
 use millrace_runtime::provision;
+use sample::Sample;
 use serde::Serialize;
 use tokio::time::sleep;
 
 use super::{machine::Machine, stats};
-use millrace_cli::table;
-use millrace_harness::programs::Programs;
-use sample::Sample;
 
 const HELP: &str = "\
 nats-server as nats/local.conf has it (or several, as nats/cluster.conf), an empty folder, a projector. Jobs go through the code that workers

@@ -8,11 +8,15 @@ use millrace_domain::{Event, EventBody, subjects};
 use millrace_harness::media::MediaServer;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::timeout;
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::timeout,
+};
 
-use super::stats::{Latencies, Summary};
-use super::world::World;
+use super::{
+    stats::{Latencies, Summary},
+    world::World,
+};
 
 /// How long one job may take.
 const JOB_MAX: Duration = Duration::from_secs(60);

@@ -1,19 +1,22 @@
 //! A nats-server and release builds of the services, for one bench.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use async_nats::jetstream::{self, consumer::pull};
 use millrace_domain::subjects::{STREAM, WORKERS_CONSUMER};
-use millrace_harness::nats::{NatsOptions, NatsServer};
-use millrace_harness::ports::free_port;
-use millrace_harness::processes::{Service, ServiceOptions};
-use millrace_harness::tools::Tools;
+use millrace_harness::{
+    nats::{NatsOptions, NatsServer},
+    ports::free_port,
+    processes::{Service, ServiceOptions},
+    programs::Programs,
+    tools::Tools,
+};
 use millrace_runtime::{log::Log, provision};
 use tempfile::TempDir;
-
-use millrace_harness::programs::Programs;
 
 const READY_MAX: Duration = Duration::from_secs(30);
 const DRAIN_MAX: Duration = Duration::from_secs(60);

@@ -1,10 +1,14 @@
 //! From a history to what is wrong with it. Pure: a test feeds it histories with each violation.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
 
-use millrace_domain::wire::{JobStatus, close};
-use millrace_domain::{Entry, EventBody, JobId, JobState, Stage, fold};
+use millrace_domain::{
+    Entry, EventBody, JobId, JobState, Stage, fold,
+    wire::{JobStatus, close},
+};
 
 use super::history::{Accepted, Expected, History, Logged, Session};
 

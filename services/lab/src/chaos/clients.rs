@@ -1,20 +1,21 @@
 //! Clients as the contract has them: they reconnect, to whichever edge, with what they have seen.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
-use tokio_tungstenite::connect_async;
-use tokio_tungstenite::tungstenite::Message;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_tungstenite::{connect_async, tungstenite::Message};
 
-use super::history::{Seen, Session};
-use super::recorder::now;
-use super::world::World;
+use super::{
+    history::{Seen, Session},
+    recorder::now,
+    world::World,
+};
 
 /// The server pings more often; a connection on which nothing comes is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(30);

@@ -1,15 +1,18 @@
 //! What is left to be recorded once everything has come to rest: the log, the states, the store, the processes, the files.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
-use async_nats::Client;
-use async_nats::jetstream;
+use async_nats::{Client, jetstream};
 use data_encoding::HEXLOWER;
-use millrace_domain::subjects::{self, STATE_BUCKET, STREAM};
-use millrace_domain::{Event, JobId};
+use millrace_domain::{
+    Event, JobId,
+    subjects::{self, STATE_BUCKET, STREAM},
+};
 use millrace_harness::s3::{BUCKET, S3Server};
 use millrace_runtime::direct;
 use serde_json::Value;

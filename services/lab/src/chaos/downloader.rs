@@ -1,11 +1,13 @@
 //! The fast downloader: it takes yt-dlp's command line and speaks as the worker's templates ask of yt-dlp, without the
 //! second or two of processor time that yt-dlp costs. What it is not meant for goes to yt-dlp itself.
 
-use std::io::Write;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use serde_json::json;

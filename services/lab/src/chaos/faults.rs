@@ -1,17 +1,22 @@
 //! Carries out the schedule, and takes down what took place.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use millrace_domain::subjects::STREAM;
-use millrace_harness::proxy::{MessageFault, Mode};
-use millrace_harness::s3;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use millrace_harness::{
+    proxy::{MessageFault, Mode},
+    s3,
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
 
-use super::recorder::{Injected, now};
-use super::schedule::{Fault, Node, Planned, Target};
-use super::world::World;
+use super::{
+    recorder::{Injected, now},
+    schedule::{Fault, Node, Planned, Target},
+    world::World,
+};
 
 /// Every republished message, and nothing else.
 const LIVE: &str = "live.";

@@ -1,20 +1,22 @@
 //! The stream of jobs: submitted with an `Idempotency-Key` to whichever edge answers, until one says that it is stored.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use millrace_domain::JobId;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
-use super::clients::Jobs;
-use super::history::{Accepted, Expected};
-use super::source::Video;
-use super::world::World;
+use super::{
+    clients::Jobs,
+    history::{Accepted, Expected},
+    source::Video,
+    world::World,
+};
 
 /// Between two submissions, at least; on two processors, more jobs would measure these.
 const INTERVAL_MIN_MS: u64 = 500;

@@ -1,15 +1,21 @@
 //! One of our processes with its links, and the supervisor that starts it again.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-use millrace_harness::processes::{Service, ServiceOptions};
-use millrace_harness::proxy::Proxy;
+use millrace_harness::{
+    processes::{Service, ServiceOptions},
+    proxy::Proxy,
+};
 
-use super::recorder::{Recorder, now};
-use super::schedule::Target;
+use super::{
+    recorder::{Recorder, now},
+    schedule::Target,
+};
 
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 /// What a supervisor waits before it starts a process again.

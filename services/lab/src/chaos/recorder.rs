@@ -1,17 +1,20 @@
 //! Takes down what happens while it happens.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use millrace_harness::output::Sink;
 use serde::Deserialize;
-use std::sync::Arc;
 
-use super::history::{Accepted, Acked, Session};
-use super::schedule::Fault;
+use super::{
+    history::{Accepted, Acked, Session},
+    schedule::Fault,
+};
 
 /// What the services say of each acknowledged append, at debug level. See `runtime::log`.
 const APPENDED: &str = "an event is in the log";

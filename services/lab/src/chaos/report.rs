@@ -1,12 +1,17 @@
 //! What a run prints.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use super::check::{Promise, Recovery, Violation};
-use super::history::{History, Session};
-use super::recorder::{Injected, Kept};
 use millrace_cli::table;
+
+use super::{
+    check::{Promise, Recovery, Violation},
+    history::{History, Session},
+    recorder::{Injected, Kept},
+};
 
 /// Violations of one promise that are shown.
 const SHOWN_MAX: usize = 5;

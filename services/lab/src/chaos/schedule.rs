@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 /// Processes that are killed, frozen and cut off.
 pub const WORKERS: usize = 4;

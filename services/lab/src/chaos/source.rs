@@ -1,23 +1,20 @@
 //! Where the videos come from: small real mp4 files, each with bytes of its own, at a steady rate.
 
-use std::net::SocketAddr;
-use std::path::Path as FilePath;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{net::SocketAddr, path::Path as FilePath, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use bytes::{Buf, Bytes};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 
 const CHUNKS_PER_S: u64 = 10;
 

@@ -1,10 +1,12 @@
 //! What runs: three nats-servers, our services behind breakable links, an object store that can fail, a source of videos.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::bail;
 use async_nats::jetstream::{
@@ -13,22 +15,26 @@ use async_nats::jetstream::{
 };
 use futures::future::join_all;
 use millrace_domain::subjects::{STREAM, WORKERS_CONSUMER};
-use millrace_harness::disk::Disk;
-use millrace_harness::media::{MediaFiles, MediaSpec};
-use millrace_harness::nats::NatsCluster;
-use millrace_harness::ports::free_port;
-use millrace_harness::proxy::Proxy;
-use millrace_harness::s3::{ACCESS_KEY, BUCKET, REGION, S3Server, SECRET_KEY};
-use millrace_harness::tools::Tools;
+use millrace_harness::{
+    disk::Disk,
+    media::{MediaFiles, MediaSpec},
+    nats::NatsCluster,
+    ports::free_port,
+    programs::Programs,
+    proxy::Proxy,
+    s3::{ACCESS_KEY, BUCKET, REGION, S3Server, SECRET_KEY},
+    tools::Tools,
+};
 use millrace_runtime::provision;
 use tokio::sync::Mutex;
 
-use super::process::{Plan, Process, label};
-use super::recorder::Recorder;
-use super::schedule::{EDGES, PROJECTORS, Target, WORKERS};
-use super::source::Source;
-use super::{Args, downloader};
-use millrace_harness::programs::Programs;
+use super::{
+    Args, downloader,
+    process::{Plan, Process, label},
+    recorder::Recorder,
+    schedule::{EDGES, PROJECTORS, Target, WORKERS},
+    source::Source,
+};
 
 /// Short, so that a killed worker's jobs come again soon: an operator's choice, 30 s otherwise.
 pub const LEASE: Duration = Duration::from_secs(5);

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
-use async_nats::{Client, HeaderMap, jetstream};
-use millrace_domain::subjects::STATE_BUCKET;
-use millrace_domain::{JobId, JobState, limits::NATS_REQUEST_MAX};
+use async_nats::{Client, HeaderMap, jetstream, jetstream::stream::LastRawMessageErrorKind};
+use millrace_domain::{JobId, JobState, limits::NATS_REQUEST_MAX, subjects::STATE_BUCKET};
 use millrace_runtime::publish::{self, PublishError};
 use tokio::time::{Instant, sleep};
 

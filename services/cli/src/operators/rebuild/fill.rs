@@ -1,14 +1,15 @@
 //! The bucket beside the live one, and the projector that fills it.
 
-use std::path::Path;
-use std::process::Stdio;
+use std::{path::Path, process::Stdio};
 
 use anyhow::{Context, bail};
 use async_nats::jetstream;
 use millrace_domain::subjects::{REBUILD_BUCKET, STATE_BUCKET};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
 
 use crate::connect::NatsArgs;
 

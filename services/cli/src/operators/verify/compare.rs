@@ -126,8 +126,9 @@ fn short(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn differences_name_the_field_and_both_values() {

@@ -1,18 +1,24 @@
 //! The log and the states, read in batches; what is kept in memory grows with the jobs, not with the events.
 
-use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
-use async_nats::Client;
-use async_nats::jetstream::{
-    self,
-    consumer::pull,
-    stream::{LastRawMessageErrorKind, RawMessageErrorKind},
+use async_nats::{
+    Client,
+    jetstream::{
+        self,
+        consumer::pull,
+        stream::{LastRawMessageErrorKind, RawMessageErrorKind},
+    },
 };
-use millrace_domain::limits::SNAPSHOT_BATCH_MAX;
-use millrace_domain::subjects::{self, Kind, PROJECTOR_CONSUMER, QUARANTINE_STREAM, STREAM};
-use millrace_domain::{Entry, Event, JobId, JobState, fold};
+use millrace_domain::{
+    Entry, Event, JobId, JobState, fold,
+    limits::SNAPSHOT_BATCH_MAX,
+    subjects::{self, Kind, PROJECTOR_CONSUMER, QUARANTINE_STREAM, STREAM},
+};
 use millrace_runtime::direct::{self, Stored};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};

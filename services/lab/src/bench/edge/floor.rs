@@ -4,15 +4,19 @@
 //! publisher sends for the job to all its sockets in one loop. No library, no checks, no timers, no pings; a process of
 //! its own, so that its memory and processor time can be told apart.
 
-use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::net::SocketAddr;
-use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    collections::HashMap,
+    io::ErrorKind,
+    net::SocketAddr,
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use anyhow::{Context, bail};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// As long as the system allows: 4,096 where this was measured.

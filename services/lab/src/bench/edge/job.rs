@@ -1,8 +1,7 @@
 //! The jobs of a measurement: their ids by number, their states and frames.
 
 use jiff::Timestamp;
-use millrace_domain::event::Progress;
-use millrace_domain::{Entry, Event, EventBody, JobId, Submission, VideoInfo, fold_all, wire};
+use millrace_domain::{Entry, Event, EventBody, JobId, Submission, VideoInfo, event::Progress, fold_all, wire};
 use tokio::sync::Mutex;
 
 use super::mark::Mark;

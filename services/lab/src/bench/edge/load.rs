@@ -7,19 +7,25 @@ pub mod control;
 mod open;
 mod tally;
 
-use std::net::SocketAddr;
-use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use anyhow::Context;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinSet,
+};
 
-use self::control::{Answer, Order};
-use self::tally::Tally;
+use self::{
+    control::{Answer, Order},
+    tally::Tally,
+};
 
 /// How often progress is told while it is wanted.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(1);

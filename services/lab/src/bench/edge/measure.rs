@@ -6,15 +6,15 @@ mod saturation;
 mod storm;
 mod unwatched;
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use super::load::control::{Opened, Report};
-use super::loads::{Arrival, Loads};
-use super::proc::{Cpu, rss_kib};
-use super::subject::{Name, Subject};
+use std::{collections::BTreeMap, time::Duration};
 
 pub use self::unwatched::send_unwatched;
+use super::{
+    load::control::{Opened, Report},
+    loads::{Arrival, Loads},
+    proc::{Cpu, rss_kib},
+    subject::{Name, Subject},
+};
 
 /// Clients that connect one after the other: so many handshakes are under way at once.
 const STEADY_AT_ONCE: usize = 256;

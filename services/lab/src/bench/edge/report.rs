@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use millrace_cli::table;
 use serde::Serialize;
 
-use super::super::machine::Machine;
-use super::super::stats::median;
-use super::measure::{Metrics, Scale};
-use super::subject::Name;
-use millrace_cli::table;
+use super::{
+    super::{machine::Machine, stats::median},
+    measure::{Metrics, Scale},
+    subject::Name,
+};
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]

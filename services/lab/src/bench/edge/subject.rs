@@ -7,19 +7,19 @@ pub mod ours;
 pub mod peer;
 mod redis_side;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::bail;
 use futures::future::BoxFuture;
-use millrace_harness::processes::Service;
-use millrace_harness::tools;
+use millrace_harness::{processes::Service, programs::Programs, tools};
 use tokio::net::TcpStream;
 
 use self::peer::Kind;
 use super::loads::Access;
-use millrace_harness::programs::Programs;
 
 const START_MAX: Duration = Duration::from_secs(20);
 

@@ -6,11 +6,14 @@ use anyhow::bail;
 use millrace_domain::limits::WS_PING_INTERVAL;
 use tokio::time::sleep;
 
-use super::super::edge::loads::{Arrival, Loads};
-use super::super::edge::proc::rss_kib;
-use super::super::edge::subject::Subject;
-use super::super::edge::subject::ours::Edge;
-use super::reading::Reading;
+use super::{
+    super::edge::{
+        loads::{Arrival, Loads},
+        proc::rss_kib,
+        subject::{Subject, ours::Edge},
+    },
+    reading::Reading,
+};
 
 /// What is told of each point. `edges` in a name: all of them together.
 pub const COLUMNS: [&str; 14] = [

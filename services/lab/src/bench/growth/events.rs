@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::super::edge::measure::send_unwatched;
-use super::super::edge::subject::ours::Edge;
-use super::reading::Reading;
+use super::{
+    super::edge::{measure::send_unwatched, subject::ours::Edge},
+    reading::Reading,
+};
 
 /// What is told of each point. Events reach every edge.
 pub const COLUMNS: [&str; 11] = [

@@ -2,9 +2,10 @@
 
 use tokio::time::Instant;
 
-use super::super::edge::proc::Cpu;
-use super::super::edge::subject::Subject;
-use super::super::edge::subject::ours::Edge;
+use super::super::edge::{
+    proc::Cpu,
+    subject::{Subject, ours::Edge},
+};
 
 /// At one time.
 pub struct Reading {

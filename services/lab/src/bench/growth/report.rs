@@ -1,11 +1,12 @@
 //! Points, the lines through them, and what a client, a job and an event take.
 
+use millrace_cli::table;
 use serde::Serialize;
 
-use super::super::edge::report::digits;
-use super::super::machine::Machine;
-use super::line::Line;
-use millrace_cli::table;
+use super::{
+    super::{edge::report::digits, machine::Machine},
+    line::Line,
+};
 
 /// Points of one kind.
 #[derive(Debug, Serialize)]

@@ -5,11 +5,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use async_nats::jetstream::{self, consumer::PullConsumer};
 use futures::{StreamExt, TryStreamExt, stream};
-use millrace_domain::event::{Progress, Provider, StoredFile};
-use millrace_domain::subjects::{PROJECTOR_CONSUMER, STREAM, WORKERS_CONSUMER};
-use millrace_domain::{Event, EventBody, JobId, files};
-use millrace_runtime::log::{Append, Log};
-use millrace_runtime::now;
+use millrace_domain::{
+    Event, EventBody, JobId,
+    event::{Progress, Provider, StoredFile},
+    files,
+    subjects::{PROJECTOR_CONSUMER, STREAM, WORKERS_CONSUMER},
+};
+use millrace_runtime::{
+    log::{Append, Log},
+    now,
+};
 
 use super::super::edge::job;
 

@@ -1,8 +1,6 @@
 //! What nats-server takes of its disk and of memory at one time.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use millrace_domain::subjects::{STATE_BUCKET, STREAM};
 use millrace_harness::nats::NatsServer;

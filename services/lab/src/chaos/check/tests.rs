@@ -1,12 +1,16 @@
 //! A sound history has no violation; each kind of damage is seen, and as what it is.
 
-use millrace_domain::event::{Failure, StoredFile};
-use millrace_domain::subjects::Kind;
-use millrace_domain::{Event, Provider, Submission};
+use millrace_domain::{
+    Event, Provider, Submission,
+    event::{Failure, StoredFile},
+    subjects::Kind,
+};
 use serde_json::json;
 
-use super::super::history::{Acked, Death, Logged, Object, Seen};
-use super::*;
+use super::{
+    super::history::{Acked, Death, Logged, Object, Seen},
+    *,
+};
 
 const SHA: &str = "aa";
 

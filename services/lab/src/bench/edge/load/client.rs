@@ -1,10 +1,15 @@
 //! One client's side of the conversation: bytes in, bytes and counts out. Cheap enough for ten thousands in one process.
 
-use super::super::frame::{self, opcode};
-use super::super::job;
-use super::control::Protocol;
-use super::tally::Tally;
 use millrace_domain::JobId;
+
+use super::{
+    super::{
+        frame::{self, opcode},
+        job,
+    },
+    control::Protocol,
+    tally::Tally,
+};
 
 /// The head of an answer to the handshake is shorter.
 const HEAD_BYTES_MAX: usize = 8 * 1024;

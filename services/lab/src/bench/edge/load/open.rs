@@ -1,21 +1,27 @@
 //! Clients from their connection to their end.
 
-use std::cell::RefCell;
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    cell::RefCell,
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpSocket, TcpStream},
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
 
-use super::super::job;
-use super::Shared;
-use super::client::{Client, Ended};
-use super::control::{Opened, Plan};
+use super::{
+    super::job,
+    Shared,
+    client::{Client, Ended},
+    control::{Opened, Plan},
+};
 
 /// What a client reads at once at most.
 const READ_BYTES_MAX: usize = 64 * 1024;

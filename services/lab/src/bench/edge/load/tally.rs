@@ -1,10 +1,11 @@
 //! What the clients of one load generator have seen.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use super::super::mark::{Mark, now_us};
-use super::control::{Progress, Report};
+use super::{
+    super::mark::{Mark, now_us},
+    control::{Progress, Report},
+};
 use crate::bench::stats::Latencies;
 
 /// Counts. One for all clients; they run on one thread.

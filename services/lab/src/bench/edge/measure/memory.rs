@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::proc::rss_kib;
-use super::{Bench, Session};
+use super::{super::proc::rss_kib, Bench, Session};
 
 /// How long memory may settle once all are connected.
 const SETTLE: Duration = Duration::from_secs(3);

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-use super::super::proc::{open_files, rss_kib};
-use super::{Bench, Session};
+use super::{
+    super::proc::{open_files, rss_kib},
+    Bench, Session,
+};
 
 /// How long a server may take to let go of clients that have gone.
 const GONE_MAX: Duration = Duration::from_secs(60);

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::super::subject::Subject;
-use super::Bench;
+use super::{super::subject::Subject, Bench};
 
 const EVENTS_PER_S: u64 = 20_000;
 /// Distinct jobs of the events.

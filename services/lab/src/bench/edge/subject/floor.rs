@@ -4,16 +4,22 @@ use std::net::SocketAddr;
 
 use anyhow::bail;
 use futures::future::BoxFuture;
-use millrace_harness::ports::free_port;
-use millrace_harness::processes::{Service, ServiceOptions};
+use millrace_harness::{
+    ports::free_port,
+    processes::{Service, ServiceOptions},
+};
 
-use super::super::floor::{Publisher, message};
-use super::super::frame::{self, opcode};
-use super::super::job::{self, Tracks};
-use super::super::load::control::Protocol;
-use super::super::loads::Access;
-use super::super::mark::Mark;
-use super::{Ground, Subject, connect};
+use super::{
+    super::{
+        floor::{Publisher, message},
+        frame::{self, opcode},
+        job::{self, Tracks},
+        load::control::Protocol,
+        loads::Access,
+        mark::Mark,
+    },
+    Ground, Subject, connect,
+};
 
 /// The subject.
 pub struct Floor {

@@ -1,22 +1,34 @@
 //! A nats-server as our services use it, and messages as its stream republishes them.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
-use async_nats::jetstream::{self, consumer::pull};
-use async_nats::{Client, HeaderMap};
+use async_nats::{
+    Client, HeaderMap,
+    jetstream::{self, consumer::pull},
+};
 use futures::{StreamExt, TryStreamExt, stream};
-use millrace_domain::subjects::{PROJECTOR_CONSUMER, STREAM};
-use millrace_domain::{Event, EventBody, JobId};
-use millrace_harness::nats::{NatsOptions, NatsServer};
-use millrace_harness::ports::free_port;
-use millrace_runtime::log::{Append, Log};
-use millrace_runtime::{now, provision};
+use millrace_domain::{
+    Event, EventBody, JobId,
+    subjects::{PROJECTOR_CONSUMER, STREAM},
+};
+use millrace_harness::{
+    nats::{NatsOptions, NatsServer},
+    ports::free_port,
+};
+use millrace_runtime::{
+    log::{Append, Log},
+    now, provision,
+};
 use serde::Deserialize;
 
-use super::super::job::{self, Tracks};
-use super::Ground;
+use super::{
+    super::job::{self, Tracks},
+    Ground,
+};
 
 const CATCH_UP_MAX: Duration = Duration::from_secs(180);
 /// Appends under way at once while jobs are made.

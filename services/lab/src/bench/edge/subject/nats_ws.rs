@@ -1,18 +1,21 @@
 //! nats-server's own WebSocket listener: each client subscribes to its job, and whole states are published.
 
-use futures::future::BoxFuture;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use millrace_domain::limits::NATS_REQUEST_MAX;
 use millrace_harness::ports::free_port;
 use millrace_runtime::publish::{EXPECTED_LAST_SUBJECT_SEQUENCE, MESSAGE_ID, publish};
 use tempfile::TempDir;
 
-use super::super::job::{self, Tracks};
-use super::super::load::control::Protocol;
-use super::super::loads::Access;
-use super::super::mark::Mark;
-use super::nats_side::NatsSide;
-use super::{Ground, Subject};
+use super::{
+    super::{
+        job::{self, Tracks},
+        load::control::Protocol,
+        loads::Access,
+        mark::Mark,
+    },
+    Ground, Subject,
+    nats_side::NatsSide,
+};
 
 const PUBLISHES_IN_FLIGHT: usize = 256;
 

@@ -1,23 +1,27 @@
 //! Ours: edges with a nats-server and a projector of their own.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use futures::future::BoxFuture;
 use millrace_domain::Event;
-use millrace_harness::ports::free_port;
-use millrace_harness::processes::{Service, ServiceOptions};
-use millrace_runtime::log::Append;
-use millrace_runtime::now;
+use millrace_harness::{
+    ports::free_port,
+    processes::{Service, ServiceOptions},
+};
+use millrace_runtime::{log::Append, now};
 use tempfile::TempDir;
 
-use super::super::job::{self, Tracks};
-use super::super::load::control::Protocol;
-use super::super::loads::Access;
-use super::super::mark::Mark;
-use super::nats_side::NatsSide;
-use super::{Ground, Subject};
+use super::{
+    super::{
+        job::{self, Tracks},
+        load::control::Protocol,
+        loads::Access,
+        mark::Mark,
+    },
+    Ground, Subject,
+    nats_side::NatsSide,
+};
 
 const READY_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(60);

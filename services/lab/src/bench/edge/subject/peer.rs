@@ -1,22 +1,25 @@
 //! What else is used: FastAPI and Socket.IO on Redis. The servers are in `../peers/`, a page each.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use futures::future::BoxFuture;
-use futures::{StreamExt, TryStreamExt, stream};
-use millrace_harness::ports::free_port;
-use millrace_harness::processes::{Service, ServiceOptions};
-use millrace_harness::tools::Peers;
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
+use millrace_harness::{
+    ports::free_port,
+    processes::{Service, ServiceOptions},
+    tools::Peers,
+};
 use tempfile::TempDir;
 
-use super::super::job::{self, Tracks};
-use super::super::load::control::Protocol;
-use super::super::loads::Access;
-use super::super::mark::Mark;
-use super::redis_side::RedisSide;
-use super::{Ground, Subject, connect};
+use super::{
+    super::{
+        job::{self, Tracks},
+        load::control::Protocol,
+        loads::Access,
+        mark::Mark,
+    },
+    Ground, Subject, connect,
+    redis_side::RedisSide,
+};
 
 /// Where the servers are, in the checkout.
 const FOLDER: &str = "services/lab/src/bench/edge/peers";

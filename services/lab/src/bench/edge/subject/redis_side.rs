@@ -4,11 +4,15 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use millrace_domain::JobId;
-use millrace_harness::ports::free_port;
-use millrace_harness::processes::{Service, ServiceOptions};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use millrace_harness::{
+    ports::free_port,
+    processes::{Service, ServiceOptions},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
+    sync::{Mutex, mpsc, oneshot},
+};
 
 use super::connect;
 
