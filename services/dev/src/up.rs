@@ -9,7 +9,7 @@ mod sample;
 mod signals;
 mod stack;
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{path::PathBuf, process::ExitCode, thread, time::Instant};
 
 use anyhow::Context;
 use millrace_harness::{
@@ -93,11 +93,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let data = Data::open(&args.data.clone().unwrap_or_else(|| root.join(".millrace")))?;
     let ports = layout::ports(&args);
     ports::check_free(&ports)?;
-    if !args.no_build {
-        programs.build(&root, &SERVICES)?;
-    }
+    // Tools are downloaded while programs are compiled.
+    let tools = thread::scope(|scope| {
+        let tools = scope.spawn(|| Tools::ensure(&root, &mut |words| output.say(words)));
+        if !args.no_build {
+            programs.build(&root, &SERVICES)?;
+        }
+        tools.join().expect("the installer does not panic")
+    })?;
     let started = Instant::now();
-    let tools = Tools::ensure(&root, &mut |words| output.say(words))?;
     let layout = Layout { args, root, data, programs, tools };
     ports::check_free(&ports)?;
     let sample = Sample::start(layout.args.sample_port, layout.root.join(".tools"), layout.tools.ffmpeg.clone())?;
