@@ -1,7 +1,7 @@
-//! The one entry for people and CI: `cargo dev up`, `test`, `verify`, `rebuild`, `provision`, `schemas`, `bench`, `chaos`.
+//! The one entry for developers and CI. `cargo dev up`, `test` and `schemas` are here, each a module with `Args` and `run`.
+//! `bench` and `chaos` are the program `lab`, and `verify`, `rebuild` and `provision` the program `millrace` (`elsewhere`).
 //!
-//! Each subcommand is a module with `Args` and `run`. What fails says in one sentence what to do, and ends with an exit code
-//! other than 0.
+//! What fails says in one sentence what to do, and ends with an exit code other than 0.
 
 mod elsewhere;
 pub mod schemas;
@@ -23,7 +23,7 @@ Examples:
   cargo dev test                       Everything that CI checks
   cargo dev test canceled              Only the tests with `canceled` in their name
   cargo dev verify                     Is the state of each job what its log says?
-  cargo dev rebuild --adopt            Fold the log anew, and put right what is wrong
+  cargo dev rebuild --adopt            Fold the log again, and repair the states that differ
   cargo dev bench e2e                  How long it all takes on this machine
   cargo dev bench room                 How much of NATS's disk and memory a finished job takes
   cargo dev chaos --minutes 2          Does it keep its promises while everything goes wrong?
@@ -45,13 +45,13 @@ struct Cli {
 enum Command {
     Up(up::Args),
     Test(test::Args),
-    /// Is the state of each job what its log says? (`millrace verify`)
-    Verify(elsewhere::Args),
-    /// Folds the log again, and repairs (`millrace rebuild`)
-    Rebuild(elsewhere::Args),
-    /// Creates or updates what is in NATS (`millrace provision`)
-    Provision(elsewhere::Args),
     Schemas(schemas_command::Args),
+    /// Compares the state of every job with its log: `millrace verify`
+    Verify(elsewhere::Args),
+    /// Makes every state anew from the log, and compares: `millrace rebuild`
+    Rebuild(elsewhere::Args),
+    /// Creates or updates the stream, buckets and consumers in NATS: `millrace provision`
+    Provision(elsewhere::Args),
     /// Measures Millrace on this machine
     Bench(elsewhere::Args),
     /// Hits a whole cluster at random and checks every promise
@@ -64,10 +64,11 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Up(args) => up::run(args),
         Command::Test(args) => test::run(&args),
+        Command::Schemas(args) => schemas_command::run(&args),
+        // With the services: one of them is run, and what all share is compiled once.
         Command::Verify(_) | Command::Rebuild(_) | Command::Provision(_) => {
             elsewhere::run("millrace", &[&SERVICES[..], &["millrace-cli"]].concat(), false)
         }
-        Command::Schemas(args) => schemas_command::run(&args),
         Command::Bench(_) => elsewhere::run("lab", &["millrace-lab"], true),
         Command::Chaos(_) => elsewhere::run("lab", &["millrace-lab"], !cfg!(debug_assertions)),
     };
