@@ -1,29 +1,19 @@
-//! The one entry for people and CI: `cargo dev up`, `test`, `verify`, `rebuild`, `provision`, `schemas`, `bench`, `chaos`.
+//! The one entry for developers and CI. `cargo dev up`, `test` and `schemas` are here, each a module with `Args` and `run`.
+//! `bench` and `chaos` are the program `lab`, and `verify`, `rebuild` and `provision` the program `millrace` (`elsewhere`).
 //!
-//! Each subcommand is a module with `Args` and `run`. What fails says in one sentence what to do, and ends with an exit code
-//! other than 0.
+//! What fails says in one sentence what to do, and ends with an exit code other than 0.
 
-pub mod bench;
-#[cfg(feature = "s3")]
-mod chaos;
-#[cfg(not(feature = "s3"))]
-#[path = "chaos_elsewhere.rs"]
-mod chaos;
-mod connect;
-mod programs;
-mod provision;
-pub mod rebuild;
+mod elsewhere;
 pub mod schemas;
 mod schemas_command;
-mod table;
 mod terminal;
 mod test;
 mod up;
-pub mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use millrace_harness::programs::SERVICES;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,7 +23,7 @@ Examples:
   cargo dev test                       Everything that CI checks
   cargo dev test canceled              Only the tests with `canceled` in their name
   cargo dev verify                     Is the state of each job what its log says?
-  cargo dev rebuild --adopt            Fold the log anew, and put right what is wrong
+  cargo dev rebuild --adopt            Fold the log again, and repair the states that differ
   cargo dev bench e2e                  How long it all takes on this machine
   cargo dev bench room                 How much of NATS's disk and memory a finished job takes
   cargo dev chaos --minutes 2          Does it keep its promises while everything goes wrong?
@@ -55,15 +45,17 @@ struct Cli {
 enum Command {
     Up(up::Args),
     Test(test::Args),
-    Verify(verify::Args),
-    Rebuild(rebuild::Args),
-    Provision(provision::Args),
     Schemas(schemas_command::Args),
-    Bench(bench::Args),
-    Chaos(chaos::Args),
-    #[cfg(feature = "s3")]
-    #[command(hide = true)]
-    ChaosDownloader(chaos::downloader::Args),
+    /// Compares the state of every job with its log: `millrace verify`
+    Verify(elsewhere::Args),
+    /// Makes every state anew from the log, and compares: `millrace rebuild`
+    Rebuild(elsewhere::Args),
+    /// Creates or updates the stream, buckets and consumers in NATS: `millrace provision`
+    Provision(elsewhere::Args),
+    /// Measures Millrace on this machine
+    Bench(elsewhere::Args),
+    /// Hits a whole cluster at random and checks every promise
+    Chaos(elsewhere::Args),
 }
 
 /// Runs the program with the arguments of the process.
@@ -72,22 +64,18 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Up(args) => up::run(args),
         Command::Test(args) => test::run(&args),
-        Command::Verify(args) => verify::run(&args),
-        Command::Rebuild(args) => rebuild::run(&args),
-        Command::Provision(args) => provision::run(&args),
         Command::Schemas(args) => schemas_command::run(&args),
-        Command::Bench(args) => bench::run(args),
-        Command::Chaos(args) => chaos::run(&args),
-        #[cfg(feature = "s3")]
-        Command::ChaosDownloader(args) => chaos::downloader::run(&args),
+        // With the services: one of them is run, and what all share is compiled once.
+        Command::Verify(_) | Command::Rebuild(_) | Command::Provision(_) => {
+            elsewhere::run("millrace", &[&SERVICES[..], &["millrace-cli"]].concat(), false)
+        }
+        Command::Bench(_) => elsewhere::run("lab", &["millrace-lab"], true),
+        Command::Chaos(_) => elsewhere::run("lab", &["millrace-lab"], !cfg!(debug_assertions)),
     };
     outcome.unwrap_or_else(|error| {
-        terminal::error(&format!("{error:#}"));
+        let error = clap::Error::raw(ErrorKind::Io, format!("{error:#}\n")).with_cmd(&Cli::command());
+        // Standard error is closed: there is nowhere else to report to.
+        let _ = error.print();
         ExitCode::FAILURE
     })
-}
-
-/// The runtime of a subcommand.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

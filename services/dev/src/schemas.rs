@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::Context;
+use from_types::Types;
 use millrace_domain::{
     Event, JobState, Submission,
     failure::{FailureKind, Nature},
@@ -20,8 +21,6 @@ use millrace_domain::{
     wire::{ClientMessage, HistoryLine, JobStatus, Problem, ServerMessage},
 };
 use serde_json::{Value, json};
-
-use from_types::Types;
 
 const OPENAPI: &str = include_str!("schemas/openapi.json");
 const ASYNCAPI: &str = include_str!("schemas/asyncapi.json");

@@ -2,13 +2,12 @@
 
 use std::io::{IsTerminal, Write};
 
-use millrace_harness::processes::Sink;
+use millrace_harness::output::Sink;
 
 /// Width of the names in front of the lines.
 const NAME_WIDTH: usize = 9;
 /// ANSI colours for the names, by their order.
 const COLOURS: [u8; 6] = [36, 35, 33, 34, 32, 96];
-const RED: u8 = 31;
 const DIM: u8 = 2;
 
 /// Standard output, as lines of several speakers.
@@ -58,14 +57,6 @@ impl Output {
             format!("{name:<NAME_WIDTH$} │ ")
         }
     }
-}
-
-/// Says on standard error why the program ends.
-pub fn error(text: &str) {
-    let stderr = std::io::stderr();
-    let mark = if wants_colour(&stderr) { format!("\x1b[1;{RED}merror:\x1b[0m") } else { "error:".to_owned() };
-    // Nobody reads it: nothing to be done.
-    let _ = writeln!(stderr.lock(), "{mark} {text}");
 }
 
 fn wants_colour(stream: &impl IsTerminal) -> bool {

@@ -1,15 +1,11 @@
 //! `cargo dev test`: everything that CI checks, in order, until the first failure.
 
-use std::path::Path;
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
-use millrace_harness::{checkout, tools::Tools};
+use millrace_harness::{checkout, programs::cargo, tools::Tools};
 
-use crate::{programs::cargo, schemas_command, terminal::Output};
-
-/// One set for every step, so that nothing is compiled twice.
-const FEATURES: [&str; 2] = ["--features", "millrace-dev/s3,millrace-dev/failpoints"];
+use crate::{schemas_command, terminal::Output};
 
 const HELP: &str = "\
 In order, stopping at the first failure: the outside tools, the format, the lints, the schemas in schemas/, the build, and all tests
@@ -45,8 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         step("Lints");
         if has_component(&root, "clippy", output)? {
-            let clippy = ["clippy", "--workspace", "--all-targets"];
-            run_cargo(&root, &[&clippy[..], &FEATURES, &["--", "-D", "warnings"]].concat())?;
+            run_cargo(&root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
         }
         step("Schemas");
         if schemas_command::check()? != ExitCode::SUCCESS {
@@ -55,9 +50,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     step("Build");
     // All targets: with the same features of the dependencies as the tests, and with every binary that they start.
-    run_cargo(&root, &[&["build", "--workspace", "--all-targets"][..], &FEATURES].concat())?;
+    run_cargo(&root, &["build", "--workspace", "--all-targets"])?;
     step("Tests");
-    let mut tests = [&["test", "--workspace"][..], &FEATURES].concat();
+    let mut tests = vec!["test", "--workspace"];
     if !args.filters.is_empty() {
         tests.push("--");
         tests.extend(args.filters.iter().map(String::as_str));

@@ -9,14 +9,16 @@ mod sample;
 mod signals;
 mod stack;
 
-pub(crate) use banner::READY;
-
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Instant;
+use std::{path::PathBuf, process::ExitCode, thread, time::Instant};
 
 use anyhow::Context;
-use millrace_harness::{checkout, processes::Service, tools::Tools};
+use millrace_harness::{
+    checkout,
+    processes::Service,
+    programs::{Programs, SERVICES},
+    tools::Tools,
+};
+use tokio::runtime::Runtime;
 
 use self::{
     data::Data,
@@ -25,10 +27,7 @@ use self::{
     signals::Signals,
     stack::{Stack, Stage},
 };
-use crate::{
-    programs::{Programs, SERVICES},
-    terminal::Output,
-};
+use crate::terminal::Output;
 
 /// The exit code after a second Ctrl-C: that of a process which SIGINT has ended.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -94,15 +93,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let data = Data::open(&args.data.clone().unwrap_or_else(|| root.join(".millrace")))?;
     let ports = layout::ports(&args);
     ports::check_free(&ports)?;
-    if !args.no_build {
-        programs.build(&root, &SERVICES)?;
-    }
+    // Tools are downloaded while programs are compiled.
+    let tools = thread::scope(|scope| {
+        let tools = scope.spawn(|| Tools::ensure(&root, &mut |words| output.say(words)));
+        if !args.no_build {
+            programs.build(&root, &SERVICES)?;
+        }
+        tools.join().expect("the installer does not panic")
+    })?;
     let started = Instant::now();
-    let tools = Tools::ensure(&root, &mut |words| output.say(words))?;
     let layout = Layout { args, root, data, programs, tools };
     ports::check_free(&ports)?;
     let sample = Sample::start(layout.args.sample_port, layout.root.join(".tools"), layout.tools.ffmpeg.clone())?;
-    crate::runtime()?.block_on(session(&layout, &sample, output, started))
+    Runtime::new()?.block_on(session(&layout, &sample, output, started))
 }
 
 /// From the first process to the end of the last.

@@ -17,7 +17,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("millrace-worker", &["millrace-domain", "millrace-media", "millrace-runtime"]),
     ("millrace-projector", &["millrace-domain", "millrace-runtime"]),
     ("millrace-harness", &[]),
+    ("millrace-cli", &["millrace-domain", "millrace-runtime"]),
     ("millrace-dev", &["millrace-domain", "millrace-runtime", "millrace-harness"]),
+    ("millrace-lab", &["millrace-domain", "millrace-runtime", "millrace-cli", "millrace-harness"]),
 ];
 
 /// Crates that would make the pure core impure.

@@ -1,12 +1,18 @@
 //! `cargo dev up` as a newcomer meets it: the real program, from the banner to the last process.
 
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
-use millrace_harness::processes::{Service, ServiceOptions, Sink, free_port};
+use millrace_harness::{
+    output::Sink,
+    ports::free_port,
+    processes::{Service, ServiceOptions, binary},
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -153,7 +159,8 @@ async fn a_newcomers_job_completes_and_is_there_again_after_ctrl_c() {
     assert_eq!(status["progress"], 100);
     assert_eq!(up.left().len(), 4, "{:?}", up.left());
 
-    let verify = dev(&["verify".to_owned(), format!("--nats-url=nats://127.0.0.1:{}", up.ports.nats)]);
+    let mut verify = Command::new(binary("millrace").unwrap());
+    let verify = verify.args(["verify", &format!("--nats-url=nats://127.0.0.1:{}", up.ports.nats)]).output().unwrap();
     assert!(verify.status.success(), "{}{}", String::from_utf8_lossy(&verify.stdout), stderr(&verify));
 
     // What Ctrl-C does: the signal goes to `dev` alone, since every service has a process group of its own.

@@ -1,18 +1,21 @@
 //! A child process with a process group of its own, whose last lines of output are kept, and which ends when dropped.
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::CommandExt;
-use std::process::{ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    io::{BufRead, BufReader, Read},
+    os::unix::process::CommandExt,
+    process::{ChildStdin, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use crate::processes::Sink;
-use crate::reaper;
+use crate::{output::Sink, reaper};
 
 const LINES_KEPT_MAX: usize = 400;
 const LINES_SHOWN_MAX: usize = 40;

@@ -1,9 +1,11 @@
 //! Runs a program to its end, within a time limit, with an error that shows what the program said.
 
-use std::fs::File;
-use std::io::{Read, Seek};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    io::{Read, Seek},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 

@@ -12,7 +12,10 @@ mod command;
 pub mod disk;
 pub mod media;
 pub mod nats;
+pub mod output;
+pub mod ports;
 pub mod processes;
+pub mod programs;
 pub mod proxy;
 mod reaper;
 #[cfg(feature = "s3")]

@@ -1,52 +1,22 @@
 //! Our own binaries, run as processes: what a test can only see from outside.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
 
-use crate::child::{Child, Stdout};
+use crate::{
+    child::{Child, Stdout},
+    output::{Sink, echo},
+};
 
 /// How long a dropped service may take to end by itself before it is killed.
 const DROP_GRACE: Duration = Duration::from_secs(3);
-
-/// The environment variable that makes the output of every process show up in the output of the test.
-pub const LOGS_VARIABLE: &str = "MILLRACE_TEST_LOGS";
-
-/// Shows lines marked with `name` if [`LOGS_VARIABLE`] asks for that.
-pub(crate) fn echo(name: &str) -> Option<Sink> {
-    let wanted = std::env::var_os(LOGS_VARIABLE).is_some_and(|value| !value.is_empty() && value != "0");
-    let prefix = format!("[{name}] ");
-    wanted.then(|| Sink::new(move |line| eprintln!("{prefix}{line}")))
-}
-
-/// Is given each line that a process writes, on threads of its own.
-#[derive(Clone)]
-pub struct Sink(Arc<dyn Fn(&str) + Send + Sync>);
-
-impl Sink {
-    /// Calls `sink` for each line.
-    pub fn new(sink: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(sink))
-    }
-
-    pub(crate) fn line(&self, line: &str) {
-        (self.0)(line);
-    }
-}
-
-impl fmt::Debug for Sink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sink")
-    }
-}
 
 /// How to run a [`Service`].
 #[derive(Clone, Debug, Default)]
@@ -57,7 +27,7 @@ pub struct ServiceOptions {
     pub env: BTreeMap<String, String>,
     /// The working folder; this process's own if `None`.
     pub dir: Option<PathBuf>,
-    /// Where its output goes as it comes; if `None`, [`LOGS_VARIABLE`] may show it.
+    /// Where its output goes as it comes; if `None`, [`LOGS_VARIABLE`](crate::output::LOGS_VARIABLE) may show it.
     pub sink: Option<Sink>,
 }
 
@@ -193,34 +163,9 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// A TCP port of 127.0.0.1 that nobody listens on, and that no outgoing connection will take by chance.
-///
-/// Not from the system's range for outgoing connections: there, a client that keeps trying a dead server's port can be given that
-/// very port as its own, connect to itself and keep the server from coming back.
-pub fn free_port() -> u16 {
-    const FIRST: u16 = 12_000;
-    const COUNT: u16 = 20_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Processes start far apart, so that two of them seldom look at the same port.
-    let start = std::process::id().wrapping_mul(7_919);
-    for _ in 0..COUNT {
-        let offset = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).into()) % u32::from(COUNT);
-        let port = FIRST + u16::try_from(offset).unwrap_or(0);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free TCP port between {FIRST} and {}; something leaks listeners", FIRST + COUNT);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn free_ports_differ() {
-        assert_ne!(free_port(), free_port());
-    }
 
     #[test]
     fn an_absent_binary_says_how_to_build_it() {

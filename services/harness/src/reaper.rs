@@ -3,10 +3,12 @@
 //! One small shell per process of ours. It learns of each process group through a pipe; when the pipe closes, since we
 //! are gone, it kills the groups that are left.
 
-use std::io::Write;
-use std::os::unix::process::CommandExt;
-use std::process::{ChildStdin, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::{
+    io::Write,
+    os::unix::process::CommandExt,
+    process::{ChildStdin, Command, Stdio},
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 const SCRIPT: &str = r#"
 all=

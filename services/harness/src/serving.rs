@@ -2,12 +2,10 @@
 //!
 //! It keeps answering while a test blocks its own runtime, and dropping it closes every connection at once.
 
-use std::net::SocketAddr;
-use std::thread::JoinHandle;
+use std::{net::SocketAddr, thread::JoinHandle};
 
 use anyhow::Context;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::{net::TcpListener, sync::oneshot};
 
 pub(crate) struct Serving {
     address: SocketAddr,

@@ -1,17 +1,23 @@
 //! A WebSocket client that is not ours, so that a test does not share its mistakes: Python's `websockets`.
 
-use std::io::Write;
-use std::path::Path;
-use std::process::{ChildStdin, Command, Stdio};
-use std::time::Duration;
+use std::{
+    io::Write,
+    path::Path,
+    process::{ChildStdin, Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::Instant;
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::Instant,
+};
 
-use crate::child::{Child, Stdout};
-use crate::processes::echo;
+use crate::{
+    child::{Child, Stdout},
+    output::echo,
+};
 
 const SCRIPT: &str = include_str!("../clients/watch.py");
 

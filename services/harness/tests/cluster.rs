@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
 use futures::StreamExt;
-use millrace_harness::nats::{NatsCluster, NatsOptions, NatsServer};
-use millrace_harness::proxy::{MessageFault, Mode, Proxy};
+use millrace_harness::{
+    nats::{NatsCluster, NatsOptions, NatsServer},
+    proxy::{MessageFault, Mode, Proxy},
+};
 
 #[tokio::test]
 async fn a_cluster_that_loses_its_leader_has_another_one_and_every_message() {

@@ -1,12 +1,13 @@
 //! The sample site serves what a video site serves, and fails as one does.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use data_encoding::HEXLOWER;
-use millrace_harness::checkout;
-use millrace_harness::media::{MediaFiles, MediaServer, MediaSpec, PATHS};
-use millrace_harness::tools::ffmpeg;
+use millrace_harness::{
+    checkout,
+    media::{MediaFiles, MediaServer, MediaSpec, PATHS},
+    tools::ffmpeg,
+};
 use reqwest::{Response, StatusCode};
 use sha2::{Digest, Sha256};
 

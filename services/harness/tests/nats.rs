@@ -1,7 +1,6 @@
 //! The nats-server of a test: its data outlives a restart, and nothing outlives the value.
 
-use std::path::Path;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use async_nats::jetstream::{self, stream};
 use millrace_harness::nats::{NatsOptions, NatsServer};

@@ -1,14 +1,19 @@
 //! A process of a test can be waited for, stopped and killed, and never outlives the test.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
-use millrace_harness::checkout;
-use millrace_harness::nats::{NatsOptions, NatsServer};
-use millrace_harness::processes::{Service, ServiceOptions, free_port};
-use millrace_harness::tools::python_for_tests;
+use millrace_harness::{
+    checkout,
+    nats::{NatsOptions, NatsServer},
+    ports::free_port,
+    processes::{Service, ServiceOptions},
+    tools::python_for_tests,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 

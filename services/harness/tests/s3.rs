@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use millrace_harness::s3::{ACCESS_KEY, BUCKET, REGION, S3Server, SECRET_KEY};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::path::Path;
-use object_store::signer::Signer;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart,
+    aws::{AmazonS3, AmazonS3Builder},
+    path::Path,
+    signer::Signer,
+};
 
 fn store(server: &S3Server, secret_key: &str) -> AmazonS3 {
     AmazonS3Builder::new()

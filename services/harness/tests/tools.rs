@@ -2,8 +2,10 @@
 
 use std::process::Command;
 
-use millrace_harness::checkout;
-use millrace_harness::tools::{Tools, nats_server};
+use millrace_harness::{
+    checkout,
+    tools::{Tools, nats_server},
+};
 
 fn quiet(_: &str) {}
 

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse;
-use axum::routing::get;
-use millrace_harness::checkout;
-use millrace_harness::tools::python_for_tests;
-use millrace_harness::ws::{Received, WatchOptions, Watcher, What, json_messages};
+use axum::{
+    Router,
+    extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade},
+    http::{HeaderMap, StatusCode},
+    response::IntoResponse,
+    routing::get,
+};
+use millrace_harness::{
+    checkout,
+    tools::python_for_tests,
+    ws::{Received, WatchOptions, Watcher, What, json_messages},
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -84,7 +88,7 @@ async fn a_refusal_shows_the_status_and_a_dead_port_the_reason() {
     let url = serve().await;
     let seen = whats(connect(&format!("{url}/no"), WatchOptions::default()).until_close(LIMIT).await.unwrap());
     assert_eq!(seen, [What::Refused(403)]);
-    let dead = format!("ws://127.0.0.1:{}/", millrace_harness::processes::free_port());
+    let dead = format!("ws://127.0.0.1:{}/", millrace_harness::ports::free_port());
     let seen = whats(connect(&dead, WatchOptions::default()).until_close(LIMIT).await.unwrap());
     assert!(matches!(&seen[..], [What::Failed(reason)] if reason.contains("Connect")), "{seen:?}");
 }

@@ -18,7 +18,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// What is in the bucket already would not be from zero.
 pub async fn assert_empty(context: &jetstream::Context, bucket: &str) -> anyhow::Result<()> {
     let stream = context.get_stream(format!("KV_{bucket}")).await.with_context(|| {
-        format!("the bucket {bucket} cannot be opened; it must be there and empty, as `cargo dev rebuild` makes it")
+        format!("the bucket {bucket} cannot be opened; it must be there and empty, as `millrace rebuild` makes it")
     })?;
     let messages = stream.cached_info().state.messages;
     anyhow::ensure!(messages == 0, "the bucket {bucket} is not empty: a rebuild begins from zero");
@@ -26,7 +26,7 @@ pub async fn assert_empty(context: &jetstream::Context, bucket: &str) -> anyhow:
 }
 
 /// Applies everything up to what is the log's last message now, then stops the process. The lines with `applied` and
-/// `end` are read by `cargo dev rebuild`.
+/// `end` are read by `millrace rebuild`.
 pub async fn run(mut projection: Projection, shutdown: CancellationToken) -> anyhow::Result<()> {
     let end = projection.log.end().await?;
     let mut applied = 0;

@@ -137,7 +137,7 @@ pub enum CheckError {
     Unavailable(String),
     /// What is missing or differs, and what to do.
     #[error(
-        "NATS is not set up as needed: {0}. Apply the files in nats/: `cargo dev provision`, or `nats stream add|edit \
+        "NATS is not set up as needed: {0}. Apply the files in nats/: `millrace provision`, or `nats stream add|edit \
          NAME --config FILE` and `nats consumer add JOBS NAME --config FILE`"
     )]
     Differs(String),

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use millrace_harness::programs::UP_READY;
+
 use super::{layout::Layout, sample::Sample};
 use crate::terminal::Output;
-
-/// The first words of the line that says that everything is ready. Tests and the bench wait for it.
-pub(crate) const READY: &str = "Millrace is ready";
 
 /// The banner.
 pub fn text(layout: &Layout, sample: &Sample, output: Output, took: Duration) -> String {
@@ -26,7 +25,7 @@ pub fn text(layout: &Layout, sample: &Sample, output: Output, took: Duration) ->
         ("Check it", verify),
         ("The data", layout.data.root().display().to_string()),
     ];
-    let mut text = format!("\n  {}\n\n", output.bold(&format!("{READY} ({:.1} s).", took.as_secs_f64())));
+    let mut text = format!("\n  {}\n\n", output.bold(&format!("{UP_READY} ({:.1} s).", took.as_secs_f64())));
     for (name, value) in rows {
         text.push_str(&format!("  {name:<10} {value}\n"));
     }

@@ -1,9 +1,11 @@
 //! The data folder: one `up` at a time, and a sentence when it cannot be used.
 
-use std::collections::BTreeSet;
-use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs::{File, TryLockError},
+    io::{Read, Seek, Write},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 

@@ -1,13 +1,10 @@
 //! Which processes run, on which ports, with which flags.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use millrace_harness::processes::ServiceOptions;
-use millrace_harness::tools::Tools;
+use millrace_harness::{processes::ServiceOptions, programs::Programs, tools::Tools};
 
 use super::{Args, data::Data, ports::Port, stack::Stage};
-use crate::programs::Programs;
 
 /// Everything that is settled before the first process starts.
 pub struct Layout {
@@ -144,8 +141,9 @@ impl Flags {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Parser;
+
+    use super::*;
 
     #[derive(Parser)]
     struct Cli {

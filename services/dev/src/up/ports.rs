@@ -1,7 +1,6 @@
 //! The ports that `up` needs, and who has them if they are not free.
 
-use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::{collections::BTreeMap, net::TcpListener};
 
 use anyhow::bail;
 

@@ -1,8 +1,10 @@
 //! The sample site: a video to download with no internet at all.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::mpsc::{Sender, channel};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::mpsc::{Sender, channel},
+};
 
 use anyhow::{Context, bail};
 use millrace_harness::media::{MediaFiles, MediaServer, MediaSpec};

@@ -27,8 +27,8 @@ async fn without_the_bucket_jobs_are_shown_and_done_from_the_log_alone_and_it_co
     assert!(stack.metric("millrace_log_bucket_away_total").await > 0.0);
 
     millrace_runtime::provision::apply(&context, None).await.unwrap();
-    let rebuilt = Command::new(env!("CARGO_BIN_EXE_dev"))
-        .args(["rebuild", "--adopt", "--no-build", "--wait-seconds", "30", "--nats-url", &stack.nats.url()])
+    let rebuilt = Command::new(millrace_harness::processes::binary("millrace").expect("built"))
+        .args(["rebuild", "--adopt", "--wait-seconds", "30", "--nats-url", &stack.nats.url()])
         .output()
         .unwrap();
     assert!(rebuilt.status.success(), "{rebuilt:?}");

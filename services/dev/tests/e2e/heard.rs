@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use futures::{StreamExt, future::join_all};
 use millrace_domain::{Event, EventBody, event::Progress};
 use millrace_harness::{
-    processes::free_port,
+    ports::free_port,
     proxy::{MessageFault, Proxy},
 };
 use millrace_runtime::log::{Append, Log};

@@ -10,7 +10,8 @@ use std::{
 
 use millrace_harness::{
     checkout,
-    processes::{Service, ServiceOptions, free_port},
+    ports::free_port,
+    processes::{Service, ServiceOptions},
 };
 
 use crate::stack::{Options, Stack};

@@ -11,7 +11,8 @@ use millrace_domain::subjects::{STREAM, WORKERS_CONSUMER};
 use millrace_harness::{
     media::{MediaFiles, MediaServer, MediaSpec},
     nats::{NatsCluster, NatsOptions, NatsServer},
-    processes::{Service, ServiceOptions, free_port},
+    ports::free_port,
+    processes::{Service, ServiceOptions},
     tools::Tools,
     ws::{WatchOptions, Watcher},
 };
@@ -329,10 +330,10 @@ impl Stack {
 
     /// What users have to check the projection: every state equals the fold of its log.
     pub fn verify(&self) {
-        let output = Command::new(env!("CARGO_BIN_EXE_dev"))
+        let output = Command::new(millrace_harness::processes::binary("millrace").expect("built"))
             .args(["verify", "--nats-url", &self.nats.url()])
             .output()
-            .expect("dev verify runs");
+            .expect("millrace verify runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "the projection differs from the log:\n{text}");
     }

@@ -1,8 +1,10 @@
 //! One file as an HTTP response: ranges, entity tags, HEAD, and faults on request.
 
-use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
 use bytes::Bytes;
 use serde::Deserialize;
 

@@ -1,26 +1,32 @@
 //! The website: which path gives what.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread::JoinHandle;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    thread::JoinHandle,
+};
 
 use anyhow::Context;
-use axum::Router;
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::{
+    Router,
+    extract::{Query, State},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::SetOnce;
 
-use super::files::MediaFiles;
-use super::pages;
-use super::response::{Entity, Fault, Manner, Version, respond};
-use super::throttle::End;
+use super::{
+    files::MediaFiles,
+    pages,
+    response::{Entity, Fault, Manner, Version, respond},
+    throttle::End,
+};
 use crate::serving::Serving;
 
 /// What the site has, for people: paths, some with a query, and a few words on each. The index page `/` shows them.

@@ -52,8 +52,9 @@ pub(super) fn body(bytes: Bytes, rate: Option<u64>, end: End) -> impl Stream<Ite
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use futures::StreamExt;
+
+    use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_body_comes_evenly_at_its_rate() {

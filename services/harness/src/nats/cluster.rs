@@ -1,15 +1,16 @@
 //! Several nats-servers as one cluster, as `nats/cluster.conf` has it, and who of them leads.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use futures::future::try_join_all;
 use serde_json::Value;
 
 use super::{NatsOptions, NatsServer};
-use crate::checkout;
-use crate::processes::free_port;
+use crate::{checkout, ports::free_port};
 
 const CONFIG: &str = "nats/cluster.conf";
 /// How long a cluster may take to choose its first leader, and a stream to get one.

@@ -1,19 +1,27 @@
 //! One nats-server, for as long as a value lives.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    net::TcpStream,
+};
 
-use crate::child::{Child, Stdout};
-use crate::processes::{echo, free_port};
-use crate::{checkout, tools};
+use crate::{
+    checkout,
+    child::{Child, Stdout},
+    output::echo,
+    ports::free_port,
+    tools,
+};
 
 const READY_LIMIT: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(10);

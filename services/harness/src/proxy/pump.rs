@@ -1,19 +1,22 @@
 //! Bytes from one end of a link to the other.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeMap, io, sync::atomic::Ordering};
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 
-use super::frames::{Frame, Frames};
-use super::{MessageFault, Mode, Shared, State};
+use super::{
+    MessageFault, Mode, Shared, State,
+    frames::{Frame, Frames},
+};
 
 const CHUNK_BYTES: usize = 64 * 1024;
 

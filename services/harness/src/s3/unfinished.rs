@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 
 use data_encoding::BASE64URL_NOPAD;
-use hyper::http::Extensions;
-use hyper::{HeaderMap, Method, Uri};
-use s3s::route::S3Route;
-use s3s::{Body, S3Request, S3Response, S3Result};
+use hyper::{HeaderMap, Method, Uri, http::Extensions};
+use s3s::{Body, S3Request, S3Response, S3Result, route::S3Route};
 
 /// Answers `GET /<bucket>/?uploads` as S3 does, from the folder of the server.
 pub struct ListUploads(pub PathBuf);

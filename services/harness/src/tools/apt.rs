@@ -1,7 +1,6 @@
 //! Debian packages, where we may install them.
 
-use std::process::Command;
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use anyhow::bail;
 

@@ -1,7 +1,6 @@
 //! One installer at a time, across processes.
 
-use std::fs::File;
-use std::path::Path;
+use std::{fs::File, path::Path};
 
 use anyhow::Context;
 

@@ -1,8 +1,6 @@
 //! Packages of npm, pinned by a lock file, in a folder of their own.
 
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::Context;
 

@@ -1,10 +1,12 @@
 //! Programs on the PATH, and what they answered when asked.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,18 +15,8 @@ use crate::command::run;
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Every executable file of this name on the PATH, in its order.
-pub(super) fn on_path(name: &str) -> impl Iterator<Item = PathBuf> + use<> {
-    let name = name.to_owned();
-    let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-    folders
-        .into_iter()
-        .filter(|folder| folder.is_absolute())
-        .map(move |folder| folder.join(&name))
-        .filter(|path| is_executable(path))
-}
-
-fn is_executable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+pub(super) fn on_path(name: &str) -> impl Iterator<Item = PathBuf> {
+    which::which_all_global(name).into_iter().flatten().filter(|path| path.is_absolute())
 }
 
 /// The first dotted number in `text`, as in `nats-server: v2.15.1`.
@@ -91,6 +83,8 @@ impl Probes {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

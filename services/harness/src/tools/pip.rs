@@ -1,9 +1,6 @@
 //! Python packages, pinned by hash, in a folder of their own.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 use anyhow::Context;
 use data_encoding::HEXLOWER;

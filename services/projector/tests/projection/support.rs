@@ -15,7 +15,8 @@ use millrace_domain::{
 };
 use millrace_harness::{
     nats::{NatsOptions, NatsServer},
-    processes::{Service, ServiceOptions, free_port},
+    ports::free_port,
+    processes::{Service, ServiceOptions},
 };
 use millrace_runtime::{
     jobs::{Jobs, Patience},

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millrace_harness::{
     nats::{NatsOptions, NatsServer},
-    processes::free_port,
+    ports::free_port,
 };
 use millrace_runtime::{
     admin::Health,

@@ -4,7 +4,8 @@ use std::net::TcpListener;
 
 use millrace_harness::{
     nats::{NatsOptions, NatsServer},
-    processes::{Service, ServiceOptions, free_port},
+    ports::free_port,
+    processes::{Service, ServiceOptions},
 };
 
 use crate::support::{LIMIT, World, until};
@@ -103,7 +104,7 @@ async fn a_service_does_not_start_on_a_nats_that_is_not_provisioned_and_says_wha
         }
         let (code, output) = end_of(spawn(name, &args, &[])).await;
         assert_eq!(code, Some(1), "{output}");
-        for word in ["NATS is not set up as needed", "stream JOBS is missing", "cargo dev provision"] {
+        for word in ["NATS is not set up as needed", "stream JOBS is missing", "millrace provision"] {
             assert!(output.contains(word), "{word} is not in {name}'s: {output}");
         }
     }

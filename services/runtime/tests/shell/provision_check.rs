@@ -32,7 +32,7 @@ impl World {
 
     async fn assert_refused(&self, words: &[&str]) {
         let error = check(&self.context).await.expect_err("a service would not work with this").to_string();
-        for word in words.iter().chain(&["cargo dev provision"]) {
+        for word in words.iter().chain(&["millrace provision"]) {
             assert!(error.contains(word), "{word} is not in: {error}");
         }
     }
@@ -45,7 +45,7 @@ async fn on_an_empty_server_everything_that_is_missing_is_named_at_once() {
     for name in [STREAM, STATE_BUCKET, KEY_BUCKET, QUARANTINE_STREAM, WORKERS_CONSUMER, PROJECTOR_CONSUMER] {
         assert!(error.contains(name), "{name} is not in: {error}");
     }
-    assert!(error.contains("is missing") && error.contains("cargo dev provision"), "{error}");
+    assert!(error.contains("is missing") && error.contains("millrace provision"), "{error}");
 }
 
 #[tokio::test]

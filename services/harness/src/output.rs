@@ -1,0 +1,34 @@
+//! Where the lines that processes write go.
+
+use std::{fmt, sync::Arc};
+
+/// The environment variable that makes the output of every process show up in the output of the test.
+pub const LOGS_VARIABLE: &str = "MILLRACE_TEST_LOGS";
+
+/// Shows lines marked with `name` if [`LOGS_VARIABLE`] asks for that.
+pub(crate) fn echo(name: &str) -> Option<Sink> {
+    let wanted = std::env::var_os(LOGS_VARIABLE).is_some_and(|value| !value.is_empty() && value != "0");
+    let prefix = format!("[{name}] ");
+    wanted.then(|| Sink::new(move |line| eprintln!("{prefix}{line}")))
+}
+
+/// Is given each line that a process writes, on threads of its own.
+#[derive(Clone)]
+pub struct Sink(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Sink {
+    /// Calls `sink` for each line.
+    pub fn new(sink: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(sink))
+    }
+
+    pub(crate) fn line(&self, line: &str) {
+        (self.0)(line);
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sink")
+    }
+}

@@ -1,0 +1,202 @@
+//! The outside programs: nats-server, yt-dlp, ffmpeg and Python, found on the PATH or installed.
+//!
+//! What is installed goes to `.tools/` in the checkout, pinned by hash; nothing outside the checkout is touched, except that
+//! ffmpeg, Python and what benches compare us to come from `apt-get` where this runs as root. Once everything is there, finding
+//! it starts no process.
+
+mod apt;
+mod lock;
+mod npm;
+mod path;
+mod peers;
+mod pip;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use self::path::Probes;
+pub use self::peers::Peers;
+
+/// The oldest nats-server whose features we rely on.
+const NATS_SERVER_MIN: [u32; 2] = [2, 12];
+/// The oldest yt-dlp that we accept: our pin, since sites change and old versions stop working.
+const YT_DLP_MIN: [u32; 3] = [2026, 10, 26];
+/// The oldest Python that our pinned packages run on.
+const PYTHON_MIN: [u32; 2] = [3, 11];
+
+/// Paths of the outside programs. Each can be run as it is, also with a cleared environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tools {
+    /// nats-server, 2.12 or newer.
+    pub nats_server: PathBuf,
+    /// yt-dlp, our pinned version or newer.
+    pub yt_dlp: PathBuf,
+    /// ffmpeg.
+    pub ffmpeg: PathBuf,
+    /// ffprobe.
+    pub ffprobe: PathBuf,
+    /// Python, 3.11 or newer. From [`Tools::ensure_tests`] it can also import `websockets`.
+    pub python: PathBuf,
+}
+
+impl Tools {
+    /// Finds what `cargo dev up` runs, and installs what is missing. `root` is the checkout; `say` is told before anything slow.
+    ///
+    /// Safe to call from several processes at once. Blocks, for minutes at most, when something must be installed.
+    pub fn ensure(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<Tools> {
+        let mut finder = Finder::new(root, say)?;
+        let (ffmpeg, ffprobe) = finder.ffmpeg()?;
+        Ok(Tools {
+            nats_server: finder.nats_server()?,
+            yt_dlp: finder.yt_dlp()?,
+            ffmpeg,
+            ffprobe,
+            python: finder.python()?.executable,
+        })
+    }
+
+    /// [`Tools::ensure`], with what tests need on top: `python` can import `websockets`.
+    pub fn ensure_tests(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<Tools> {
+        let python = python_for_tests(root, say)?;
+        Ok(Tools { python, ..Tools::ensure(root, say)? })
+    }
+}
+
+/// Finds or installs nats-server alone, for tests that need nothing else.
+pub fn nats_server(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {
+    Finder::new(root, say)?.nats_server()
+}
+
+/// Finds or installs ffmpeg and ffprobe alone.
+pub fn ffmpeg(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<(PathBuf, PathBuf)> {
+    Finder::new(root, say)?.ffmpeg()
+}
+
+/// Finds or installs a Python that can import `websockets` alone, for tests that need nothing else.
+pub fn python_for_tests(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {
+    let mut finder = Finder::new(root, say)?;
+    let python = finder.python()?;
+    Ok(finder.install("tests", include_str!("../requirements/tests.txt"), &python)?.join("bin/python"))
+}
+
+/// A Python found on the PATH: the real interpreter, not a shim.
+struct Python {
+    executable: PathBuf,
+    has_pip: bool,
+}
+
+struct Finder<'a> {
+    folder: PathBuf,
+    probes: Probes,
+    say: &'a mut dyn FnMut(&str),
+}
+
+impl<'a> Finder<'a> {
+    fn new(root: &Path, say: &'a mut dyn FnMut(&str)) -> anyhow::Result<Self> {
+        let root = root
+            .canonicalize()
+            .with_context(|| format!("{} is not a folder; give the root of the checkout", root.display()))?;
+        let folder = root.join(".tools");
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make {}; make the checkout writable", folder.display()))?;
+        Ok(Self { probes: Probes::load(folder.join("found.json")), folder, say })
+    }
+
+    fn nats_server(&mut self) -> anyhow::Result<PathBuf> {
+        self.on_path_or_pinned("nats-server", &NATS_SERVER_MIN)
+    }
+
+    fn yt_dlp(&mut self) -> anyhow::Result<PathBuf> {
+        self.on_path_or_pinned("yt-dlp", &YT_DLP_MIN)
+    }
+
+    fn on_path_or_pinned(&mut self, name: &str, version_min: &[u32]) -> anyhow::Result<PathBuf> {
+        for path in path::on_path(name) {
+            let answer = self.probes.ask(&path, &["--version"]);
+            if answer.is_some_and(|text| path::version(&text).is_some_and(|version| version.as_slice() >= version_min))
+            {
+                return Ok(path);
+            }
+        }
+        let python = self.python()?;
+        Ok(self.install("tools", include_str!("../requirements/tools.txt"), &python)?.join("bin").join(name))
+    }
+
+    fn install(&mut self, name: &str, requirements: &str, python: &Python) -> anyhow::Result<PathBuf> {
+        let target = self.folder.join(pip::folder_name(name, requirements, &python.executable));
+        if target.is_dir() {
+            return Ok(target);
+        }
+        let _lock = lock::hold(&self.folder)?;
+        if !target.is_dir() {
+            let with_pip = if python.has_pip { &python.executable } else { &self.install_python()?.executable };
+            (self.say)(&format!("installing {} into {}", pip::names(requirements).join(" and "), target.display()));
+            pip::install(&self.folder, &target, requirements, with_pip, &python.executable)?;
+        }
+        Ok(target)
+    }
+
+    fn python(&mut self) -> anyhow::Result<Python> {
+        match self.find_python() {
+            Some(python) => Ok(python),
+            None => {
+                let _lock = lock::hold(&self.folder)?;
+                self.install_python()
+            }
+        }
+    }
+
+    /// The first good Python on the PATH that has pip, else the first good one.
+    fn find_python(&mut self) -> Option<Python> {
+        let mut first = None;
+        for name in ["python3", "python3.14", "python3.13", "python3.12", "python3.11"] {
+            for path in path::on_path(name) {
+                if let Some(python) = self.probe_python(&path) {
+                    if python.has_pip {
+                        return Some(python);
+                    }
+                    first = first.or(Some(python));
+                }
+            }
+        }
+        first
+    }
+
+    fn probe_python(&mut self, path: &Path) -> Option<Python> {
+        const ASK: &str = "import sys, importlib.util as u; print('%d.%d.%d' % sys.version_info[:3], bool(u.find_spec('pip')), sys.executable)";
+        let answer = self.probes.ask(path, &["-c", ASK])?;
+        let mut words = answer.splitn(3, ' ');
+        let version = path::version(words.next()?)?;
+        let has_pip = words.next()? == "True";
+        let executable = PathBuf::from(words.next()?.trim());
+        if !has_pip || !executable.is_file() {
+            self.probes.forget(path); // pip may be installed, or the shim set to another version, without the file at `path` changing
+        }
+        (version.as_slice() >= PYTHON_MIN.as_slice() && executable.is_file()).then_some(Python { executable, has_pip })
+    }
+
+    fn install_python(&mut self) -> anyhow::Result<Python> {
+        apt::install(&["python3", "python3-pip"], "Python 3.11 or newer with pip is needed", self.say)?;
+        match self.find_python() {
+            Some(python) if python.has_pip => Ok(python),
+            _ => bail!(
+                "no Python 3.11 or newer with pip is on the PATH, and this system's packages have none; install one"
+            ),
+        }
+    }
+
+    fn ffmpeg(&mut self) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let find = || Some((path::on_path("ffmpeg").next()?, path::on_path("ffprobe").next()?));
+        if let Some(found) = find() {
+            return Ok(found);
+        }
+        let _lock = lock::hold(&self.folder)?;
+        if find().is_none() {
+            apt::install(&["ffmpeg"], "ffmpeg and ffprobe are needed", self.say)?;
+        }
+        find().context(
+            "ffmpeg or ffprobe is still not on the PATH after installing the package; add its folder to the PATH",
+        )
+    }
+}
