@@ -2,8 +2,8 @@
 
 /// Extensions that we hand out, each with its type for video and for sound alone.
 ///
-/// A list of our own and not a general one: whatever is not in it is stored as bytes without meaning, so that no source can make us
-/// serve a page or a script.
+/// A list of our own and not a general one: whatever is not in it is stored as bytes without meaning, so that no source
+/// can make us serve a page or a script.
 const TYPES: &[(&str, &str, &str)] = &[
     ("mp4", "video/mp4", "audio/mp4"),
     ("m4v", "video/mp4", "audio/mp4"),

@@ -1,12 +1,13 @@
 //! What an attempt has downloaded of a file, for the next one to go on from.
 //!
-//! The downloader goes on from any `.part` file that it finds and asks no question (it sends no `If-Range`): it would put the end of one
-//! version of a file behind the beginning of another. So a record beside the part tells which version it is of, and how much of it
-//! surely is. A part goes on only where the source shows that it still has this version; where anything is in doubt the download starts
-//! over: no strong validator, another address or format, a stream of fragments, picture and sound from two files.
+//! The downloader goes on from any `.part` file that it finds and asks no question (it sends no `If-Range`): it would
+//! append the end of one version of a file to the beginning of another. A record beside the part therefore holds which
+//! version it is of, and how much of it surely is. A part goes on only where the source shows that it still has this
+//! version; where anything is in doubt the download starts over: no strong validator, another address or format, a
+//! stream of fragments, picture and sound from two files.
 //!
-//! The record is gone while it is not known whether the downloader adds to the part what belongs to it, so whoever is killed then
-//! leaves a part that nobody uses.
+//! The record is absent while it is not known whether the downloader adds to the part what belongs to it, so a worker
+//! that is killed then leaves a part that is not used.
 
 pub(crate) mod validator;
 
@@ -109,7 +110,8 @@ impl<'a> Part<'a> {
         let last = self.bytes.replace(bytes);
         match (course, told, last) {
             (Course::Unproven, ..) | (_, Told::Version { .. }, None) => {}
-            // What was there at the last time is of replies that are known now; less than that is of one that may not be.
+            // What was there at the last time is of replies that are known now; less than that is of one that may not
+            // be.
             (Course::On | Course::Resumed(_), Told::Version { validator, .. }, Some(last)) if last <= bytes => {
                 self.write(validator, last);
             }

@@ -97,7 +97,9 @@ mod tests {
     #[test]
     fn a_cover_is_no_video() {
         let probed = parse(
-            r#"{"streams": [{"codec_type": "audio"}, {"codec_type": "video", "width": 9, "height": 9, "disposition": {"attached_pic": 1}}],
+            r#"{"streams": [
+                {"codec_type": "audio"},
+                {"codec_type": "video", "width": 9, "height": 9, "disposition": {"attached_pic": 1}}],
                 "format": {"format_name": "mp3", "duration": "N/A"}}"#,
         )
         .unwrap();
@@ -110,7 +112,8 @@ mod tests {
             "{\n\n}",
             "",
             r#"{"streams": [{"codec_type": "video", "width": 9, "height": 9}], "format": {"format_name": "png_pipe"}}"#,
-            r#"{"streams": [{"codec_type": "video", "width": 9, "height": 9}], "format": {"format_name": "tty", "duration": "1.0"}}"#,
+            r#"{"streams": [{"codec_type": "video", "width": 9, "height": 9}],
+                "format": {"format_name": "tty", "duration": "1.0"}}"#,
             r#"{"streams": [{"codec_type": "subtitle"}], "format": {"format_name": "srt"}}"#,
             r#"{"streams": [], "format": {"format_name": "mp3"}}"#,
         ] {

@@ -40,9 +40,9 @@ pub(crate) enum RunError {
 
 /// Runs `command` without input and hands over each line of its output.
 ///
-/// Whether this returns or is dropped, no process of the command's group is left. Canceling sends SIGTERM, and
-/// SIGKILL after [`TOOL_TERMINATE_GRACE`]; dropping sends SIGKILL, and blocks the thread for the milliseconds until it has worked.
-/// A process that leaves the group (`setsid`) is out of reach.
+/// Whether this returns or is dropped, no process of the command's group is left. Canceling sends SIGTERM, and SIGKILL
+/// after [`TOOL_TERMINATE_GRACE`]; dropping sends SIGKILL, and blocks the thread for the milliseconds until it has
+/// worked. A process that leaves the group (`setsid`) is out of reach.
 pub(crate) async fn run(
     command: Command,
     mut on_line: impl FnMut(&str),
@@ -78,7 +78,8 @@ struct Output {
 /// A process and all that it starts. Dropped before it has vanished, it is killed.
 struct Group {
     leader: Child,
-    /// The leader's process id, which is the group's as well. The system does not reuse it while the group has a member.
+    /// The leader's process id, which is the group's as well. The system does not reuse it while the group has a
+    /// member.
     id: Pid,
     vanished: bool,
 }
@@ -162,15 +163,17 @@ impl Group {
         }
     }
 
-    /// Whether the group has a member. Dead ones count until they are reaped: orphans are ours to reap, see [`adopt_orphans`].
+    /// Whether the group has a member. Dead ones count until they are reaped: orphans are ours to reap, see
+    /// [`adopt_orphans`].
     fn has_members(&self) -> bool {
         while let Ok(Some(_)) = waitpgid(self.id, WaitOptions::NOHANG) {}
         test_kill_process_group(self.id).is_ok()
     }
 }
 
-/// Makes this process, and not process 1, the parent of what its children leave behind. Process 1 may reap late (every other second on
-/// one machine) or never (a program without that duty, as in many containers), and we could not tell the dead from the living.
+/// Makes this process, and not process 1, the parent of what its children leave behind. Process 1 may reap late (every
+/// other second on one machine) or never (a program without that duty, as in many containers), and we could not tell
+/// the dead from the living.
 ///
 /// It holds for the whole process and its later children. What leaves its group stays unreaped until we end.
 fn adopt_orphans() {

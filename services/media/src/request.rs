@@ -21,8 +21,8 @@ pub struct Request<'a> {
     /// The best quality wanted: something better is taken only where there is nothing else.
     pub quality: Option<Quality>,
     /// A folder that exists and belongs to this attempt alone: tools use it for their temporary files as well. It is
-    /// empty, or as an earlier attempt at the same job has left it: what the download can resume from stays, the rest is
-    /// removed.
+    /// empty, or as an earlier attempt at the same job has left it: what the download can resume from stays, the rest
+    /// is removed.
     pub folder: &'a Path,
     /// The HTTP proxy through which everything goes, if any, like `http://127.0.0.1:3128`. The environment's is not
     /// used.

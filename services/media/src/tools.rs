@@ -37,7 +37,10 @@ pub struct Versions {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ToolError {
     /// It cannot be started.
-    #[error("{name} cannot be run at {path}: {reason}; install it, or give the path of the right file", path = path.display())]
+    #[error(
+        "{name} cannot be run at {path}: {reason}; install it, or give the path of the right file",
+        path = path.display()
+    )]
     Missing {
         /// The program.
         name: &'static str,

@@ -1,11 +1,12 @@
 //! The folders of downloads under way: one per attempt, in one per worker process.
 //!
 //! A process holds a lock on its folder, which the kernel releases however the process ends; the next worker on the
-//! same work folder kills what still runs in a folder that no living process holds, takes over the parts that a retry can go on from, and
-//! removes the rest.
+//! same work folder kills what still runs in a folder that no living process holds, takes over the parts that a retry
+//! can go on from, and removes the rest.
 //!
-//! A part is kept for its job, whichever attempt comes next, until the job has begun elsewhere or has ended (`sweep`), or until it is too
-//! old or there are too many. A folder is in use or kept, by its name; only a rename makes it the other, so no two ever use it.
+//! A part is kept for its job, whichever attempt comes next, until the job has begun elsewhere or has ended (`sweep`),
+//! or until it is too old or there are too many. A folder is in use or kept, by its name; only a rename makes it the
+//! other, so two attempts never use the same one.
 
 mod orphans;
 mod parts;

@@ -179,7 +179,8 @@ pub(crate) fn classify(stderr: &[String], begun: bool) -> Reason {
         return Reason::new(kind, last);
     }
     let kind = kind_of_any(&errors).unwrap_or(FailureKind::DownloadFailed);
-    // A site that fails in the middle of a file has handed out the first half: an address that went stale, a broken network.
+    // A site that fails in the middle of a file has handed out the first half: an address that went stale, a broken
+    // network.
     let kind = match kind {
         FailureKind::SourceForbidden if begun => FailureKind::LinkExpired,
         FailureKind::SourceUnavailable | FailureKind::SourceNotFound if begun => FailureKind::SourceBroken,

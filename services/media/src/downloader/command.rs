@@ -8,8 +8,8 @@ use tokio::process::Command;
 
 use crate::{request::Request, tools::Tools};
 
-/// What is the same for every job. Each flag stands in the pinned version's `options.py` as it is here: unknown ones that
-/// begin a known one would be taken for it.
+/// What is the same for every job. Each flag stands in the pinned version's `options.py` as it is here: unknown ones
+/// that begin a known one would be taken for it.
 const FLAGS: &[&str] = &[
     // Nothing from the machine: no configuration, plug-ins, cache, cookies or scripts.
     "--ignore-config",
@@ -19,7 +19,8 @@ const FLAGS: &[&str] = &[
     "--no-exec",
     "--no-remote-components",
     "--no-js-runtimes",
-    // One video, whatever the address names. A page with several counts as a list, which `--no-playlist` does not prevent.
+    // One video, whatever the address names. A page with several counts as a list, which `--no-playlist` does not
+    // prevent.
     "--no-playlist",
     "--playlist-items",
     "1",
@@ -39,7 +40,10 @@ const FLAGS: &[&str] = &[
     // Read by `protocol`. Null fields are left out of the objects, and objects without a field are left out of lists.
     // Each begins a line: the traffic is buffered elsewhere, and may have been written up to the middle of a line.
     "--progress-template",
-    "download:\nP %(progress.{status,downloaded_bytes,total_bytes,total_bytes_estimate,fragment_index,fragment_count,speed})j",
+    concat!(
+        "download:\nP %(progress.{status,downloaded_bytes,total_bytes,total_bytes_estimate,",
+        "fragment_index,fragment_count,speed})j"
+    ),
     "--print",
     "pre_process:\nL %(.{live_status,duration})j",
     "--print",
@@ -62,8 +66,8 @@ pub(crate) fn yt_dlp(tools: &Tools, request: &Request<'_>) -> Command {
     command.args(FLAGS);
     command.arg("--progress-delta").arg(PROGRESS_INTERVAL_MIN.as_secs_f64().to_string());
     command.arg("--socket-timeout").arg(TOOL_SOCKET_SILENCE_MAX.as_secs().to_string());
-    // Decided before the download. A filtered video is no error for the downloader: it exits with 0 and no file. Several
-    // filters would mean any of them.
+    // Decided before the download. A filtered video is no error for the downloader: it exits with 0 and no file.
+    // Several filters would mean any of them.
     let seconds_max = request.bounds.duration_max.as_secs();
     command.arg("--match-filters").arg(format!("!is_live & duration <=? {seconds_max}"));
     for retries in ["--retries", "--fragment-retries", "--extractor-retries", "--file-access-retries"] {
@@ -83,9 +87,10 @@ pub(crate) fn yt_dlp(tools: &Tools, request: &Request<'_>) -> Command {
 
 /// Which of a video's formats is the best one.
 ///
-/// `res` is the smaller side of the picture, so that an upright video counts as what people call it. `res:480` prefers the greatest
-/// up to 480, and takes the smallest above it only where there is none; a format of unknown size is still taken. What would be better
-/// in a way that people see or hear comes before the container, and a container that every browser plays before the rest.
+/// `res` is the smaller side of the picture, so that an upright video counts as what people call it. `res:480` prefers
+/// the greatest up to 480, and takes the smallest above it only where there is none; a format of unknown size is still
+/// taken. What would be better in a way that people see or hear comes before the container, and a container that every
+/// browser plays before the rest.
 fn format_sort(quality: Option<Quality>) -> String {
     const REST: &str = "fps,hdr:12,ext:mp4:m4a";
     match quality {

@@ -7,8 +7,8 @@ use super::protocol::{FileProgress, FileSize};
 /// A file of unknown size beside one of known size is taken for a tenth of it: sound beside a picture.
 const UNKNOWN_FILE_PART: u64 = 10;
 
-/// Combines the files of a download. What it reports never falls, neither in bytes nor as a part of the whole, though files begin
-/// anew, estimates change, and a server that cannot resume makes the downloader start a file over.
+/// Combines the files of a download. What it reports never falls, neither in bytes nor as a part of the whole, though
+/// files begin anew, estimates change, and a server that cannot resume makes the downloader start a file over.
 #[derive(Debug, Default)]
 pub(crate) struct Combined {
     files: Vec<FileSize>,
@@ -58,7 +58,8 @@ impl Combined {
         Some(Progress { bytes_per_second, eta_seconds, ..progress })
     }
 
-    /// What the whole comes to at least, after the update by `now`: what has arrived, and what the server says of the file.
+    /// What the whole comes to at least, after the update by `now`: what has arrived, and what the server says of the
+    /// file.
     pub(crate) fn least(&self, now: &FileProgress) -> u64 {
         self.finished_bytes.saturating_add(self.file_bytes.max(now.total_bytes.unwrap_or_default()))
     }

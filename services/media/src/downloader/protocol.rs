@@ -11,8 +11,8 @@ use crate::{
 /// One line of the downloader.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Line {
-    /// Whether the video is a live stream, and its seconds where they are known. Comes first, and is all that comes of a
-    /// video that is filtered out.
+    /// Whether the video is a live stream, and its seconds where they are known. Comes first, and is all that comes of
+    /// a video that is filtered out.
     Found { live: bool, duration: Option<u64> },
     /// What the video is.
     Info(VideoInfo),
@@ -159,9 +159,10 @@ mod tests {
         );
         assert_eq!(parse("F []"), Some(Line::Files(vec![])));
         assert_eq!(
-            parse(
-                r#"P {"status": "downloading", "downloaded_bytes": 2096128, "total_bytes": 5253854, "speed": 2934907.7962822756, "eta": 1}"#
-            ),
+            parse(concat!(
+                r#"P {"status": "downloading", "downloaded_bytes": 2096128, "total_bytes": 5253854, "#,
+                r#""speed": 2934907.7962822756, "eta": 1}"#
+            )),
             Some(Line::Progress(FileProgress {
                 downloaded_bytes: 2_096_128,
                 total_bytes: Some(5_253_854),
@@ -197,9 +198,10 @@ mod tests {
 
     #[test]
     fn the_lines_of_a_stream_are_understood() {
-        let Some(Line::Info(info)) = parse(
-            r#"I {"id": "master", "title": "master", "thumbnail": "https://e.org/t.jpg", "duration": 19.6, "height": 480, "width": 854}"#,
-        ) else {
+        let Some(Line::Info(info)) = parse(concat!(
+            r#"I {"id": "master", "title": "master", "thumbnail": "https://e.org/t.jpg", "duration": 19.6, "#,
+            r#""height": 480, "width": 854}"#
+        )) else {
             panic!()
         };
         assert_eq!((info.duration, info.quality.as_deref()), (Some(20), Some("480p")));
@@ -211,9 +213,11 @@ mod tests {
             ]))
         );
         assert_eq!(
-            parse(
-                r#"P {"status": "downloading", "downloaded_bytes": 1628916, "total_bytes_estimate": 8201813.333333334, "fragment_index": 2, "fragment_count": 10, "speed": 0}"#
-            ),
+            parse(concat!(
+                r#"P {"status": "downloading", "downloaded_bytes": 1628916, "#,
+                r#""total_bytes_estimate": 8201813.333333334, "#,
+                r#""fragment_index": 2, "fragment_count": 10, "speed": 0}"#
+            )),
             Some(Line::Progress(FileProgress {
                 downloaded_bytes: 1_628_916,
                 estimated_bytes: Some(8_201_813),

@@ -1,7 +1,8 @@
 //! What the source says in the headers of its answers, read from the traffic that the downloader prints.
 //!
-//! The downloader's errors tell the status of an answer and not its headers, and to ask again only for them would be the
-//! opposite of what they say: so is `Retry-After` known. The version of the file that is downloaded is known in the same way.
+//! The downloader's errors report the status of an answer but not its headers, and to ask again only for the headers
+//! would be the opposite of what they say. `Retry-After` is therefore read from the traffic, and so is the version of
+//! the file that is downloaded.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use jiff::{Timestamp, fmt::rfc2822};
 
 use crate::part::validator::{Replies, Reply, Told};
 
-/// The newest answer that the downloader has had, as far as it matters, and what those to the download itself have told.
+/// The newest answer that the downloader has had, as far as it matters, and what those to the download itself have
+/// told.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     refused: bool,
@@ -57,8 +59,8 @@ impl Traffic {
         traffic
     }
 
-    /// What comes from now on belongs to the download: the downloader writes our lines at once and traffic late, but before the
-    /// second of two lines that come together it has written all that was before the first.
+    /// What comes from now on belongs to the download: the downloader writes our lines at once and traffic late, but
+    /// before the second of two lines that come together it has written all that was before the first.
     pub(crate) fn begin_download(&mut self) {
         self.replies = Some(Replies::default());
     }

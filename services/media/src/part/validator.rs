@@ -82,14 +82,14 @@ impl Reply {
         }
     }
 
-    /// Whether it is about the file at all: a redirect is not, nor is a refusal. A range that the file does not have is:
-    /// only what it has had is asked for.
+    /// Whether it is about the file at all: a redirect is not, nor is a refusal. A range that the file does not have
+    /// is: only what it has had is asked for.
     const fn counts(&self) -> bool {
         matches!(self.status, 200..300 | 416)
     }
 
-    /// Whether an equal validator means equal bytes: by a strong entity tag, or by a time of the last change that lies so far back that
-    /// there was no second one in the same second (RFC 9110, 8.8). Never without the length.
+    /// Whether an equal validator means equal bytes: by a strong entity tag, or by a time of the last change that lies
+    /// so far back that there was no second one in the same second (RFC 9110, 8.8). Never without the length.
     fn is_strong(&self) -> bool {
         let Validator { etag, last_modified, bytes_total } = &self.validator;
         let tagged = etag.as_ref().is_some_and(|tag| tag.starts_with('"'));

@@ -116,7 +116,8 @@ async fn picture_and_sound_from_two_files_make_one_video_and_one_progress() {
         site.add_folder("", folder.path(), |playlist| playlist.replace(".ts", ".ts?slow"));
     }
     let master = "#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"aud\",NAME=\"en\",DEFAULT=YES,URI=\"a.m3u8\"\n\
-        #EXT-X-STREAM-INF:BANDWIDTH=3000000,RESOLUTION=640x360,CODECS=\"avc1.42c01f,mp4a.40.2\",AUDIO=\"aud\"\nv.m3u8\n";
+        #EXT-X-STREAM-INF:BANDWIDTH=3000000,RESOLUTION=640x360,CODECS=\"avc1.42c01f,mp4a.40.2\",AUDIO=\"aud\"\n\
+        v.m3u8\n";
     let site = site.add("/master.m3u8", "application/vnd.apple.mpegurl", master).start().await;
     let mut trial = Trial::new();
     let media = trial.download_url(&site.url("/master.m3u8"), None).await.unwrap();

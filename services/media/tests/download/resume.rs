@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millrace_domain::{event::Progress, failure::FailureKind, limits::TOOL_RETRIES_MAX};
+use millrace_domain::{failure::FailureKind, limits::TOOL_RETRIES_MAX};
 use millrace_harness::media::MediaServer;
 use millrace_media::{MediaError, Step, can_be_resumed};
 use tempfile::TempDir;
@@ -72,7 +72,8 @@ async fn a_download_that_was_stopped_goes_on_where_it_was() {
     for attempt in 1..=2 {
         let (cancel, size) = (CancellationToken::new(), trial.site.video_size());
         let far = |step: &Step| {
-            if matches!(step, Step::Progress(Progress { downloaded_bytes, .. }) if *downloaded_bytes > size / 4 * attempt)
+            if let Step::Progress(progress) = step
+                && progress.downloaded_bytes > size / 4 * attempt
             {
                 cancel.cancel();
             }

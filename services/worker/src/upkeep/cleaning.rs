@@ -1,9 +1,9 @@
 //! What attempts that are over have left in the object store.
 //!
 //! No scan is needed in ordinary life: a delivery is not acknowledged before everything of the job but its file is
-//! gone, so whoever is killed on the way there leaves a delivery to somebody who removes it. A worker that was cut off
-//! removes what it has stored itself. What one leaves that is killed right then, too, or before the log could tell of an
-//! upload that the store has begun, [`super::janitor`] finds.
+//! gone, so a worker that is killed on the way there leaves a delivery, and the next worker that gets it removes the
+//! rest. A worker that was cut off removes what it has stored itself. If that one is killed at this very moment, or a
+//! worker before the log knows of an upload that the store has begun, [`super::janitor`] finds what is left.
 
 use anyhow::Context;
 use millrace_domain::{JobId, JobState, Stage, files};
@@ -48,7 +48,12 @@ pub async fn clean_up_after_end(worker: &Worker, id: &JobId) -> anyhow::Result<(
 pub async fn clean_up_own(worker: &Worker, id: &JobId, attempt: u32) {
     let own = move |key: &str| files::owner(key).is_some_and(|(_, of)| of == attempt);
     if let Err(error) = worker.blobs.remove(id, own).await {
-        tracing::warn!(job = %id, attempt, error = format!("{error:#}"), "what a lost attempt has stored could not be removed and stays");
+        tracing::warn!(
+            job = %id,
+            attempt,
+            error = format!("{error:#}"),
+            "what a lost attempt has stored could not be removed and stays"
+        );
     }
 }
 

@@ -25,7 +25,11 @@ pub fn kill_in(folder: &Path) -> io::Result<()> {
             return Err(io::Error::other(format!("processes {found:?} do not end")));
         }
         for pid in found {
-            tracing::info!(pid = pid.as_raw_nonzero(), folder = %folder.display(), "killing what a dead worker has left running");
+            tracing::info!(
+                pid = pid.as_raw_nonzero(),
+                folder = %folder.display(),
+                "killing what a dead worker has left running"
+            );
             // It fails where the process has ended.
             let _ = kill_process(pid, Signal::KILL);
         }

@@ -24,8 +24,8 @@ pub async fn run(worker: Arc<Worker>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes what is kept of jobs that have ended, or that had begun anew already the last time. Returns those that have begun anew: this
-/// worker may have begun one, and be about to use what is kept.
+/// Removes what is kept of jobs that have ended, or that had begun anew already the last time. Returns those that have
+/// begun anew: this worker may have begun one, and be about to use what is kept.
 async fn sweep(worker: &Worker, begun_before: &HashSet<JobId>) -> HashSet<JobId> {
     worker.workspace.bound_kept();
     let kept = worker.workspace.kept();

@@ -12,59 +12,73 @@ fn kind(lines: &[&str], begun: bool) -> FailureKind {
 fn messages_before_the_download_have_their_kind() {
     for (line, expected) in [
         (
-            "[generic] 404: Unable to download webpage: HTTP Error 404: Not Found (caused by <HTTPError 404: Not Found>)",
+            "[generic] 404: Unable to download webpage: HTTP Error 404: Not Found (caused by <HTTPError 404: Not \
+             Found>)",
             SourceNotFound,
         ),
         (
-            "[generic] 404: Unable to download webpage: HTTP Error 503: Service Unavailable (caused by <HTTPError 503: Service Unavailable>)",
+            "[generic] 404: Unable to download webpage: HTTP Error 503: Service Unavailable (caused by <HTTPError \
+             503: Service Unavailable>)",
             SourceUnavailable,
         ),
         (
-            "[generic] private video: Unable to download webpage: HTTP Error 410: Gone (caused by <HTTPError 410: Gone>)",
+            "[generic] private video: Unable to download webpage: HTTP Error 410: Gone (caused by <HTTPError 410: \
+             Gone>)",
             SourceNotFound,
         ),
         (
-            "[generic] 401: Unable to download webpage: HTTP Error 401: Unauthorized (caused by <HTTPError 401: Unauthorized>)",
+            "[generic] 401: Unable to download webpage: HTTP Error 401: Unauthorized (caused by <HTTPError 401: \
+             Unauthorized>)",
             SourceForbidden,
         ),
         (
-            "[generic] 403: Unable to download webpage: HTTP Error 403: Forbidden (caused by <HTTPError 403: Forbidden>)",
+            "[generic] 403: Unable to download webpage: HTTP Error 403: Forbidden (caused by <HTTPError 403: \
+             Forbidden>)",
             SourceForbidden,
         ),
         (
-            "[generic] 451: Unable to download webpage: HTTP Error 451: Unavailable For Legal Reasons (caused by <HTTPError 451: Unavailable For Legal Reasons>)",
+            "[generic] 451: Unable to download webpage: HTTP Error 451: Unavailable For Legal Reasons (caused by \
+             <HTTPError 451: Unavailable For Legal Reasons>)",
             SourceForbidden,
         ),
         (
-            "[generic] 429: Unable to download webpage: HTTP Error 429: Too Many Requests (caused by <HTTPError 429: Too Many Requests>)",
+            "[generic] 429: Unable to download webpage: HTTP Error 429: Too Many Requests (caused by <HTTPError 429: \
+             Too Many Requests>)",
             SourceRateLimited,
         ),
         (
-            "[generic] 400: Unable to download webpage: HTTP Error 400: Bad Request (caused by <HTTPError 400: Bad Request>)",
+            "[generic] 400: Unable to download webpage: HTTP Error 400: Bad Request (caused by <HTTPError 400: Bad \
+             Request>)",
             SourceUnavailable,
         ),
         (
-            "[generic] 500: Unable to download webpage: HTTP Error 500: Internal Server Error (caused by <HTTPError 500: Internal Server Error>)",
+            "[generic] 500: Unable to download webpage: HTTP Error 500: Internal Server Error (caused by <HTTPError \
+             500: Internal Server Error>)",
             SourceUnavailable,
         ),
         (
-            "[generic] loop: Unable to download webpage: HTTP Error 302: Found (redirect loop detected) (caused by <HTTPError 302: Found>)",
+            "[generic] loop: Unable to download webpage: HTTP Error 302: Found (redirect loop detected) (caused by \
+             <HTTPError 302: Found>)",
             SourceUnavailable,
         ),
         (
-            "[generic] reset: Unable to download webpage: [Errno 104] Connection reset by peer (caused by TransportError('[Errno 104] Connection reset by peer'))",
+            "[generic] reset: Unable to download webpage: [Errno 104] Connection reset by peer (caused by \
+             TransportError('[Errno 104] Connection reset by peer'))",
             SourceUnavailable,
         ),
         (
-            "[generic] empty: Unable to download webpage: Remote end closed connection without response (caused by TransportError('Remote end closed connection without response'))",
+            "[generic] empty: Unable to download webpage: Remote end closed connection without response (caused by \
+             TransportError('Remote end closed connection without response'))",
             SourceUnavailable,
         ),
         (
-            "[generic] x: Unable to download webpage: [Errno 111] Connection refused (caused by TransportError('[Errno 111] Connection refused'))",
+            "[generic] x: Unable to download webpage: [Errno 111] Connection refused (caused by \
+             TransportError('[Errno 111] Connection refused'))",
             SourceUnavailable,
         ),
         (
-            "[generic] v: Unable to download webpage: [Errno -2] Name or service not known (caused by TransportError('[Errno -2] Name or service not known'))",
+            "[generic] v: Unable to download webpage: [Errno -2] Name or service not known (caused by \
+             TransportError('[Errno -2] Name or service not known'))",
             SourceUnavailable,
         ),
         (
@@ -72,19 +86,27 @@ fn messages_before_the_download_have_their_kind() {
             SourceUnavailable,
         ),
         (
-            "[generic] video: Unable to download webpage: [SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:992) (caused by SSLError('[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:992)')); please report this issue on  https://github.com/yt-dlp/yt-dlp/issues?q= , filling out the appropriate issue template. Confirm you are on the latest version using  yt-dlp -U",
+            "[generic] video: Unable to download webpage: [SSL: WRONG_VERSION_NUMBER] wrong version number \
+             (_ssl.c:992) (caused by SSLError('[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:992)')); \
+             please report this issue on  https://github.com/yt-dlp/yt-dlp/issues?q= , filling out the appropriate \
+             issue template. Confirm you are on the latest version using  yt-dlp -U",
             SourceUnavailable,
         ),
         (
-            "[generic] hang: Unable to download webpage: HTTPConnectionPool(host='127.0.0.1', port=18765): Read timed out. (read timeout=5.0) (caused by TransportError(\"HTTPConnectionPool(host='127.0.0.1', port=18765): Read timed out. (read timeout=5.0)\"))",
+            "[generic] hang: Unable to download webpage: HTTPConnectionPool(host='127.0.0.1', port=18765): Read \
+             timed out. (read timeout=5.0) (caused by TransportError(\"HTTPConnectionPool(host='127.0.0.1', \
+             port=18765): Read timed out. (read timeout=5.0)\"))",
             SourceUnavailable,
         ),
         (
-            "[generic] empty: Unable to download webpage: ('Connection aborted.', RemoteDisconnected('Remote end closed connection without response')) (caused by TransportError(\"('Connection aborted.', RemoteDisconnected('Remote end closed connection without response'))\"))",
+            "[generic] empty: Unable to download webpage: ('Connection aborted.', RemoteDisconnected('Remote end \
+             closed connection without response')) (caused by TransportError(\"('Connection aborted.', \
+             RemoteDisconnected('Remote end closed connection without response'))\"))",
             SourceUnavailable,
         ),
         (
-            "[generic] v: Unable to download webpage: HTTPConnection(host='nowhere.invalid', port=80): Failed to resolve 'nowhere.invalid' ([Errno -2] Name or service not known) (caused by TransportError(\"…\"))",
+            "[generic] v: Unable to download webpage: HTTPConnection(host='nowhere.invalid', port=80): Failed to \
+             resolve 'nowhere.invalid' ([Errno -2] Name or service not known) (caused by TransportError(\"…\"))",
             SourceUnavailable,
         ),
         ("No connection adapters were found for 'file:///etc/passwd'", Unsupported),
@@ -92,17 +114,20 @@ fn messages_before_the_download_have_their_kind() {
         ("Unsupported URL: http://e.org/private-video-removed-please-login", Unsupported),
         ("[generic] Unable to download webpage: HTTP Error 418: see http://e.org/login", SourceUnavailable),
         (
-            "[vimeo] 1: This video is only available for registered users. Use --cookies, --cookies-from-browser, --username and --password, --netrc-cmd, or --netrc (vimeo) to provide account credentials",
+            "[vimeo] 1: This video is only available for registered users. Use --cookies, --cookies-from-browser, \
+             --username and --password, --netrc-cmd, or --netrc (vimeo) to provide account credentials",
             SourcePrivate,
         ),
         (
-            "[zdf] x: This video is not available from your location due to geo restriction. You might want to use a VPN or a proxy server (with --proxy) to workaround.",
+            "[zdf] x: This video is not available from your location due to geo restriction. You might want to use a \
+             VPN or a proxy server (with --proxy) to workaround.",
             SourceGeoBlocked,
         ),
         ("[youtube] a: Private video. Sign in if you've been granted access to this video", SourcePrivate),
         ("[youtube] a: Sign in to confirm your age. This video may be inappropriate for some users.", SourcePrivate),
         (
-            "[youtube] a: Sign in to confirm you’re not a bot. Use --cookies-from-browser or --cookies for the authentication.",
+            "[youtube] a: Sign in to confirm you’re not a bot. Use --cookies-from-browser or --cookies for the \
+             authentication.",
             SourceRateLimited,
         ),
         ("[youtube] a: Video unavailable. This video has been removed by the uploader", SourceNotFound),
@@ -113,7 +138,8 @@ fn messages_before_the_download_have_their_kind() {
         ("[twitch:stream] a: The channel is not currently live", SourceNotFound),
         ("[brightcove:new] 1: This video is DRM protected", SourceForbidden),
         (
-            "[generic] a: No video formats found!; please report this issue on  https://github.com/yt-dlp/yt-dlp/issues?q= , filling out the appropriate issue template.",
+            "[generic] a: No video formats found!; please report this issue on  \
+             https://github.com/yt-dlp/yt-dlp/issues?q= , filling out the appropriate issue template.",
             Unsupported,
         ),
         (
@@ -148,9 +174,8 @@ fn messages_of_the_download_have_their_kind() {
             SourceUnavailable,
         ),
         (
-            &[
-                "ERROR: [download] Got error: Downloaded 1000000 bytes, expected 5253854 bytes. Giving up after 2 retries",
-            ],
+            &["ERROR: [download] Got error: Downloaded 1000000 bytes, expected 5253854 bytes. Giving up after 2 \
+                 retries"],
             true,
             SourceBroken,
         ),
@@ -191,9 +216,8 @@ fn messages_of_the_download_have_their_kind() {
             WorkerFailed,
         ),
         (
-            &[
-                "ERROR: You have requested merging of multiple formats but ffmpeg is not installed. Aborting due to --abort-on-error",
-            ],
+            &["ERROR: You have requested merging of multiple formats but ffmpeg is not installed. Aborting due to \
+                 --abort-on-error"],
             false,
             WorkerFailed,
         ),
