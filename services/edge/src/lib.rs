@@ -1,13 +1,13 @@
 //! The edge: accepts jobs over HTTP and shows them live over WebSocket. Stateless; run as many as needed.
 
-mod accept;
-mod config;
-mod feed;
-mod http;
-mod keep_alive;
-mod metrics;
+mod api;
 mod sockets;
-mod ws;
+mod feed;
+mod websocket;
+mod http;
+
+mod config;
+mod metrics;
 
 use std::sync::{Arc, atomic::AtomicU32};
 
@@ -24,10 +24,14 @@ use millrace_runtime::{
     tasks::Tasks,
 };
 
-use accept::{Admission, Http};
+use api::idempotency::Keys;
 pub use config::Config;
 use feed::Feed;
-use http::{idempotency::Keys, origin::Origins, problem::ApiError};
+use http::{
+    origin::Origins,
+    problem::ApiError,
+    server::{self, Admission, Http},
+};
 use metrics::Metrics;
 use millrace_domain::{
     JobId, JobState,
@@ -108,11 +112,11 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
 
     tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "the edge listens");
     health.check("http").pass();
-    let http = Http::new(http::router(app.clone()), app.metrics.clone(), tasks.shutdown());
+    let http = Http::new(api::router(app.clone()), app.metrics.clone(), tasks.shutdown());
     let threads = loops.start(&app, &listener, &admission, &http)?;
     // The loops have it.
     drop(listener);
-    tasks.spawn("http", accept::drain(app.sockets.clone(), http, app.config.drain));
+    tasks.spawn("http", server::drain(app.sockets.clone(), http, app.config.drain));
     tasks.spawn("sockets", async move {
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().try_for_each(std::thread::JoinHandle::join));
         joined.await?.map_err(|_| anyhow::anyhow!("a socket loop panicked"))

@@ -14,8 +14,8 @@ use axum::{
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use url::Url;
 
-use super::{idempotency::IDEMPOTENCY_KEY, problem::ApiError};
-use crate::App;
+use super::problem::ApiError;
+use crate::{App, api::idempotency::IDEMPOTENCY_KEY};
 
 /// The allow-list.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 //! little more than its entry here.
 
 mod deadlines;
-mod greeting;
+mod lobby;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,19 +20,21 @@ use millrace_domain::{
     wire::PONG,
 };
 
-use self::greeting::Greeting;
+use self::lobby::Greeting;
 use super::{
     CloseAnswer, Inbox, LISTENER, Message, WAKER,
-    decode::{Decoder, Received},
     drain::Drain,
     outbox::Outbox,
     session::{Answer, Close, Offer, Session},
-    write,
 };
 use crate::{
     App,
-    accept::{Acceptor, Http},
     feed::{Frame, Watcher},
+    http::server::{Acceptor, Http},
+    websocket::{
+        decode::{Decoder, Received},
+        encode,
+    },
 };
 
 /// How often deadlines are looked at.
@@ -140,7 +142,7 @@ impl EventLoop {
                 match event.token() {
                     WAKER => {}
                     LISTENER => self.may_accept = true,
-                    Token(token @ greeting::FIRST_TOKEN..) => self.greeting_ready(token, now),
+                    Token(token @ lobby::FIRST_TOKEN..) => self.greeting_ready(token, now),
                     Token(token) => self.ready(token, event.is_readable(), event.is_writable(), now),
                 }
             }
@@ -292,8 +294,8 @@ impl EventLoop {
             }
             let sent = match (session.received(&received, now), &received) {
                 (Answer::Nothing, _) => Ok(()),
-                (Answer::Pong, _) => outbox.control(stream, &write::text(PONG), now),
-                (Answer::PongFrame, Received::Ping(payload)) => outbox.control(stream, &write::pong(payload), now),
+                (Answer::Pong, _) => outbox.control(stream, &encode::text(PONG), now),
+                (Answer::PongFrame, Received::Ping(payload)) => outbox.control(stream, &encode::pong(payload), now),
                 (Answer::PongFrame, _) => Ok(()),
                 (Answer::Close(with), _) => {
                     close = Some((with, CloseAnswer::Await));
@@ -324,7 +326,7 @@ impl EventLoop {
             return;
         }
         socket.closing = Some((now + CLOSE_ANSWER_MAX, code));
-        if let Err(error) = socket.outbox.close(&mut socket.stream, &write::close(code, reason), now) {
+        if let Err(error) = socket.outbox.close(&mut socket.stream, &encode::close(code, reason), now) {
             return self.gone(token, &error);
         }
         if answer == CloseAnswer::Is && socket.outbox.blocked_since().is_none() {

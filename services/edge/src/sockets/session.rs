@@ -10,8 +10,7 @@ use millrace_domain::{
     wire::{ClientMessage, close},
 };
 
-use super::decode::Received;
-use crate::feed::Frame;
+use crate::{feed::Frame, websocket::decode::Received};
 
 /// A close code and its reason.
 pub type Close = (u16, &'static str);

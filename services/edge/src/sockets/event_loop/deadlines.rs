@@ -5,10 +5,12 @@ use std::time::Instant;
 use millrace_domain::{limits::CLIENT_WRITE_MAX, wire::close};
 
 use super::{DRAIN_TICK, EventLoop, Socket};
-use crate::sockets::{
-    CloseAnswer,
-    session::{Close, Due},
-    write,
+use crate::{
+    sockets::{
+        CloseAnswer,
+        session::{Close, Due},
+    },
+    websocket::encode,
 };
 
 impl EventLoop {
@@ -38,7 +40,7 @@ impl EventLoop {
                 Due::Gone => self.end(token),
                 Due::Ping => {
                     let Some(socket) = self.sockets.get_mut(token) else { continue };
-                    if let Err(error) = socket.outbox.control(&mut socket.stream, &write::PING, now) {
+                    if let Err(error) = socket.outbox.control(&mut socket.stream, &encode::PING, now) {
                         self.gone(token, &error);
                     }
                 }

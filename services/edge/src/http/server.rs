@@ -32,12 +32,11 @@ use millrace_domain::limits::{
     REFUSALS_IN_FLIGHT_MAX,
 };
 
-use crate::{
-    http::problem::ApiError,
+use super::{
     keep_alive::{Head, Noticed, Timer},
-    metrics::Metrics,
-    sockets::Sockets,
+    problem::ApiError,
 };
+use crate::{metrics::Metrics, sockets::Sockets};
 
 /// How many connections there are, and from where.
 #[derive(Clone)]

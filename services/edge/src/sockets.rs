@@ -3,13 +3,10 @@
 //! Each loop accepts connections for itself. It reads their first request: a WebSocket handshake it answers, anything
 //! else it hands to hyper. Why not a task per socket with axum's own WebSocket: see ARCHITECTURE.md, "Sockets".
 
-mod decode;
 mod drain;
 mod event_loop;
-mod head;
 mod outbox;
 mod session;
-pub mod write;
 
 use std::{
     net::TcpListener,
@@ -27,8 +24,8 @@ use mio::{Interest, Poll, Token, Waker, net::TcpStream};
 
 use crate::{
     App,
-    accept::{Acceptor, Admission, Http, Permit},
     feed::{Frame, Watcher},
+    http::server::{Acceptor, Admission, Http, Permit},
 };
 use event_loop::EventLoop;
 
@@ -37,7 +34,7 @@ const LISTENER: Token = Token(usize::MAX - 1);
 /// What is counted when a client goes away without a close frame.
 const CODE_ABNORMAL: u16 = 1006;
 /// What is counted when a client's close frame has no code.
-const CODE_NONE: u16 = 1005;
+pub const CODE_NONE: u16 = 1005;
 
 /// The metrics' label of a close code. Clients choose theirs, so all that are not expected are one.
 const fn label(code: u16) -> &'static str {

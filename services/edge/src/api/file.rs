@@ -13,8 +13,10 @@ use tower_http::services::ServeFile;
 
 use millrace_domain::{JobState, Stage, files::content_disposition, limits::SIGNED_URL_VALID};
 
-use super::problem::{ApiError, Id};
-use crate::App;
+use crate::{
+    App,
+    http::problem::{ApiError, Id},
+};
 
 /// Redirects to a freshly signed address, or serves the file itself, with ranges, where storage is a folder.
 pub async fn file(State(app): State<Arc<App>>, Id(id): Id, mut request: Request) -> Result<Response, ApiError> {

@@ -18,7 +18,7 @@ use millrace_domain::{
 };
 use millrace_runtime::publish;
 
-use super::problem::ApiError;
+use crate::http::problem::ApiError;
 
 /// The header.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 
 use millrace_domain::limits::WS_HANDSHAKE_HEADERS_MAX;
 
-use crate::ws::PATH;
+use super::handshake::PATH;
 
 /// What has arrived of a request.
 #[derive(Debug)]

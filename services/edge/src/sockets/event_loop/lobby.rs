@@ -13,16 +13,13 @@ use millrace_domain::limits::{ACCEPTS_PER_TURN_MAX, HANDSHAKE_HOLD_MAX, HTTP_HEA
 use super::{EventLoop, Socket, Watched};
 use crate::{
     App,
-    accept::Accepted,
-    http::problem::ApiError,
-    sockets::{
-        Admitted,
+    http::{problem::ApiError, server::Accepted},
+    sockets::{Admitted, outbox::Outbox, session::Session},
+    websocket::{
         decode::Decoder,
+        handshake::Handshake,
         head::{self, Head},
-        outbox::Outbox,
-        session::Session,
     },
-    ws::Handshake,
 };
 
 /// Tokens from here on are greetings, not sockets.

@@ -15,11 +15,11 @@ use serde_json::{Map, Value};
 use millrace_domain::JobId;
 use millrace_runtime::direct::{ReadError, Stored};
 
-use super::{
-    problem::{ApiError, Id},
-    sse,
+use super::sse;
+use crate::{
+    App,
+    http::problem::{ApiError, Id},
 };
-use crate::App;
 
 /// By what the client accepts.
 pub async fn events(State(app): State<Arc<App>>, Id(id): Id, headers: HeaderMap) -> Result<Response, ApiError> {

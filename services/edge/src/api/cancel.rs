@@ -12,8 +12,10 @@ use millrace_domain::{Command, wire::JobStatus};
 
 use millrace_runtime::jobs::Patience;
 
-use super::problem::{ApiError, Id};
-use crate::App;
+use crate::{
+    App,
+    http::problem::{ApiError, Id},
+};
 
 /// Ends the job. The worker notices by itself.
 pub async fn cancel(State(app): State<Arc<App>>, Id(id): Id) -> Result<Response, ApiError> {

@@ -10,8 +10,10 @@ use axum::{
 };
 use millrace_domain::wire::JobStatus;
 
-use super::problem::{ApiError, Id};
-use crate::App;
+use crate::{
+    App,
+    http::problem::{ApiError, Id},
+};
 
 /// The job's state as it is now.
 pub async fn status(State(app): State<Arc<App>>, Id(id): Id) -> Result<Response, ApiError> {

@@ -20,8 +20,10 @@ use millrace_domain::JobId;
 
 use crate::{
     App,
-    accept::{self, Permit},
-    http::problem::{ApiError, Id},
+    http::{
+        problem::{ApiError, Id},
+        server::{self, Permit},
+    },
     sockets::Admitted,
 };
 
@@ -128,7 +130,7 @@ fn accept_key(headers: &HeaderMap) -> Result<String, ApiError> {
 
 /// Takes the connection out of hyper.
 fn admitted(upgraded: Upgraded, id: JobId, since: u64, permit: Permit) -> anyhow::Result<Admitted> {
-    let (stream, early) = accept::taken_out(upgraded)?;
+    let (stream, early) = server::taken_out(upgraded)?;
     Ok(Admitted { stream: mio::net::TcpStream::from_std(stream), early, id, since, permit })
 }
 

@@ -4,9 +4,7 @@ mod cancel;
 mod file;
 mod history;
 pub mod idempotency;
-pub mod origin;
 mod page;
-pub mod problem;
 mod retry;
 mod sse;
 mod status;
@@ -24,8 +22,11 @@ use axum::{
 
 use millrace_domain::limits::NATS_LOST_MAX;
 
-use self::problem::ApiError;
-use crate::{App, ws};
+use crate::{
+    App,
+    http::{origin, problem::ApiError},
+    websocket::handshake,
+};
 
 /// Every route that clients have.
 pub fn router(app: Arc<App>) -> Router {
@@ -41,7 +42,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(page::index))
         .merge(jobs)
-        .route("/ws/download/{job_id}", get(ws::upgrade))
+        .route("/ws/download/{job_id}", get(handshake::upgrade))
         .fallback(|| async { ApiError::NoSuchPath })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(cors)

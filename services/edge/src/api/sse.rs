@@ -20,10 +20,10 @@ use millrace_domain::{
     limits::{SINCE_DOUBT, WS_PING_INTERVAL},
 };
 
-use super::problem::ApiError;
 use crate::{
     App,
     feed::{Frame, Watch},
+    http::problem::ApiError,
 };
 
 const GOLDEN_RATIO: f64 = 1.618_033_988_749_895;
