@@ -5,11 +5,15 @@ mod sockets;
 mod feed;
 mod websocket;
 mod http;
+mod admission;
 
 mod config;
 mod metrics;
 
-use std::sync::{Arc, atomic::AtomicU32};
+use std::{
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
 use async_nats::jetstream;
 use millrace_runtime::{
@@ -23,15 +27,13 @@ use millrace_runtime::{
     snapshots::Snapshots,
     tasks::Tasks,
 };
+use tokio_util::sync::CancellationToken;
 
+use admission::Admission;
 use api::idempotency::Keys;
 pub use config::Config;
 use feed::Feed;
-use http::{
-    origin::Origins,
-    problem::ApiError,
-    server::{self, Admission, Http},
-};
+use http::{origin::Origins, problem::ApiError, server::Http};
 use metrics::Metrics;
 use millrace_domain::{
     JobId, JobState,
@@ -46,7 +48,7 @@ pub const SERVICE: Service<Config> = Service {
     admin_port: 9101,
     settings: config::SETTINGS,
     read: config::read,
-    shutdown_max: |config| config.drain + std::time::Duration::from_secs(10),
+    shutdown_max: |config| config.drain + Duration::from_secs(10),
 };
 
 /// What every request may need.
@@ -116,10 +118,19 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let threads = loops.start(&app, &listener, &admission, &http)?;
     // The loops have it.
     drop(listener);
-    tasks.spawn("http", server::drain(app.sockets.clone(), http, app.config.drain));
+    tasks.spawn("http", drain(tasks.shutdown(), app.sockets.clone(), http, app.config.drain));
     tasks.spawn("sockets", async move {
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().try_for_each(std::thread::JoinHandle::join));
         joined.await?.map_err(|_| anyhow::anyhow!("a socket loop panicked"))
     });
+    Ok(())
+}
+
+/// At the stop, has the loops accept no more and close their sockets, and lets requests under way end, both within
+/// `drain`.
+async fn drain(stop: CancellationToken, sockets: Sockets, http: Http, drain: Duration) -> anyhow::Result<()> {
+    stop.cancelled().await;
+    sockets.drain(drain);
+    http.end(drain).await;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Each loop accepts connections for itself. It reads their first request: a WebSocket handshake it answers, anything
 //! else it hands to hyper. Why not a task per socket with axum's own WebSocket: see ARCHITECTURE.md, "Sockets".
 
+mod acceptor;
 mod drain;
 mod event_loop;
 mod outbox;
@@ -24,9 +25,11 @@ use mio::{Interest, Poll, Token, Waker, net::TcpStream};
 
 use crate::{
     App,
+    admission::{Admission, Permit},
     feed::{Frame, Watcher},
-    http::server::{Acceptor, Admission, Http, Permit},
+    http::server::Http,
 };
+use acceptor::Acceptor;
 use event_loop::EventLoop;
 
 const WAKER: Token = Token(usize::MAX);
@@ -132,7 +135,7 @@ impl Loops {
         http: &Http,
     ) -> anyhow::Result<Vec<JoinHandle<()>>> {
         let start = |(number, (poll, inbox)): (usize, (Poll, Arc<Inbox>))| -> anyhow::Result<JoinHandle<()>> {
-            let mut acceptor = Acceptor::new(listener, admission.clone(), http.clone())?;
+            let mut acceptor = Acceptor::new(listener, admission.clone(), http.clone(), app.metrics.clone())?;
             poll.registry().register(acceptor.source(), LISTENER, Interest::READABLE)?;
             let event_loop = EventLoop::new(poll, inbox, app.clone(), acceptor, http.clone());
             let run = move || {

@@ -1,14 +1,6 @@
-//! From the listener, which all loops of sockets share, to one of them, and from there, whatever is no WebSocket
-//! handshake, to hyper: bounds that must hold before anything of a request is known.
+//! What is no WebSocket handshake that a loop may answer: hyper serves it, within its bounds.
 
-use std::{
-    collections::HashMap,
-    io::Cursor,
-    net::{IpAddr, SocketAddr},
-    os::fd::OwnedFd,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{io::Cursor, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, extract::Request};
@@ -36,116 +28,7 @@ use super::{
     keep_alive::{Head, Noticed, Timer},
     problem::ApiError,
 };
-use crate::{metrics::Metrics, sockets::Sockets};
-
-/// How many connections there are, and from where.
-#[derive(Clone)]
-pub struct Admission(Arc<Counts>);
-
-struct Counts {
-    open: Mutex<Open>,
-    total_max: usize,
-    /// 0: no bound.
-    address_max: usize,
-}
-
-#[derive(Default)]
-struct Open {
-    total: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-/// One connection's place; given back on drop.
-#[derive(Clone)]
-pub struct Permit {
-    _place: Arc<Place>,
-}
-
-struct Place {
-    admission: Admission,
-    address: IpAddr,
-}
-
-impl Admission {
-    /// Bounds for all connections and for those of one address (0: none).
-    #[must_use]
-    pub fn new(total_max: usize, address_max: usize) -> Self {
-        Self(Arc::new(Counts { open: Mutex::default(), total_max, address_max }))
-    }
-
-    fn admit(&self, address: IpAddr) -> Option<Permit> {
-        let Counts { open, total_max, address_max } = &*self.0;
-        let mut open = open.lock().expect("no panic while held");
-        let of_address = open.by_address.get(&address).copied().unwrap_or(0);
-        if open.total >= *total_max || (*address_max > 0 && of_address >= *address_max) {
-            return None;
-        }
-        open.total += 1;
-        if *address_max > 0 {
-            open.by_address.insert(address, of_address + 1);
-        }
-        Some(Permit { _place: Arc::new(Place { admission: self.clone(), address }) })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.admission.0.open.lock().expect("no panic while held");
-        open.total -= 1;
-        if let Some(count) = open.by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                open.by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// A connection of which nothing was read yet.
-pub struct Accepted {
-    /// Non-blocking.
-    pub stream: mio::net::TcpStream,
-    /// Who it is.
-    pub peer: SocketAddr,
-    /// Its place.
-    pub permit: Permit,
-}
-
-/// One loop's hold of the listener.
-pub struct Acceptor {
-    listener: mio::net::TcpListener,
-    admission: Admission,
-    http: Http,
-}
-
-impl Acceptor {
-    /// Another hold of `listener`, which must not block, under the bounds of `admission`.
-    ///
-    /// # Errors
-    /// When the kernel gives no file descriptor.
-    pub fn new(listener: &std::net::TcpListener, admission: Admission, http: Http) -> std::io::Result<Self> {
-        Ok(Self { listener: mio::net::TcpListener::from_std(listener.try_clone()?), admission, http })
-    }
-
-    /// What tells when connections wait. To be deregistered before it is dropped: the loops share what is beneath.
-    pub fn source(&mut self) -> &mut impl mio::event::Source {
-        &mut self.listener
-    }
-
-    /// Takes the next connection; `None` when there was no place for it and it is told so.
-    ///
-    /// # Errors
-    /// `WouldBlock` when none waits.
-    pub fn accept(&self) -> std::io::Result<Option<Accepted>> {
-        let (stream, peer) = self.listener.accept()?;
-        let Some(permit) = self.admission.admit(peer.ip()) else {
-            self.http.metrics.connections_refused.inc();
-            self.http.refuse(stream, &ApiError::TooManyConnections);
-            return Ok(None);
-        };
-        Ok(Some(Accepted { stream, peer, permit }))
-    }
-}
+use crate::{admission::Accepted, metrics::Metrics};
 
 /// Serves connections by hyper.
 #[derive(Clone)]
@@ -191,7 +74,7 @@ impl Http {
     }
 
     /// Lets requests under way end within `drain`, and whoever was told last take the end.
-    async fn end(self, drain: Duration) {
+    pub async fn end(self, drain: Duration) {
         self.requests.close();
         // Who is still sending a request or reading an answer has so long to end.
         if timeout(drain + CLOSE_ANSWER_MAX, self.requests.wait()).await.is_err() {
@@ -200,15 +83,6 @@ impl Http {
             self.requests.wait().await;
         }
     }
-}
-
-/// At the stop, has the loops accept no more and close their sockets, and lets requests under way end, both within
-/// `drain`.
-pub async fn drain(sockets: Sockets, http: Http, drain: Duration) -> anyhow::Result<()> {
-    http.stop.cancelled().await;
-    sockets.drain(drain);
-    http.end(drain).await;
-    Ok(())
 }
 
 async fn connection(
@@ -276,24 +150,4 @@ async fn refuse(stream: std::net::TcpStream, answer: Vec<u8>) {
         io::copy(&mut (&mut stream).take(REFUSAL_READ_BYTES_MAX), &mut io::sink()).await
     };
     let _ = timeout(REFUSAL_MAX, answering).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_are_bounded_in_all_and_by_address_and_places_come_back() {
-        let admission = Admission::new(3, 2);
-        let (a, b): (IpAddr, IpAddr) = ("127.0.0.1".parse().unwrap(), "127.0.0.2".parse().unwrap());
-        let first = admission.admit(a).unwrap();
-        let _second = admission.admit(a).unwrap();
-        assert!(admission.admit(a).is_none(), "the address has its share");
-        let _third = admission.admit(b).unwrap();
-        assert!(admission.admit(b).is_none(), "the edge is full");
-        drop(first.clone());
-        assert!(admission.admit(a).is_none(), "a clone is the same place");
-        drop(first);
-        assert!(admission.admit(b).is_some());
-    }
 }

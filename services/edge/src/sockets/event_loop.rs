@@ -23,6 +23,7 @@ use millrace_domain::{
 use self::lobby::Greeting;
 use super::{
     CloseAnswer, Inbox, LISTENER, Message, WAKER,
+    acceptor::Acceptor,
     drain::Drain,
     outbox::Outbox,
     session::{Answer, Close, Offer, Session},
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     App,
     feed::{Frame, Watcher},
-    http::server::{Acceptor, Http},
+    http::server::Http,
     websocket::{
         decode::{Decoder, Received},
         encode,

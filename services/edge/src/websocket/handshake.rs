@@ -20,9 +20,10 @@ use millrace_domain::JobId;
 
 use crate::{
     App,
+    admission::Permit,
     http::{
         problem::{ApiError, Id},
-        server::{self, Permit},
+        server,
     },
     sockets::Admitted,
 };
