@@ -1,14 +1,16 @@
 //! HTTP on the clients' port.
 
-mod cancel;
-mod file;
-mod history;
 pub mod idempotency;
+mod path;
 mod page;
-mod retry;
-mod sse;
-mod status;
 mod submit;
+mod status;
+mod socket;
+mod sse;
+mod history;
+mod cancel;
+mod retry;
+mod file;
 
 use std::sync::Arc;
 
@@ -25,7 +27,6 @@ use millrace_domain::limits::NATS_LOST_MAX;
 use crate::{
     App,
     http::{origin, problem::ApiError},
-    websocket::handshake,
 };
 
 /// Every route that clients have.
@@ -42,7 +43,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(page::index))
         .merge(jobs)
-        .route("/ws/download/{job_id}", get(handshake::upgrade))
+        .route("/ws/download/{job_id}", get(socket::upgrade))
         .fallback(|| async { ApiError::NoSuchPath })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(cors)

@@ -40,6 +40,7 @@ use millrace_domain::{
     limits::{FILES_RESERVED, UNSENT_BYTES_MAX},
 };
 use sockets::Sockets;
+use websocket::handshake::Handshakes;
 
 /// How the process is run.
 pub const SERVICE: Service<Config> = Service {
@@ -59,6 +60,7 @@ pub(crate) struct App {
     feed: Feed,
     blobs: Blobs,
     origins: Origins,
+    handshakes: Handshakes,
     metrics: Metrics,
     sockets: Sockets,
     /// Streams of server-sent events that were begun.
@@ -99,6 +101,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     parts.spawn(&tasks).await?;
     let keys = Keys::open(&nats.client).await?;
     let origins = Origins::new(&config.public_base_url, config.allowed_origins.clone());
+    let handshakes = Handshakes::new(origins.clone(), tasks.shutdown());
     let jobs = Jobs { log, snapshots };
     let (sockets, loops) = Sockets::new(config.socket_loops)?;
     // Whoever is above the limit of open files could not even be told so.
@@ -108,8 +111,20 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     }
     let admission = Admission::new(connections_max, config.connections_per_address_max);
     let streams_begun = AtomicU32::new(0);
-    let app =
-        App { nats, jobs, keys, feed, blobs, origins, metrics, sockets, streams_begun, tasks: tasks.clone(), config };
+    let app = App {
+        nats,
+        jobs,
+        keys,
+        feed,
+        blobs,
+        origins,
+        handshakes,
+        metrics,
+        sockets,
+        streams_begun,
+        tasks: tasks.clone(),
+        config,
+    };
     let app = Arc::new(app);
 
     tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "the edge listens");

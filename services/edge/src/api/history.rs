@@ -15,11 +15,8 @@ use serde_json::{Map, Value};
 use millrace_domain::JobId;
 use millrace_runtime::direct::{ReadError, Stored};
 
-use super::sse;
-use crate::{
-    App,
-    http::problem::{ApiError, Id},
-};
+use super::{path::Id, sse};
+use crate::{App, http::problem::ApiError};
 
 /// By what the client accepts.
 pub async fn events(State(app): State<Arc<App>>, Id(id): Id, headers: HeaderMap) -> Result<Response, ApiError> {

@@ -1,13 +1,12 @@
 //! Everything that can be wrong with a request, and the one place where it becomes HTTP: RFC 9457.
 
 use axum::{
-    extract::{FromRequestParts, Path},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
 use millrace_domain::{
-    JobId, Refusal,
+    Refusal,
     limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_MAX, HTTP_HEAD_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS},
     submission::{InvalidQuality, InvalidSourceUrl},
     wire::Problem,
@@ -260,17 +259,5 @@ impl From<ExecuteError> for ApiError {
             ExecuteError::NoRoom(why) => Self::NoRoom(why),
             ExecuteError::Unavailable(why) | ExecuteError::Rejected(why) => Self::LogUnavailable(why),
         }
-    }
-}
-
-/// The job id of a path.
-pub struct Id(pub JobId);
-
-impl<S: Send + Sync> FromRequestParts<S> for Id {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let path: Path<String> = Path::from_request_parts(parts, state).await.map_err(|_| ApiError::InvalidJobId)?;
-        path.parse().map(Self).map_err(|_| ApiError::InvalidJobId)
     }
 }

@@ -158,7 +158,7 @@ impl EventLoop {
             };
             match head::parse(bytes, seen) {
                 Head::Socket(request, length) => {
-                    if let Some(handshake) = Handshake::of(&self.app, &request) {
+                    if let Some(handshake) = self.app.handshakes.of(&request) {
                         return Next::Socket(handshake, bytes[length..].to_vec());
                     }
                 }
