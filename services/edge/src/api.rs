@@ -1,5 +1,6 @@
-//! HTTP on the clients' port.
+//! The calls that clients have, a file each.
 
+pub mod app;
 pub mod idempotency;
 mod path;
 mod page;
@@ -12,32 +13,34 @@ mod cancel;
 mod retry;
 mod file;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Request, State},
+    http::{HeaderName, Method, header},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
 };
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use millrace_domain::limits::NATS_LOST_MAX;
 
-use crate::{
-    App,
-    http::{origin, problem::ApiError},
+use self::{app::App, idempotency::IDEMPOTENCY_KEY, sse::Streams};
+use crate::http::{
+    origin::{self, Origins},
+    problem::ApiError,
 };
 
 /// Every route that clients have.
 pub fn router(app: Arc<App>) -> Router {
-    let cors = app.origins.cors();
     let jobs = Router::new()
         .route("/api/download", post(submit::submit))
         .route("/api/download/{job_id}", axum::routing::delete(cancel::cancel))
         .route("/api/download/{job_id}/retry", post(retry::retry))
         .route("/api/download/{job_id}/file", get(file::file))
-        .route("/api/download/{job_id}/events", get(history::events))
+        .route("/api/download/{job_id}/events", get(history::events).layer(Extension(Streams::default())))
         .route("/api/status/{job_id}", get(status::status))
         .route_layer(middleware::from_fn_with_state(app.clone(), while_connected));
     Router::new()
@@ -46,8 +49,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/ws/download/{job_id}", get(socket::upgrade))
         .fallback(|| async { ApiError::NoSuchPath })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
-        .layer(cors)
-        .layer(middleware::from_fn_with_state(app.clone(), origin::admit))
+        .layer(cors(app.origins.clone()))
+        .layer(middleware::from_fn_with_state(app.origins.clone(), origin::admit))
         .layer(middleware::from_fn_with_state(app.clone(), count))
         .with_state(app)
 }
@@ -66,4 +69,29 @@ async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     let response = next.run(request).await;
     app.metrics.requests.with_label_values(&[response.status().as_str()]).inc();
     response
+}
+
+/// Lets pages of allowed origins read the answers.
+fn cors(origins: Origins) -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(move |origin, _| origins.allows(origin)))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers([
+            header::CONTENT_TYPE,
+            header::RANGE,
+            header::IF_RANGE,
+            header::IF_NONE_MATCH,
+            IDEMPOTENCY_KEY,
+            HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([
+            header::LOCATION,
+            header::RETRY_AFTER,
+            header::CONTENT_DISPOSITION,
+            header::CONTENT_RANGE,
+            header::ACCEPT_RANGES,
+            header::ETAG,
+            header::ALLOW,
+        ])
+        .max_age(Duration::from_secs(600))
 }

@@ -10,37 +10,32 @@ mod admission;
 mod config;
 mod metrics;
 
-use std::{
-    sync::{Arc, atomic::AtomicU32},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
+use tokio_util::sync::CancellationToken;
+
+use millrace_domain::limits::{FILES_RESERVED, UNSENT_BYTES_MAX};
 use millrace_runtime::{
     admin,
     blobs::Blobs,
     jobs::Jobs,
     log::Log,
-    nats::Nats,
     provision,
     service::{Service, Shell},
     snapshots::Snapshots,
-    tasks::Tasks,
 };
-use tokio_util::sync::CancellationToken;
 
-use admission::Admission;
-use api::idempotency::Keys;
-pub use config::Config;
-use feed::Feed;
-use http::{origin::Origins, problem::ApiError, server::Http};
-use metrics::Metrics;
-use millrace_domain::{
-    JobId, JobState,
-    limits::{FILES_RESERVED, UNSENT_BYTES_MAX},
+pub use self::config::Config;
+use self::{
+    admission::Admission,
+    api::{app::App, idempotency::Keys},
+    feed::Feed,
+    http::{origin::Origins, server::Http},
+    metrics::Metrics,
+    sockets::Sockets,
+    websocket::handshake::Handshakes,
 };
-use sockets::Sockets;
-use websocket::handshake::Handshakes;
 
 /// How the process is run.
 pub const SERVICE: Service<Config> = Service {
@@ -51,33 +46,6 @@ pub const SERVICE: Service<Config> = Service {
     read: config::read,
     shutdown_max: |config| config.drain + Duration::from_secs(10),
 };
-
-/// What every request may need.
-pub(crate) struct App {
-    nats: Nats,
-    jobs: Jobs,
-    keys: Keys,
-    feed: Feed,
-    blobs: Blobs,
-    origins: Origins,
-    handshakes: Handshakes,
-    metrics: Metrics,
-    sockets: Sockets,
-    /// Streams of server-sent events that were begun.
-    streams_begun: AtomicU32,
-    tasks: Tasks,
-    config: Config,
-}
-
-impl App {
-    /// A job's state. That there is none is only believed of the log's leader: a replica may not know it yet.
-    async fn known(&self, id: &JobId) -> Result<JobState, ApiError> {
-        match self.jobs.snapshots.get(id).await? {
-            Some(state) => Ok(state),
-            None => self.jobs.snapshots.get_from_leader(id).await?.ok_or(ApiError::UnknownJob),
-        }
-    }
-}
 
 /// Starts the edge's tasks.
 ///
@@ -110,21 +78,8 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
         tracing::info!(connections_max, files_max, "connections are bounded by the limit of open files (ulimit -n)");
     }
     let admission = Admission::new(connections_max, config.connections_per_address_max);
-    let streams_begun = AtomicU32::new(0);
-    let app = App {
-        nats,
-        jobs,
-        keys,
-        feed,
-        blobs,
-        origins,
-        handshakes,
-        metrics,
-        sockets,
-        streams_begun,
-        tasks: tasks.clone(),
-        config,
-    };
+    let app =
+        App { nats, jobs, keys, feed, blobs, origins, handshakes, metrics, sockets, tasks: tasks.clone(), config };
     let app = Arc::new(app);
 
     tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "the edge listens");

@@ -24,8 +24,8 @@ use millrace_domain::JobId;
 use mio::{Interest, Poll, Token, Waker, net::TcpStream};
 
 use crate::{
-    App,
     admission::{Admission, Permit},
+    api::app::App,
     feed::{Frame, Watcher},
     http::server::Http,
 };

@@ -12,8 +12,8 @@ use millrace_domain::{Command, wire::JobStatus};
 
 use millrace_runtime::jobs::Patience;
 
-use super::path::Id;
-use crate::{App, http::problem::ApiError};
+use super::{app::App, path::Id};
+use crate::http::problem::ApiError;
 
 /// Ends the job. The worker notices by itself.
 pub async fn cancel(State(app): State<Arc<App>>, Id(id): Id) -> Result<Response, ApiError> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::{HeaderMap, header},
@@ -15,12 +16,21 @@ use serde_json::{Map, Value};
 use millrace_domain::JobId;
 use millrace_runtime::direct::{ReadError, Stored};
 
-use super::{path::Id, sse};
-use crate::{App, http::problem::ApiError};
+use super::{
+    app::App,
+    path::Id,
+    sse::{self, Streams},
+};
+use crate::http::problem::ApiError;
 
 /// By what the client accepts.
-pub async fn events(State(app): State<Arc<App>>, Id(id): Id, headers: HeaderMap) -> Result<Response, ApiError> {
-    if accepts_events(&headers) { sse::live(app, id, &headers).await } else { history(app, id).await }
+pub async fn events(
+    State(app): State<Arc<App>>,
+    Extension(streams): Extension<Streams>,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if accepts_events(&headers) { sse::live(app, &streams, id, &headers).await } else { history(app, id).await }
 }
 
 /// Whether `text/event-stream` is accepted by its name, and not with a quality of 0.

@@ -11,8 +11,8 @@ use axum::{
 use millrace_domain::{Command, wire::JobStatus};
 use millrace_runtime::jobs::Patience;
 
-use super::path::Id;
-use crate::{App, http::problem::ApiError};
+use super::{app::App, path::Id};
+use crate::http::problem::ApiError;
 
 /// Puts a failed or canceled job back into the queue, for one more attempt with all of its retries. The job keeps its id,
 /// so whoever watches it sees it go on. Of two at once the second finds it in the queue.

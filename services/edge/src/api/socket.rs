@@ -13,9 +13,8 @@ use hyper::upgrade::Upgraded;
 
 use millrace_domain::JobId;
 
-use super::path::Id;
+use super::{app::App, path::Id};
 use crate::{
-    App,
     admission::Permit,
     http::{problem::ApiError, server},
     sockets::Admitted,

@@ -2,7 +2,10 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use axum::{
@@ -20,16 +23,35 @@ use millrace_domain::{
     limits::{SINCE_DOUBT, WS_PING_INTERVAL},
 };
 
+use super::app::App;
 use crate::{
-    App,
     feed::{Frame, Watch},
     http::problem::ApiError,
 };
 
 const GOLDEN_RATIO: f64 = 1.618_033_988_749_895;
 
+/// How many streams were begun: it spreads their ends while the process drains.
+#[derive(Clone, Default)]
+pub struct Streams(Arc<AtomicU32>);
+
+impl Streams {
+    /// When a stream that begins now is to end because the process does. They end one after the other, as sockets do, so that
+    /// their clients do not all come to the other edges at once.
+    fn drained(&self, app: &App) -> impl Future<Output = ()> + use<> {
+        // Multiples of the golden ratio: the streams that are still there are spread evenly, whichever have ended.
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
+        let after = app.config.drain.mul_f64((f64::from(number) * GOLDEN_RATIO).fract());
+        let shutdown = app.tasks.shutdown();
+        async move {
+            shutdown.cancelled().await;
+            sleep(after).await;
+        }
+    }
+}
+
 /// Streams until the job's end. 204, which tells a browser not to come again, when the client has the end already.
-pub async fn live(app: Arc<App>, id: JobId, headers: &HeaderMap) -> Result<Response, ApiError> {
+pub async fn live(app: Arc<App>, streams: &Streams, id: JobId, headers: &HeaderMap) -> Result<Response, ApiError> {
     let claimed: u64 = match headers.get("last-event-id").map(|value| value.to_str().unwrap_or_default()) {
         None | Some("") => 0,
         Some(text) => text.parse().map_err(|_| ApiError::InvalidSince)?,
@@ -46,24 +68,11 @@ pub async fn live(app: Arc<App>, id: JobId, headers: &HeaderMap) -> Result<Respo
         let next = (!frame.is_end).then_some((watch, frame.seq));
         Some((Ok::<_, Infallible>(event), next))
     });
-    let frames = frames.take_until(drained(&app));
+    let frames = frames.take_until(streams.drained(&app));
     let keep_alive = KeepAlive::new().interval(WS_PING_INTERVAL);
     // Proxies otherwise gather what should be live.
     let headers = [(header::CACHE_CONTROL, "no-store"), (header::HeaderName::from_static("x-accel-buffering"), "no")];
     Ok((headers, Sse::new(frames).keep_alive(keep_alive)).into_response())
-}
-
-/// When a stream that begins now is to end because the process does. They end one after the other, as sockets do, so that
-/// their clients do not all come to the other edges at once.
-fn drained(app: &App) -> impl Future<Output = ()> + use<> {
-    // Multiples of the golden ratio: the streams that are still there are spread evenly, whichever have ended.
-    let number = app.streams_begun.fetch_add(1, Ordering::Relaxed);
-    let after = app.config.drain.mul_f64((f64::from(number) * GOLDEN_RATIO).fract());
-    let shutdown = app.tasks.shutdown();
-    async move {
-        shutdown.cancelled().await;
-        sleep(after).await;
-    }
 }
 
 /// The job's state, and what the client has seen of it: what it claims, or nothing if the log has not come so far. A

@@ -20,8 +20,8 @@ use millrace_domain::{
 };
 use millrace_runtime::jobs::{ExecuteError, Patience};
 
-use super::idempotency::Key;
-use crate::{App, http::problem::ApiError};
+use super::{app::App, idempotency::Key};
+use crate::http::problem::ApiError;
 
 /// Stores a job. 202 means stored: from then on every edge knows it.
 pub async fn submit(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {

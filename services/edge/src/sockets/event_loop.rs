@@ -29,7 +29,7 @@ use super::{
     session::{Answer, Close, Offer, Session},
 };
 use crate::{
-    App,
+    api::app::App,
     feed::{Frame, Watcher},
     http::server::Http,
     websocket::{

@@ -12,8 +12,8 @@ use millrace_domain::limits::{ACCEPTS_PER_TURN_MAX, HANDSHAKE_HOLD_MAX, HTTP_HEA
 
 use super::{EventLoop, Socket, Watched};
 use crate::{
-    App,
     admission::Accepted,
+    api::app::App,
     http::problem::ApiError,
     sockets::{Admitted, outbox::Outbox, session::Session},
     websocket::{
