@@ -85,7 +85,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "the edge listens");
     health.check("http").pass();
     let http = Http::new(api::router(app.clone()), app.metrics.clone(), tasks.shutdown());
-    let threads = loops.start(&app, &listener, &admission, &http)?;
+    let threads = loops.start(&listener, &admission, &app.handshakes, &http, &app.feed, &app.metrics)?;
     // The loops have it.
     drop(listener);
     tasks.spawn("http", drain(tasks.shutdown(), app.sockets.clone(), http, app.config.drain));

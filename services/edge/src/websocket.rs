@@ -4,3 +4,4 @@ pub mod head;
 pub mod handshake;
 pub mod decode;
 pub mod encode;
+pub mod close;

@@ -2,11 +2,16 @@
 
 use std::io;
 
+use mio::Token;
+
 use crate::{
     admission::{Accepted, Admission},
     http::{problem::ApiError, server::Http},
     metrics::Metrics,
 };
+
+/// By which the poll of a loop reports that connections wait.
+pub const LISTENER: Token = Token(usize::MAX - 1);
 
 /// One loop's hold of the listener.
 pub struct Acceptor {

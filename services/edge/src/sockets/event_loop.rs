@@ -22,19 +22,22 @@ use millrace_domain::{
 
 use self::lobby::Greeting;
 use super::{
-    CloseAnswer, Inbox, LISTENER, Message, WAKER,
-    acceptor::Acceptor,
+    acceptor::{Acceptor, LISTENER},
     drain::Drain,
+    inbox::{Inbox, Message, WAKER},
     outbox::Outbox,
     session::{Answer, Close, Offer, Session},
 };
 use crate::{
-    api::app::App,
-    feed::{Frame, Watcher},
+    admission::Permit,
+    feed::{Feed, Frame, Watcher},
     http::server::Http,
+    metrics::Metrics,
     websocket::{
+        close::{self, CloseAnswer},
         decode::{Decoder, Received},
         encode,
+        handshake::Handshakes,
     },
 };
 
@@ -51,7 +54,9 @@ const EVENTS_MAX: usize = 1024;
 pub struct EventLoop {
     poll: Poll,
     inbox: Arc<Inbox>,
-    app: Arc<App>,
+    feed: Feed,
+    metrics: Metrics,
+    handshakes: Handshakes,
     /// `None` while draining.
     acceptor: Option<Acceptor>,
     /// More connections may wait: readiness is told once.
@@ -85,7 +90,7 @@ struct Socket {
     /// We have sent a close: what still comes is read and dropped until this time.
     closing: Option<(Instant, u16)>,
     is_over: bool,
-    _permit: super::Permit,
+    _permit: Permit,
 }
 
 /// A job that sockets of this loop watch.
@@ -99,11 +104,21 @@ struct Watched {
 
 impl EventLoop {
     /// A loop without sockets.
-    pub fn new(poll: Poll, inbox: Arc<Inbox>, app: Arc<App>, acceptor: Acceptor, http: Http) -> Self {
+    pub fn new(
+        poll: Poll,
+        inbox: Arc<Inbox>,
+        acceptor: Acceptor,
+        handshakes: Handshakes,
+        http: Http,
+        feed: Feed,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             poll,
             inbox,
-            app,
+            feed,
+            metrics,
+            handshakes,
             acceptor: Some(acceptor),
             may_accept: true,
             http,
@@ -225,7 +240,7 @@ impl EventLoop {
             match socket.session.offer(frame, now) {
                 Offer::Send => from = from.min(at),
                 Offer::Skip => {}
-                Offer::Behind => self.app.feed.refresh(&frame.job, socket.session.seen()),
+                Offer::Behind => self.feed.refresh(&frame.job, socket.session.seen()),
             }
         }
         let sent = socket.outbox.send(&mut socket.stream, &frames[from..], now);
@@ -246,7 +261,7 @@ impl EventLoop {
     /// Counts states that were written.
     fn sent(&mut self, token: usize, sent: io::Result<u64>) {
         match sent {
-            Ok(frames) => self.app.metrics.frames_sent.inc_by(frames),
+            Ok(frames) => self.metrics.frames_sent.inc_by(frames),
             Err(error) => self.gone(token, &error),
         }
     }
@@ -303,7 +318,7 @@ impl EventLoop {
                     Ok(())
                 }
                 (Answer::Closed(code), _) => {
-                    close = Some(((code.unwrap_or(super::CODE_NONE), ""), CloseAnswer::Is));
+                    close = Some(((code.unwrap_or(close::NO_CODE), ""), CloseAnswer::Is));
                     Ok(())
                 }
             };
@@ -346,7 +361,7 @@ impl EventLoop {
         if let Some(socket) = self.sockets.get_mut(token)
             && !std::mem::replace(&mut socket.is_over, true)
         {
-            let code = socket.closing.map_or(super::CODE_ABNORMAL, |(_, code)| code);
+            let code = socket.closing.map_or(close::ABNORMAL, |(_, code)| code);
             self.over.push((token, code));
         }
     }
@@ -356,8 +371,8 @@ impl EventLoop {
         for (token, code) in std::mem::take(&mut self.over) {
             let mut socket = self.sockets.remove(token);
             let _ = self.poll.registry().deregister(&mut socket.stream);
-            self.app.metrics.sockets.dec();
-            self.app.metrics.sockets_closed.with_label_values(&[super::label(code)]).inc();
+            self.metrics.sockets.dec();
+            self.metrics.sockets_closed.with_label_values(&[close::label(code)]).inc();
             let Some(watched) = self.jobs.get_mut(&socket.job) else { continue };
             watched.sockets.swap_remove(socket.place);
             if let Some(moved) = watched.sockets.get(socket.place) {
@@ -365,7 +380,7 @@ impl EventLoop {
             } else if watched.sockets.is_empty() {
                 self.jobs.remove(&socket.job);
                 let inbox: Arc<dyn Watcher> = self.inbox.clone();
-                self.app.feed.unwatch(&socket.job, &inbox);
+                self.feed.unwatch(&socket.job, &inbox);
             }
         }
     }

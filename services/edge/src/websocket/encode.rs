@@ -5,7 +5,7 @@ use tungstenite::protocol::frame::{
     coding::{CloseCode, Data, OpCode},
 };
 
-use crate::sockets::CODE_NONE;
+use super::close::NO_CODE;
 
 /// A ping without payload.
 pub const PING: [u8; 2] = [0x89, 0x00];
@@ -34,7 +34,7 @@ pub fn pong(payload: &[u8]) -> Vec<u8> {
 /// A close frame. A client that gave no code is answered with none.
 pub fn close(code: u16, reason: &str) -> Vec<u8> {
     let frame = tungstenite::protocol::CloseFrame { code: CloseCode::from(code), reason: reason.into() };
-    bytes(WsFrame::close((code != CODE_NONE).then_some(frame)))
+    bytes(WsFrame::close((code != NO_CODE).then_some(frame)))
 }
 
 fn bytes(frame: WsFrame) -> Vec<u8> {

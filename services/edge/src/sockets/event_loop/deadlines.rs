@@ -6,11 +6,8 @@ use millrace_domain::{limits::CLIENT_WRITE_MAX, wire::close};
 
 use super::{DRAIN_TICK, EventLoop, Socket};
 use crate::{
-    sockets::{
-        CloseAnswer,
-        session::{Close, Due},
-    },
-    websocket::encode,
+    sockets::session::{Close, Due},
+    websocket::{close::CloseAnswer, encode},
 };
 
 impl EventLoop {
@@ -35,7 +32,7 @@ impl EventLoop {
                 }
                 Due::Ask => {
                     let Some(socket) = self.sockets.get(token) else { continue };
-                    self.app.feed.refresh(&socket.job, socket.session.seen());
+                    self.feed.refresh(&socket.job, socket.session.seen());
                 }
                 Due::Gone => self.end(token),
                 Due::Ping => {
@@ -50,7 +47,7 @@ impl EventLoop {
 
     /// That nobody has submitted a job is for the log to say: while it does not answer, the client may try later.
     fn deserved(&self, token: usize, with: Close) -> Close {
-        let is_heard = |socket: &Socket| self.app.feed.was_answered(&socket.job);
+        let is_heard = |socket: &Socket| self.feed.was_answered(&socket.job);
         let is_unheard = with == close::UNKNOWN_JOB && !self.sockets.get(token).is_some_and(is_heard);
         if is_unheard { close::OVERLOADED } else { with }
     }

@@ -13,7 +13,6 @@ use millrace_domain::limits::{ACCEPTS_PER_TURN_MAX, HANDSHAKE_HOLD_MAX, HTTP_HEA
 use super::{EventLoop, Socket, Watched};
 use crate::{
     admission::Accepted,
-    api::app::App,
     http::problem::ApiError,
     sockets::{Admitted, outbox::Outbox, session::Session},
     websocket::{
@@ -126,7 +125,7 @@ impl EventLoop {
         let late: Vec<_> = late.map(|(key, _)| key).collect();
         for key in late {
             let greeting = self.greetings.remove(key);
-            self.app.metrics.heads_timed_out.inc();
+            self.metrics.heads_timed_out.inc();
             tracing::debug!(peer = %greeting.accepted.peer, "a connection ended: its headers did not come in time");
         }
     }
@@ -158,7 +157,7 @@ impl EventLoop {
             };
             match head::parse(bytes, seen) {
                 Head::Socket(request, length) => {
-                    if let Some(handshake) = self.app.handshakes.of(&request) {
+                    if let Some(handshake) = self.handshakes.of(&request) {
                         return Next::Socket(handshake, bytes[length..].to_vec());
                     }
                 }
@@ -186,7 +185,7 @@ impl EventLoop {
                 let answer = handshake.answer();
                 let Handshake { id, since, .. } = handshake;
                 let Accepted { stream, permit, .. } = accepted;
-                self.app.metrics.requests.with_label_values(&["101"]).inc();
+                self.metrics.requests.with_label_values(&["101"]).inc();
                 self.admit(Admitted { stream, early, id, since, permit }, answer, is_registered, now);
             }
             Next::Http => {
@@ -200,7 +199,7 @@ impl EventLoop {
                 let left = if is_registered { self.poll.registry().deregister(&mut accepted.stream) } else { Ok(()) };
                 match left {
                     Ok(()) => {
-                        self.app.metrics.requests.with_label_values(&[why.status().as_str()]).inc();
+                        self.metrics.requests.with_label_values(&[why.status().as_str()]).inc();
                         self.http.refuse(accepted.stream, &why);
                     }
                     Err(error) => not_deregistered(&error),
@@ -226,16 +225,15 @@ impl EventLoop {
             tracing::warn!(%error, "a socket could not be registered");
             return;
         }
-        let App { feed, metrics, .. } = &*self.app;
-        metrics.sockets.inc();
-        metrics.sockets_opened.inc();
+        self.metrics.sockets.inc();
+        self.metrics.sockets_opened.inc();
         let (newest, place) = match self.jobs.get_mut(&id) {
             Some(watched) => {
                 watched.sockets.push(token);
                 (watched.newest.clone(), watched.sockets.len() - 1)
             }
             None => {
-                let newest = feed.watch(&id, since, self.inbox.clone());
+                let newest = self.feed.watch(&id, since, self.inbox.clone());
                 let watched = Watched { sockets: vec![token], newest: newest.clone(), fresh: Vec::new() };
                 self.jobs.insert(id.clone(), watched);
                 (newest, 0)
