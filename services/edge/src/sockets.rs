@@ -4,6 +4,7 @@
 //! else it hands to hyper. Why not a task per socket with axum's own WebSocket: see ARCHITECTURE.md, "Sockets".
 
 mod acceptor;
+mod registration;
 mod inbox;
 mod event_loop;
 mod session;
@@ -23,12 +24,12 @@ use std::{
 use anyhow::Context;
 use mio::{Interest, Poll};
 
-pub use self::inbox::Admitted;
 use self::{
     acceptor::{Acceptor, LISTENER},
-    event_loop::EventLoop,
+    event_loop::{EventLoop, lobby::Lobby},
     inbox::{Inbox, Message},
 };
+pub use self::{inbox::Admitted, registration::Unregistered};
 use crate::{admission::Admission, feed::Feed, http::server::Http, metrics::Metrics, websocket::handshake::Handshakes};
 
 /// The loops.
@@ -56,10 +57,10 @@ impl Loops {
         metrics: &Metrics,
     ) -> anyhow::Result<Vec<JoinHandle<()>>> {
         let start = |(number, (poll, inbox)): (usize, (Poll, Arc<Inbox>))| -> anyhow::Result<JoinHandle<()>> {
-            let mut acceptor = Acceptor::new(listener, admission.clone(), http.clone(), metrics.clone())?;
+            let mut acceptor = Acceptor::new(listener, admission.clone())?;
             poll.registry().register(acceptor.source(), LISTENER, Interest::READABLE)?;
-            let event_loop =
-                EventLoop::new(poll, inbox, acceptor, handshakes.clone(), http.clone(), feed.clone(), metrics.clone());
+            let lobby = Lobby::new(acceptor, handshakes.clone(), http.clone(), metrics.clone());
+            let event_loop = EventLoop::new(poll, inbox, lobby, feed.clone(), metrics.clone());
             let run = move || {
                 // Its clients would hear nothing any more, and nobody would notice: better to start anew.
                 match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run())) {

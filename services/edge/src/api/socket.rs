@@ -17,7 +17,7 @@ use super::{app::App, path::Id};
 use crate::{
     admission::Permit,
     http::{problem::ApiError, server},
-    sockets::Admitted,
+    sockets::{Admitted, Unregistered},
     websocket::handshake::Handshake,
 };
 
@@ -51,5 +51,5 @@ pub async fn upgrade(
 /// Takes the connection out of hyper.
 fn admitted(upgraded: Upgraded, id: JobId, since: u64, permit: Permit) -> anyhow::Result<Admitted> {
     let (stream, early) = server::taken_out(upgraded)?;
-    Ok(Admitted { stream: mio::net::TcpStream::from_std(stream), early, id, since, permit })
+    Ok(Admitted { connection: Unregistered(mio::net::TcpStream::from_std(stream)), early, id, since, permit })
 }

@@ -16,9 +16,9 @@ use millrace_domain::limits::HTTP_HEAD_MAX;
 
 /// When the head that a connection waits for has begun; `None` before its first byte.
 #[derive(Clone, Debug, Default)]
-pub struct Head(Arc<Mutex<Option<Instant>>>);
+pub struct HeadTimer(Arc<Mutex<Option<Instant>>>);
 
-impl Head {
+impl HeadTimer {
     /// Whether anything of it has come.
     pub fn has_begun(&self) -> bool {
         self.begun().is_some()
@@ -38,16 +38,16 @@ impl Head {
     }
 }
 
-/// What is read of a connection, noticed by its [`Head`].
+/// What is read of a connection, noticed by its [`HeadTimer`].
 #[derive(Debug)]
 pub struct Noticed<R> {
     reading: R,
-    head: Head,
+    head: HeadTimer,
 }
 
 impl<R> Noticed<R> {
     /// Notices what is read.
-    pub const fn new(reading: R, head: Head) -> Self {
+    pub const fn new(reading: R, head: HeadTimer) -> Self {
         Self { reading, head }
     }
 
@@ -70,7 +70,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Noticed<R> {
 
 /// The timer of one connection. hyper asks it for one thing: how long to wait for the next head.
 #[derive(Debug)]
-pub struct Timer(pub Head);
+pub struct Timer(pub HeadTimer);
 
 impl hyper::rt::Timer for Timer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
@@ -86,7 +86,7 @@ impl hyper::rt::Timer for Timer {
 
 /// Until the deadline, or until a head that has begun takes too long. Polled after whatever was read.
 struct Wait {
-    head: Head,
+    head: HeadTimer,
     sleep: Pin<Box<tokio::time::Sleep>>,
 }
 

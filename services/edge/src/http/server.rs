@@ -25,7 +25,7 @@ use millrace_domain::limits::{
 };
 
 use super::{
-    keep_alive::{Head, Noticed, Timer},
+    keep_alive::{HeadTimer, Noticed, Timer},
     problem::ApiError,
 };
 use crate::{admission::Accepted, metrics::Metrics};
@@ -102,7 +102,7 @@ async fn connection(
         request
     });
     let (reading, writing) = stream.into_split();
-    let head = Head::default();
+    let head = HeadTimer::default();
     let resumed: Resumed = io::join(Noticed::new(Cursor::new(read).chain(reading), head.clone()), writing);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(Timer(head.clone()))

@@ -2,13 +2,9 @@
 
 use std::io;
 
-use mio::Token;
+use mio::{Token, net::TcpStream};
 
-use crate::{
-    admission::{Accepted, Admission},
-    http::{problem::ApiError, server::Http},
-    metrics::Metrics,
-};
+use crate::admission::{Accepted, Admission};
 
 /// By which the poll of a loop reports that connections wait.
 pub const LISTENER: Token = Token(usize::MAX - 1);
@@ -17,22 +13,18 @@ pub const LISTENER: Token = Token(usize::MAX - 1);
 pub struct Acceptor {
     listener: mio::net::TcpListener,
     admission: Admission,
-    http: Http,
-    metrics: Metrics,
 }
+
+/// A connection for which there is no place.
+pub struct Full(pub TcpStream);
 
 impl Acceptor {
     /// Another hold of `listener`, which must not block, under the bounds of `admission`.
     ///
     /// # Errors
     /// When the kernel gives no file descriptor.
-    pub fn new(
-        listener: &std::net::TcpListener,
-        admission: Admission,
-        http: Http,
-        metrics: Metrics,
-    ) -> io::Result<Self> {
-        Ok(Self { listener: mio::net::TcpListener::from_std(listener.try_clone()?), admission, http, metrics })
+    pub fn new(listener: &std::net::TcpListener, admission: Admission) -> io::Result<Self> {
+        Ok(Self { listener: mio::net::TcpListener::from_std(listener.try_clone()?), admission })
     }
 
     /// What tells when connections wait. To be deregistered before it is dropped: the loops share what is beneath.
@@ -40,17 +32,15 @@ impl Acceptor {
         &mut self.listener
     }
 
-    /// Takes the next connection; `None` when there was no place for it and it is told so.
+    /// Takes the next connection.
     ///
     /// # Errors
     /// `WouldBlock` when none waits.
-    pub fn accept(&self) -> io::Result<Option<Accepted>> {
+    pub fn accept(&self) -> io::Result<Result<Accepted, Full>> {
         let (stream, peer) = self.listener.accept()?;
-        let Some(permit) = self.admission.admit(peer.ip()) else {
-            self.metrics.connections_refused.inc();
-            self.http.refuse(stream, &ApiError::TooManyConnections);
-            return Ok(None);
-        };
-        Ok(Some(Accepted { stream, peer, permit }))
+        Ok(match self.admission.admit(peer.ip()) {
+            Some(permit) => Ok(Accepted { stream, peer, permit }),
+            None => Err(Full(stream)),
+        })
     }
 }

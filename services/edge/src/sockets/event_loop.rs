@@ -1,8 +1,9 @@
 //! One thread that serves many sockets: no task, no timer and no buffer of their own, so that an idle client costs
 //! little more than its entry here.
 
+pub mod lobby;
+mod arrivals;
 mod deadlines;
-mod lobby;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,9 +21,9 @@ use millrace_domain::{
     wire::PONG,
 };
 
-use self::lobby::Greeting;
+use self::lobby::Lobby;
 use super::{
-    acceptor::{Acceptor, LISTENER},
+    acceptor::LISTENER,
     drain::Drain,
     inbox::{Inbox, Message, WAKER},
     outbox::Outbox,
@@ -31,13 +32,11 @@ use super::{
 use crate::{
     admission::Permit,
     feed::{Feed, Frame, Watcher},
-    http::server::Http,
     metrics::Metrics,
     websocket::{
         close::{self, CloseAnswer},
         decode::{Decoder, Received},
         encode,
-        handshake::Handshakes,
     },
 };
 
@@ -56,13 +55,7 @@ pub struct EventLoop {
     inbox: Arc<Inbox>,
     feed: Feed,
     metrics: Metrics,
-    handshakes: Handshakes,
-    /// `None` while draining.
-    acceptor: Option<Acceptor>,
-    /// More connections may wait: readiness is told once.
-    may_accept: bool,
-    http: Http,
-    greetings: Slab<Greeting>,
+    lobby: Lobby,
     sockets: Slab<Socket>,
     /// Sockets whose handshake may not be answered yet, and until when it waits for a state, oldest first.
     held: VecDeque<(usize, Instant)>,
@@ -104,25 +97,13 @@ struct Watched {
 
 impl EventLoop {
     /// A loop without sockets.
-    pub fn new(
-        poll: Poll,
-        inbox: Arc<Inbox>,
-        acceptor: Acceptor,
-        handshakes: Handshakes,
-        http: Http,
-        feed: Feed,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(poll: Poll, inbox: Arc<Inbox>, lobby: Lobby, feed: Feed, metrics: Metrics) -> Self {
         Self {
             poll,
             inbox,
             feed,
             metrics,
-            handshakes,
-            acceptor: Some(acceptor),
-            may_accept: true,
-            http,
-            greetings: Slab::new(),
+            lobby,
             sockets: Slab::new(),
             held: VecDeque::new(),
             jobs: HashMap::new(),
@@ -142,10 +123,10 @@ impl EventLoop {
         let mut ticked_at = Instant::now();
         loop {
             let tick = if self.drain.is_some() { DRAIN_TICK } else { TICK };
-            let is_done = self.unfinished.is_empty() && !self.may_accept;
+            let may_sleep = self.unfinished.is_empty() && !self.lobby.may_accept();
             let left = tick.saturating_sub(ticked_at.elapsed());
             let held = self.held.front().map_or(left, |(_, until)| until.saturating_duration_since(Instant::now()));
-            let wait = if is_done { left.min(held) } else { Duration::ZERO };
+            let wait = if may_sleep { left.min(held) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 polled => polled?,
@@ -157,8 +138,12 @@ impl EventLoop {
             for event in &events {
                 match event.token() {
                     WAKER => {}
-                    LISTENER => self.may_accept = true,
-                    Token(token @ lobby::FIRST_TOKEN..) => self.greeting_ready(token, now),
+                    LISTENER => self.lobby.look_again(),
+                    Token(token @ lobby::FIRST_TOKEN..) => {
+                        if let Some(arrival) = self.lobby.ready(token, self.poll.registry(), &mut self.scratch) {
+                            self.welcome(arrival, now);
+                        }
+                    }
                     Token(token) => self.ready(token, event.is_readable(), event.is_writable(), now),
                 }
             }
@@ -166,11 +151,10 @@ impl EventLoop {
             self.inbox.take(&mut messages);
             for message in messages.drain(..) {
                 match message {
-                    Message::Admit(admitted) => self.admit(*admitted, Vec::new(), false, now),
+                    Message::Admit(admitted) => drop(self.admit(*admitted, Outbox::default(), now)),
                     Message::State(frame) => self.state(frame),
                     Message::Drain(lasts) => {
-                        self.stop_accepting();
-                        self.hand_over_greetings(now);
+                        self.lobby.close(self.poll.registry());
                         self.drain = Some(Drain::new(self.sockets.len(), lasts, now));
                     }
                 }
@@ -180,9 +164,8 @@ impl EventLoop {
             if now.duration_since(ticked_at) >= tick {
                 ticked_at = now;
                 self.tick(now);
-                // Again, if it could not be done.
-                self.may_accept = true;
-                self.tick_greetings(now);
+                self.lobby.look_again();
+                self.lobby.tick(now);
                 self.drain(now);
             }
             self.sweep_out();

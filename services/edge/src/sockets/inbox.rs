@@ -7,8 +7,9 @@ use std::{
 };
 
 use millrace_domain::JobId;
-use mio::{Registry, Token, Waker, net::TcpStream};
+use mio::{Registry, Token, Waker};
 
+use super::registration::Unregistered;
 use crate::{
     admission::Permit,
     feed::{Frame, Watcher},
@@ -18,9 +19,9 @@ use crate::{
 pub const WAKER: Token = Token(usize::MAX);
 
 /// A connection after its handshake.
-pub struct Admitted {
-    /// It was read until nothing was left, or will tell that there is something.
-    pub stream: TcpStream,
+pub struct Admitted<C = Unregistered> {
+    /// It was read until nothing was left, or its poll will report that there is something.
+    pub connection: C,
     /// What the client sent right behind its handshake.
     pub early: Vec<u8>,
     /// The job that it watches.

@@ -1,33 +1,59 @@
-//! How a connection becomes a socket: those whose first request is not read yet. A WebSocket handshake is answered here, so that in a storm a client
-//! costs no task, no timer and no buffer; everything else goes on to hyper, which has what was read.
+//! Connections that are no socket yet, from the listener on: their first request is read here. A WebSocket handshake is
+//! for the loop to answer, so that in a storm a client costs no task, no timer and no buffer; everything else goes on to
+//! hyper, together with what was read.
 
 use std::{
     io::{self, ErrorKind, Read},
+    net::SocketAddr,
     time::Instant,
 };
 
-use mio::{Interest, Token};
+use mio::{Interest, Registry, Token};
+use slab::Slab;
 
-use millrace_domain::limits::{ACCEPTS_PER_TURN_MAX, HANDSHAKE_HOLD_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX};
+use millrace_domain::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX};
 
-use super::{EventLoop, Socket, Watched};
 use crate::{
-    admission::Accepted,
-    http::problem::ApiError,
-    sockets::{Admitted, outbox::Outbox, session::Session},
+    admission::{Accepted, Permit},
+    http::{problem::ApiError, server::Http},
+    metrics::Metrics,
+    sockets::{
+        acceptor::{Acceptor, Full},
+        inbox::Admitted,
+        registration::{Connection, Registered, Unregistered},
+    },
     websocket::{
-        decode::Decoder,
-        handshake::Handshake,
-        head::{self, Head},
+        handshake::{Handshake, Handshakes},
+        head::{self, FirstRequest},
     },
 };
 
-/// Tokens from here on are greetings, not sockets.
+/// Tokens from here on are of connections in the lobby, not of sockets.
 pub const FIRST_TOKEN: usize = 1 << (usize::BITS - 2);
 
+/// Connections whose first request is not read yet.
+pub struct Lobby {
+    /// `None` while draining.
+    acceptor: Option<Acceptor>,
+    /// More connections may wait: readiness is reported once.
+    may_accept: bool,
+    greetings: Slab<Greeting<Registered>>,
+    handshakes: Handshakes,
+    http: Http,
+    metrics: Metrics,
+}
+
+/// A connection that is to become a socket, and the answer to its handshake.
+pub struct Arrival<C> {
+    pub admitted: Admitted<C>,
+    pub answer: Vec<u8>,
+}
+
 /// A connection that was accepted.
-pub struct Greeting {
-    accepted: Accepted,
+struct Greeting<C> {
+    connection: C,
+    peer: SocketAddr,
+    permit: Permit,
     /// What was read, while that is no whole head.
     read: Vec<u8>,
     until: Instant,
@@ -47,100 +73,122 @@ enum Next {
     Gone,
 }
 
-impl EventLoop {
-    /// Takes connections that wait, so few that the sockets still have their turn.
-    pub(super) fn accept(&mut self, now: Instant) {
-        if !std::mem::take(&mut self.may_accept) {
-            return;
-        }
-        for _ in 0..ACCEPTS_PER_TURN_MAX {
-            let Some(acceptor) = &self.acceptor else { return };
-            match acceptor.accept() {
-                Ok(Some(accepted)) => self.greet(accepted, now),
-                Ok(None) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                // Out of file descriptors, mostly: those that are open go on, and the next tick tries again.
-                Err(error) => return tracing::warn!(%error, "a connection could not be accepted"),
-            }
-        }
+impl Lobby {
+    /// An empty one, whose connections come from `acceptor`.
+    pub const fn new(acceptor: Acceptor, handshakes: Handshakes, http: Http, metrics: Metrics) -> Self {
+        Self { acceptor: Some(acceptor), may_accept: true, greetings: Slab::new(), handshakes, http, metrics }
+    }
+
+    /// Whether connections may wait to be accepted.
+    pub const fn may_accept(&self) -> bool {
+        self.may_accept
+    }
+
+    /// Connections wait, or one that could not be accepted may be accepted now.
+    pub const fn look_again(&mut self) {
         self.may_accept = true;
     }
 
-    /// Lets go of the listener, which closes when all loops have.
-    pub(super) fn stop_accepting(&mut self) {
-        if let Some(mut acceptor) = self.acceptor.take()
-            && let Err(error) = self.poll.registry().deregister(acceptor.source())
-        {
-            not_deregistered(&error);
+    /// Accepts up to `left` connections, until one of them is to become a socket.
+    pub fn accept(
+        &mut self,
+        left: &mut u32,
+        registry: &Registry,
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> Option<Arrival<Unregistered>> {
+        while self.may_accept && *left > 0 {
+            *left -= 1;
+            let accepted = self.acceptor.as_ref().map_or(Err(ErrorKind::WouldBlock.into()), Acceptor::accept);
+            match accepted {
+                Ok(Ok(accepted)) => {
+                    if let Some(arrival) = self.greet(accepted, registry, scratch, now) {
+                        return Some(arrival);
+                    }
+                }
+                Ok(Err(Full(stream))) => {
+                    self.metrics.connections_refused.inc();
+                    self.http.refuse(stream, &ApiError::TooManyConnections);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) => {
+                    self.may_accept = false;
+                    if error.kind() != ErrorKind::WouldBlock {
+                        // Out of file descriptors, mostly: those that are open go on, and the next tick tries again.
+                        tracing::warn!(%error, "a connection could not be accepted");
+                    }
+                }
+            }
         }
+        None
     }
 
     /// Takes a connection. Often the request is there already.
-    fn greet(&mut self, accepted: Accepted, now: Instant) {
-        let mut greeting = Greeting { accepted, read: Vec::new(), until: now + HTTP_HEAD_MAX };
-        match self.advance(&mut greeting) {
+    fn greet(
+        &mut self,
+        Accepted { stream, peer, permit }: Accepted,
+        registry: &Registry,
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> Option<Arrival<Unregistered>> {
+        let connection = Unregistered(stream);
+        let mut greeting = Greeting { connection, peer, permit, read: Vec::new(), until: now + HTTP_HEAD_MAX };
+        match self.advance(&mut greeting, scratch) {
             Next::Wait => {
                 let entry = self.greetings.vacant_entry();
-                let token = Token(FIRST_TOKEN + entry.key());
-                match self.poll.registry().register(&mut greeting.accepted.stream, token, Interest::READABLE) {
-                    Ok(()) => drop(entry.insert(greeting)),
+                match greeting.enter(registry, Token(FIRST_TOKEN + entry.key())) {
+                    Ok(greeting) => drop(entry.insert(greeting)),
                     Err(error) => tracing::warn!(%error, "a connection could not be registered"),
                 }
+                None
             }
-            next => self.go_on(greeting, next, false, now),
+            next => self.go_on(greeting, next, registry),
         }
     }
 
-    /// More has come for a greeting.
-    pub(super) fn greeting_ready(&mut self, token: usize, now: Instant) {
+    /// More has come of the connection of a token.
+    pub fn ready(&mut self, token: usize, registry: &Registry, scratch: &mut [u8]) -> Option<Arrival<Registered>> {
         let key = token - FIRST_TOKEN;
-        if !self.greetings.contains(key) {
-            return;
-        }
-        let mut greeting = self.greetings.remove(key);
-        match self.advance(&mut greeting) {
+        let mut greeting = self.greetings.try_remove(key)?;
+        match self.advance(&mut greeting, scratch) {
             Next::Wait => {
                 // The place that was left last is the first to be taken: its token stays.
                 let same = self.greetings.insert(greeting);
                 debug_assert_eq!(same, key);
+                None
             }
-            next => self.go_on(greeting, next, true, now),
-        }
-    }
-
-    /// Answers handshakes that have waited long enough for a state. One that was answered meanwhile is so no more.
-    pub(super) fn release(&mut self, now: Instant) {
-        while let Some((token, _)) = self.held.pop_front_if(|(_, until)| now >= *until) {
-            if let Some(socket) = self.sockets.get_mut(token).filter(|socket| !socket.is_over) {
-                let sent = socket.outbox.release(&mut socket.stream, now);
-                self.sent(token, sent);
-            }
+            next => self.go_on(greeting, next, registry),
         }
     }
 
     /// Lets go of connections whose head does not come.
-    pub(super) fn tick_greetings(&mut self, now: Instant) {
+    pub fn tick(&mut self, now: Instant) {
         let late = self.greetings.iter().filter(|(_, greeting)| now >= greeting.until);
         let late: Vec<_> = late.map(|(key, _)| key).collect();
         for key in late {
             let greeting = self.greetings.remove(key);
             self.metrics.heads_timed_out.inc();
-            tracing::debug!(peer = %greeting.accepted.peer, "a connection ended: its headers did not come in time");
+            tracing::debug!(peer = %greeting.peer, "a connection ended: its headers did not come in time");
         }
     }
 
-    /// Hands all that wait to hyper, which answers who still sends a request.
-    pub(super) fn hand_over_greetings(&mut self, now: Instant) {
-        for greeting in self.greetings.drain().collect::<Vec<_>>() {
-            self.go_on(greeting, Next::Http, true, now);
+    /// Lets go of the listener, which closes when all loops have, and hands all connections to hyper, which answers those
+    /// that still send a request.
+    pub fn close(&mut self, registry: &Registry) {
+        if let Some(mut acceptor) = self.acceptor.take()
+            && let Err(error) = registry.deregister(acceptor.source())
+        {
+            not_deregistered(&error);
+        }
+        for (_, greeting) in std::mem::take(&mut self.greetings) {
+            self.serve(greeting, registry);
         }
     }
 
     /// Reads until the head is complete or nothing is left.
-    fn advance(&mut self, greeting: &mut Greeting) -> Next {
+    fn advance(&self, greeting: &mut Greeting<impl Connection>, scratch: &mut [u8]) -> Next {
         loop {
-            let count = match greeting.accepted.stream.read(&mut self.scratch) {
+            let count = match greeting.connection.stream().read(scratch) {
                 Ok(0) => return Next::Gone,
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait,
@@ -149,27 +197,27 @@ impl EventLoop {
             };
             let seen = greeting.read.len();
             let bytes = match seen {
-                0 => &self.scratch[..count],
+                0 => &scratch[..count],
                 _ => {
-                    greeting.read.extend_from_slice(&self.scratch[..count]);
+                    greeting.read.extend_from_slice(&scratch[..count]);
                     &greeting.read[..]
                 }
             };
             match head::parse(bytes, seen) {
-                Head::Socket(request, length) => {
+                FirstRequest::Socket(request, length) => {
                     if let Some(handshake) = self.handshakes.of(&request) {
                         return Next::Socket(handshake, bytes[length..].to_vec());
                     }
                 }
-                Head::Partial if bytes.len() < HTTP_HEAD_BYTES_MAX => {
+                FirstRequest::Partial if bytes.len() < HTTP_HEAD_BYTES_MAX => {
                     if seen == 0 {
                         greeting.read = bytes.to_vec();
                     }
                     continue;
                 }
-                Head::Partial => return Next::Refuse(ApiError::HeadTooLarge),
-                Head::Malformed => return Next::Refuse(ApiError::MalformedRequest),
-                Head::Other => {}
+                FirstRequest::Partial => return Next::Refuse(ApiError::HeadTooLarge),
+                FirstRequest::Malformed => return Next::Refuse(ApiError::MalformedRequest),
+                FirstRequest::Other => {}
             }
             if seen == 0 {
                 greeting.read = bytes.to_vec();
@@ -178,88 +226,41 @@ impl EventLoop {
         }
     }
 
-    fn go_on(&mut self, greeting: Greeting, next: Next, is_registered: bool, now: Instant) {
-        let Greeting { mut accepted, read, .. } = greeting;
+    fn go_on<C: Connection>(&self, greeting: Greeting<C>, next: Next, registry: &Registry) -> Option<Arrival<C>> {
         match next {
             Next::Socket(handshake, early) => {
                 let answer = handshake.answer();
                 let Handshake { id, since, .. } = handshake;
-                let Accepted { stream, permit, .. } = accepted;
-                self.metrics.requests.with_label_values(&["101"]).inc();
-                self.admit(Admitted { stream, early, id, since, permit }, answer, is_registered, now);
+                let Greeting { connection, permit, .. } = greeting;
+                return Some(Arrival { admitted: Admitted { connection, early, id, since, permit }, answer });
             }
-            Next::Http => {
-                let left = if is_registered { self.poll.registry().deregister(&mut accepted.stream) } else { Ok(()) };
-                match left {
-                    Ok(()) => self.http.serve(accepted, read),
-                    Err(error) => not_deregistered(&error),
+            Next::Http => self.serve(greeting, registry),
+            Next::Refuse(why) => match greeting.connection.leave(registry) {
+                Ok(Unregistered(stream)) => {
+                    self.metrics.requests.with_label_values(&[why.status().as_str()]).inc();
+                    self.http.refuse(stream, &why);
                 }
-            }
-            Next::Refuse(why) => {
-                let left = if is_registered { self.poll.registry().deregister(&mut accepted.stream) } else { Ok(()) };
-                match left {
-                    Ok(()) => {
-                        self.metrics.requests.with_label_values(&[why.status().as_str()]).inc();
-                        self.http.refuse(accepted.stream, &why);
-                    }
-                    Err(error) => not_deregistered(&error),
-                }
-            }
-            // Closed, it leaves the epoll by itself.
+                Err(error) => not_deregistered(&error),
+            },
             Next::Gone | Next::Wait => {}
         }
+        None
     }
 
-    /// A connection becomes a socket. It is sent `answer`, to its handshake, and the state, at once if that is known.
-    pub(super) fn admit(&mut self, admitted: Admitted, answer: Vec<u8>, is_registered: bool, now: Instant) {
-        let Admitted { mut stream, mut early, id, since, permit } = admitted;
-        let entry = self.sockets.vacant_entry();
-        let token = entry.key();
-        let (registry, interest) = (self.poll.registry(), Interest::READABLE | Interest::WRITABLE);
-        let registered = if is_registered {
-            registry.reregister(&mut stream, Token(token), interest)
-        } else {
-            registry.register(&mut stream, Token(token), interest)
-        };
-        if let Err(error) = registered {
-            tracing::warn!(%error, "a socket could not be registered");
-            return;
+    fn serve(&self, greeting: Greeting<impl Connection>, registry: &Registry) {
+        let Greeting { connection, peer, permit, read, .. } = greeting;
+        match connection.leave(registry) {
+            Ok(Unregistered(stream)) => self.http.serve(Accepted { stream, peer, permit }, read),
+            Err(error) => not_deregistered(&error),
         }
-        self.metrics.sockets.inc();
-        self.metrics.sockets_opened.inc();
-        let (newest, place) = match self.jobs.get_mut(&id) {
-            Some(watched) => {
-                watched.sockets.push(token);
-                (watched.newest.clone(), watched.sockets.len() - 1)
-            }
-            None => {
-                let newest = self.feed.watch(&id, since, self.inbox.clone());
-                let watched = Watched { sockets: vec![token], newest: newest.clone(), fresh: Vec::new() };
-                self.jobs.insert(id.clone(), watched);
-                (newest, 0)
-            }
-        };
-        let socket = entry.insert(Socket {
-            stream,
-            job: id,
-            place,
-            session: Session::new(since, now),
-            decoder: Decoder::default(),
-            outbox: Outbox::default(),
-            closing: None,
-            is_over: false,
-            _permit: permit,
-        });
-        if !answer.is_empty() {
-            socket.outbox.hold(answer, now);
-            self.held.push_back((token, now + HANDSHAKE_HOLD_MAX));
-        }
-        if let Some(newest) = newest {
-            self.offer(token, &[newest], now);
-        }
-        if !early.is_empty() {
-            self.decode(token, &mut early, now);
-        }
+    }
+}
+
+impl Greeting<Unregistered> {
+    fn enter(self, registry: &Registry, token: Token) -> io::Result<Greeting<Registered>> {
+        let Self { connection, peer, permit, read, until } = self;
+        let connection = connection.enter(registry, token, Interest::READABLE)?;
+        Ok(Greeting { connection, peer, permit, read, until })
     }
 }
 
