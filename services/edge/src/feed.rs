@@ -182,8 +182,8 @@ impl Feed {
     /// Does something with a job if it is watched, and what follows from it.
     fn with(&self, id: &str, act: impl FnOnce(&JobId, &mut Stitch) -> Todo) {
         let mut table = self.table();
-        let Some((id, _)) = table.get_key_value(id).map(|(id, _)| (id.clone(), ())) else { return };
-        let Some(watched) = table.get_mut(id.as_str()) else { return };
+        let Some(id) = table.get_key_value(id).map(|(id, _)| id.clone()) else { return };
+        let Some(watched) = table.get_mut(&id) else { return };
         let todo = act(&id, &mut watched.stitch);
         self.carry_out(&id, watched, todo);
     }

@@ -1,16 +1,14 @@
 //! How long hyper waits for the head of a request: one bound for it to begin, and [`HTTP_HEAD_MAX`] from then to
-//! its end. hyper has one bound for both, so it is given a timer that knows the difference.
+//! its end. hyper has one bound for both, so it is given a timer that knows the difference. This file can go once hyper
+//! has a time-out for idle connections: <https://github.com/hyperium/hyper/pull/3828>.
 
 use std::{
     future::Future,
-    io,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
-
-use tokio::io::{AsyncRead, ReadBuf};
 
 use millrace_domain::limits::HTTP_HEAD_MAX;
 
@@ -28,43 +26,14 @@ impl HeadTimer {
         *self.0.lock().expect("no panic while held")
     }
 
-    fn came(&self) {
+    /// Something of it has come.
+    pub fn came(&self) {
         self.0.lock().expect("no panic while held").get_or_insert_with(Instant::now);
     }
 
     /// The next one is waited for.
     fn renew(&self) {
         *self.0.lock().expect("no panic while held") = None;
-    }
-}
-
-/// What is read of a connection, noticed by its [`HeadTimer`].
-#[derive(Debug)]
-pub struct Noticed<R> {
-    reading: R,
-    head: HeadTimer,
-}
-
-impl<R> Noticed<R> {
-    /// Notices what is read.
-    pub const fn new(reading: R, head: HeadTimer) -> Self {
-        Self { reading, head }
-    }
-
-    /// What is read, no longer noticed.
-    pub fn into_inner(self) -> R {
-        self.reading
-    }
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Noticed<R> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let polled = Pin::new(&mut self.reading).poll_read(cx, into);
-        if into.filled().len() > before {
-            self.head.came();
-        }
-        polled
     }
 }
 

@@ -1,17 +1,13 @@
 //! What is no WebSocket handshake that a loop may answer: hyper serves it, within its bounds.
 
-use std::{io::Cursor, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use anyhow::Context;
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
     io::{self, AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    net::TcpStream,
     runtime::Handle,
     sync::Semaphore,
     time::timeout,
@@ -25,8 +21,9 @@ use millrace_domain::limits::{
 };
 
 use super::{
-    keep_alive::{HeadTimer, Noticed, Timer},
+    keep_alive::{HeadTimer, Timer},
     problem::ApiError,
+    resumed::Resumed,
 };
 use crate::{admission::Accepted, metrics::Metrics};
 
@@ -43,9 +40,6 @@ pub struct Http {
     /// For whoever is on no thread of it.
     runtime: Handle,
 }
-
-/// What hyper reads of a connection: first what was read already.
-type Resumed = io::Join<Noticed<io::Chain<Cursor<Vec<u8>>, OwnedReadHalf>>, OwnedWriteHalf>;
 
 impl Http {
     /// Serves by `router` on this runtime, until `stop`.
@@ -101,9 +95,8 @@ async fn connection(
         request.extensions_mut().insert(permit.clone());
         request
     });
-    let (reading, writing) = stream.into_split();
     let head = HeadTimer::default();
-    let resumed: Resumed = io::join(Noticed::new(Cursor::new(read).chain(reading), head.clone()), writing);
+    let resumed = Resumed::new(read, stream, head.clone());
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(Timer(head.clone()))
         // From here, or the end of the request before, to the begin of the headers.
@@ -133,11 +126,8 @@ async fn connection(
 pub fn taken_out(upgraded: Upgraded) -> anyhow::Result<(std::net::TcpStream, Vec<u8>)> {
     let parts =
         upgraded.downcast::<TokioIo<Resumed>>().map_err(|_| anyhow::anyhow!("the connection is no TCP stream"))?;
-    let (reading, writing) = parts.io.into_inner().into_inner();
-    let (read, reading) = reading.into_inner().into_inner();
-    let unread = read.get_ref().get(usize::try_from(read.position())?..).unwrap_or_default();
-    let stream = reading.reunite(writing).context("the halves of a connection")?;
-    Ok((stream.into_std()?, [&parts.read_buf, unread].concat()))
+    let (unread, stream) = parts.io.into_inner().into_parts();
+    Ok((stream.into_std()?, [parts.read_buf, unread].concat()))
 }
 
 /// Answers without reading the request.
