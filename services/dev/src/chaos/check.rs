@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use millrace_domain::wire::{JobStatus, close};
 use millrace_domain::{Entry, EventBody, JobId, JobState, Stage, fold};
+use millrace_domain::{close, wire::JobStatus};
 
 use super::history::{Accepted, Expected, History, Logged, Session};
 
@@ -282,7 +282,7 @@ impl Checker<'_> {
             for code in session
                 .closes
                 .iter()
-                .filter(|code| [close::FINISHED.0, close::POLICY, close::UNKNOWN_JOB.0].contains(*code))
+                .filter(|code| [close::FINISHED.code, close::POLICY, close::UNKNOWN_JOB.code].contains(*code))
             {
                 self.say(Promise::ClosesRight, format!("{name}: closed with {code} before its end"));
             }

@@ -27,14 +27,14 @@ use super::{
     drain::Drain,
     inbox::{Inbox, Message, WAKER},
     outbox::Outbox,
-    session::{Answer, Close, Offer, Session},
+    session::{Answer, Offer, Session},
 };
 use crate::{
     admission::Permit,
     feed::{Feed, Frame, Watcher},
     metrics::Metrics,
     websocket::{
-        close::{self, CloseAnswer},
+        close::{self, Closing},
         decode::{Decoder, Received},
         encode,
     },
@@ -285,7 +285,7 @@ impl EventLoop {
             }
             return;
         }
-        let mut close: Option<(Close, CloseAnswer)> = None;
+        let mut close = None;
         let mut broken = None;
         let decoded = decoder.decode(bytes, |received| {
             if close.is_some() || broken.is_some() {
@@ -297,11 +297,11 @@ impl EventLoop {
                 (Answer::PongFrame, Received::Ping(payload)) => outbox.control(stream, &encode::pong(payload), now),
                 (Answer::PongFrame, _) => Ok(()),
                 (Answer::Close(with), _) => {
-                    close = Some((with, CloseAnswer::Await));
+                    close = Some(Closing::Ours(with));
                     Ok(())
                 }
                 (Answer::Closed(code), _) => {
-                    close = Some(((code.unwrap_or(close::NO_CODE), ""), CloseAnswer::Is));
+                    close = Some(Closing::Theirs(code));
                     Ok(())
                 }
             };
@@ -311,24 +311,24 @@ impl EventLoop {
             return self.gone(token, &error);
         }
         match (close, decoded) {
-            (Some((with, answer)), _) => self.close(token, with, answer, now),
-            (None, Err(violation)) => self.close(token, violation.close(), CloseAnswer::Await, now),
+            (Some(closing), _) => self.close(token, closing, now),
+            (None, Err(violation)) => self.close(token, Closing::Ours(violation.close()), now),
             (None, Ok(())) => {}
         }
     }
 
     /// Sends a close frame. Then what comes is read and dropped for a while: closing with unread bytes would reset the
     /// connection, and the client might not see the frame.
-    fn close(&mut self, token: usize, (code, reason): Close, answer: CloseAnswer, now: Instant) {
+    fn close(&mut self, token: usize, closing: Closing, now: Instant) {
         let Some(socket) = self.sockets.get_mut(token) else { return };
         if socket.closing.is_some() {
             return;
         }
-        socket.closing = Some((now + CLOSE_ANSWER_MAX, code));
-        if let Err(error) = socket.outbox.close(&mut socket.stream, &encode::close(code, reason), now) {
+        socket.closing = Some((now + CLOSE_ANSWER_MAX, closing.code()));
+        if let Err(error) = socket.outbox.close(&mut socket.stream, &encode::close(closing), now) {
             return self.gone(token, &error);
         }
-        if answer == CloseAnswer::Is && socket.outbox.blocked_since().is_none() {
+        if matches!(closing, Closing::Theirs(_)) && socket.outbox.blocked_since().is_none() {
             // The client has closed and has our answer: it is for us to end the connection.
             let _ = socket.stream.shutdown(std::net::Shutdown::Write);
         }
@@ -355,7 +355,7 @@ impl EventLoop {
             let mut socket = self.sockets.remove(token);
             let _ = self.poll.registry().deregister(&mut socket.stream);
             self.metrics.sockets.dec();
-            self.metrics.sockets_closed.with_label_values(&[close::label(code)]).inc();
+            self.metrics.sockets_closed.with_label_values(&[&close::label(code)]).inc();
             let Some(watched) = self.jobs.get_mut(&socket.job) else { continue };
             watched.sockets.swap_remove(socket.place);
             if let Some(moved) = watched.sockets.get(socket.place) {

@@ -3,17 +3,15 @@
 use std::time::Instant;
 
 use millrace_domain::{
+    close::{self, Close},
     limits::{
         FINISHED_JOB_LINGER, SINCE_DOUBT, UNKNOWN_JOB_WAIT, WS_FRAMES_PER_WINDOW_MAX, WS_MESSAGES_PER_WINDOW_MAX,
         WS_PING_INTERVAL, WS_RATE_WINDOW, WS_SILENCE_MAX,
     },
-    wire::{ClientMessage, close},
+    wire::ClientMessage,
 };
 
 use crate::{feed::Frame, websocket::decode::Received};
-
-/// A close code and its reason.
-pub type Close = (u16, &'static str);
 
 /// One socket's session.
 #[derive(Debug)]
@@ -140,7 +138,7 @@ impl Session {
         self.window_frames += 1;
         self.window_messages += u32::from(!matches!(received, Received::Pong | Received::Part));
         if self.window_messages > WS_MESSAGES_PER_WINDOW_MAX || self.window_frames > WS_FRAMES_PER_WINDOW_MAX {
-            return Answer::Close((close::POLICY, "too many messages"));
+            return Answer::Close(close::TOO_MANY_MESSAGES);
         }
         match received {
             Received::Ping(_) => Answer::PongFrame,
@@ -279,12 +277,12 @@ mod tests {
             assert_eq!(session.received(&Received::Text("ping"), now), Answer::Pong);
         }
         assert_eq!(session.received(&Received::Pong, now), Answer::Nothing);
-        assert!(matches!(session.received(&Received::Ping(b""), now), Answer::Close((1008, _))));
+        assert!(matches!(session.received(&Received::Ping(b""), now), Answer::Close(Close { code: 1008, .. })));
         let next = now + WS_RATE_WINDOW;
         assert_eq!(session.received(&Received::Binary, next), Answer::Nothing);
         for _ in 1..WS_FRAMES_PER_WINDOW_MAX {
             assert_eq!(session.received(&Received::Part, next), Answer::Nothing);
         }
-        assert!(matches!(session.received(&Received::Pong, next), Answer::Close((1008, _))));
+        assert!(matches!(session.received(&Received::Pong, next), Answer::Close(Close { code: 1008, .. })));
     }
 }

@@ -2,12 +2,15 @@
 
 use std::time::Instant;
 
-use millrace_domain::{limits::CLIENT_WRITE_MAX, wire::close};
+use millrace_domain::{
+    close::{self, Close},
+    limits::CLIENT_WRITE_MAX,
+};
 
 use super::{DRAIN_TICK, EventLoop, Socket};
 use crate::{
-    sockets::session::{Close, Due},
-    websocket::{close::CloseAnswer, encode},
+    sockets::session::Due,
+    websocket::{close::Closing, encode},
 };
 
 impl EventLoop {
@@ -28,7 +31,7 @@ impl EventLoop {
             match due {
                 Due::Close(with) => {
                     let with = self.deserved(token, with);
-                    self.close(token, with, CloseAnswer::Await, now);
+                    self.close(token, Closing::Ours(with), now);
                 }
                 Due::Ask => {
                     let Some(socket) = self.sockets.get(token) else { continue };
@@ -59,7 +62,7 @@ impl EventLoop {
         let batch: Vec<_> = open.take(drain.due(DRAIN_TICK, now)).collect();
         drain.closed(batch.len());
         for token in batch {
-            self.close(token, close::GOING_AWAY, CloseAnswer::Await, now);
+            self.close(token, Closing::Ours(close::GOING_AWAY), now);
         }
     }
 }
