@@ -3,12 +3,13 @@
 //! A watcher is registered first and the snapshot read after, so nothing falls in between. A message for a job that
 //! nobody watches is dropped after its subject and its sequence were read.
 
-mod frame;
-mod loader;
-mod mailbox;
 mod recent;
 mod stitch;
+mod loader;
 mod sweep;
+mod claim;
+mod frame;
+mod mailbox;
 
 use std::{
     collections::HashMap,
@@ -41,11 +42,16 @@ use millrace_runtime::{
     snapshots::Snapshots,
 };
 
-pub use self::frame::Frame;
-use self::loader::Load;
-use self::mailbox::Mailbox;
-use self::recent::Recent;
-use self::stitch::{Heard, Source, Stitch, Todo};
+pub use self::{
+    claim::{Claim, Verdict},
+    frame::Frame,
+};
+use self::{
+    loader::Load,
+    mailbox::Mailbox,
+    recent::Recent,
+    stitch::{Heard, Source, Stitch, Todo},
+};
 use crate::metrics::Metrics;
 
 /// The feed of one edge.

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Instant,
 };
 
 use axum::{
@@ -16,16 +17,13 @@ use axum::{
     },
 };
 use futures::{StreamExt, stream};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
-use millrace_domain::{
-    JobId, JobState,
-    limits::{SINCE_DOUBT, WS_PING_INTERVAL},
-};
+use millrace_domain::{JobId, JobState, limits::WS_PING_INTERVAL};
 
 use super::app::App;
 use crate::{
-    feed::{Frame, Watch},
+    feed::{Claim, Frame, Verdict, Watch},
     http::problem::ApiError,
 };
 
@@ -75,25 +73,25 @@ pub async fn live(app: Arc<App>, streams: &Streams, id: JobId, headers: &HeaderM
     Ok((headers, Sse::new(frames).keep_alive(keep_alive)).into_response())
 }
 
-/// The job's state, and what the client has seen of it: what it claims, or nothing if the log has not come so far. A
-/// leader that was just elected may not have everything yet, so it is believed only after [`SINCE_DOUBT`].
+/// The job's state, and what the client has seen of it: what it claims, or nothing where that is refuted.
 async fn seen(app: &App, id: &JobId, claimed: u64) -> Result<(JobState, u64), ApiError> {
-    let state = app.known(id).await?;
-    if state.seq >= claimed {
-        return Ok((state, claimed));
-    }
-    let until = Instant::now() + SINCE_DOUBT;
-    loop {
-        let is_late = Instant::now() >= until;
-        let state = app.jobs.snapshots.get_from_leader(id).await?.ok_or(ApiError::UnknownJob)?;
-        if state.seq >= claimed {
-            return Ok((state, claimed));
+    let mut claim = Claim::default();
+    let (mut state, mut is_leaders) = (app.known(id).await?, false);
+    while state.seq < claimed {
+        match claim.older(is_leaders, Instant::now()) {
+            Verdict::Refuted => return Ok((state, 0)),
+            Verdict::Doubt => {}
+            Verdict::Wait => {
+                if let Some(due) = claim.due() {
+                    sleep_until(due.into()).await;
+                }
+                claim.ask(Instant::now());
+            }
         }
-        if is_late {
-            return Ok((state, 0));
-        }
-        sleep_until(until).await;
+        state = app.jobs.snapshots.get_from_leader(id).await?.ok_or(ApiError::UnknownJob)?;
+        is_leaders = true;
     }
+    Ok((state, claimed))
 }
 
 /// The next frame that is newer than what the client has.
