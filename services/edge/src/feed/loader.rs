@@ -124,7 +124,9 @@ async fn load_any(feed: &Feed, snapshots: &Snapshots, ids: &[JobId]) -> Result<H
             }
         });
     }
-    snapshots.load_batch(ids, || feed.recent().newest(basis?, ids)).await
+    let read = snapshots.read_bucket(ids).await;
+    let newest = basis.and_then(|basis| feed.recent().newest(basis, ids));
+    snapshots.complete(read, newest).await
 }
 
 fn loaded(feed: &Feed, load: &Load, state: Option<JobState>) {
