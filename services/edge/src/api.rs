@@ -23,9 +23,8 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use tower_http::cors::{AllowOrigin, CorsLayer};
-
 use millrace_domain::limits::NATS_LOST_MAX;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use self::{app::App, idempotency::IDEMPOTENCY_KEY, sse::Streams};
 use crate::http::{

@@ -23,15 +23,6 @@ use std::{
 use anyhow::Context;
 use async_nats::header::{HeaderName, NATS_LAST_SEQUENCE, NATS_SEQUENCE};
 use futures::StreamExt;
-use tokio::{
-    sync::{
-        broadcast::{self, error::RecvError},
-        mpsc,
-    },
-    time::Instant,
-};
-use tokio_util::sync::CancellationToken;
-
 use millrace_domain::{
     JobId,
     subjects::{self, LIVE_ALL},
@@ -41,6 +32,14 @@ use millrace_runtime::{
     nats::{Disturbance, Nats},
     snapshots::Snapshots,
 };
+use tokio::{
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc,
+    },
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
 
 pub use self::{
     claim::{Claim, Verdict},

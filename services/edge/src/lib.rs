@@ -13,8 +13,6 @@ mod metrics;
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
-use tokio_util::sync::CancellationToken;
-
 use millrace_domain::limits::{FILES_RESERVED, UNSENT_BYTES_MAX};
 use millrace_runtime::{
     admin,
@@ -25,6 +23,7 @@ use millrace_runtime::{
     service::{Service, Shell},
     snapshots::Snapshots,
 };
+use tokio_util::sync::CancellationToken;
 
 pub use self::config::Config;
 use self::{

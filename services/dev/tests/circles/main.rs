@@ -17,9 +17,8 @@ use std::{
     process::Command,
 };
 
-use serde_json::Value;
-
 use modules::Modules;
+use serde_json::Value;
 
 /// Which file uses which.
 type Graph = BTreeMap<PathBuf, BTreeSet<PathBuf>>;

@@ -9,7 +9,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use millrace_domain::{Command, wire::JobStatus};
-
 use millrace_runtime::jobs::Patience;
 
 use super::{app::App, path::Id};

@@ -8,10 +8,9 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use millrace_domain::{JobState, Stage, files::content_disposition, limits::SIGNED_URL_VALID};
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
-
-use millrace_domain::{JobState, Stage, files::content_disposition, limits::SIGNED_URL_VALID};
 
 use super::{app::App, path::Id};
 use crate::http::problem::ApiError;

@@ -11,10 +11,9 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::{Map, Value};
-
 use millrace_domain::JobId;
 use millrace_runtime::direct::{ReadError, Stored};
+use serde_json::{Map, Value};
 
 use super::{
     app::App,

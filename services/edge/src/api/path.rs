@@ -4,7 +4,6 @@ use axum::{
     extract::{FromRequestParts, Path},
     http::request::Parts,
 };
-
 use millrace_domain::JobId;
 
 use crate::http::problem::ApiError;

@@ -10,7 +10,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use hyper::upgrade::Upgraded;
-
 use millrace_domain::JobId;
 
 use super::{app::App, path::Id};

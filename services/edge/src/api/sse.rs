@@ -17,9 +17,8 @@ use axum::{
     },
 };
 use futures::{StreamExt, stream};
-use tokio::time::{sleep, sleep_until};
-
 use millrace_domain::{JobId, JobState, limits::WS_PING_INTERVAL};
+use tokio::time::{sleep, sleep_until};
 
 use super::app::App;
 use crate::{

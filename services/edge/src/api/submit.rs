@@ -10,15 +10,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde_json::Value;
-use tokio::time::timeout;
-
 use millrace_domain::{
     Command, JobId, Refusal, Submission,
     limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_MAX},
     wire::JobStatus,
 };
 use millrace_runtime::jobs::{ExecuteError, Patience};
+use serde_json::Value;
+use tokio::time::timeout;
 
 use super::{app::App, idempotency::Key};
 use crate::http::problem::ApiError;

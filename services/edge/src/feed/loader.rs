@@ -3,12 +3,6 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures::{StreamExt, stream};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::{Instant, sleep, timeout_at},
-};
-use tokio_util::sync::CancellationToken;
-
 use millrace_domain::{
     JobId, JobState,
     limits::{
@@ -17,6 +11,11 @@ use millrace_domain::{
     },
 };
 use millrace_runtime::{direct::ReadError, snapshots::Snapshots};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{Feed, Source};
 

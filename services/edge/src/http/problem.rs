@@ -4,7 +4,6 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-
 use millrace_domain::{
     Refusal,
     limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_MAX, HTTP_HEAD_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS},

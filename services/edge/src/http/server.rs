@@ -5,6 +5,10 @@ use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use millrace_domain::limits::{
+    CLOSE_ANSWER_MAX, HTTP_HEAD_BYTES_MAX, HTTP_KEEP_ALIVE_MAX, REFUSAL_MAX, REFUSAL_READ_BYTES_MAX,
+    REFUSALS_IN_FLIGHT_MAX,
+};
 use tokio::{
     io::{self, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -14,11 +18,6 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
-
-use millrace_domain::limits::{
-    CLOSE_ANSWER_MAX, HTTP_HEAD_BYTES_MAX, HTTP_KEEP_ALIVE_MAX, REFUSAL_MAX, REFUSAL_READ_BYTES_MAX,
-    REFUSALS_IN_FLIGHT_MAX,
-};
 
 use super::{
     keep_alive::{HeadTimer, Timer},

@@ -12,14 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Poll, Token, net::TcpStream};
-use slab::Slab;
-
 use millrace_domain::{
     JobId,
     limits::{CLOSE_ANSWER_MAX, WS_READS_PER_TURN_MAX},
     wire::PONG,
 };
+use mio::{Events, Poll, Token, net::TcpStream};
+use slab::Slab;
 
 use self::lobby::Lobby;
 use super::{

@@ -5,11 +5,10 @@
 //! place where an error becomes an answer.
 
 use http::{HeaderMap, HeaderName, header};
+use millrace_domain::JobId;
 use tokio_util::sync::CancellationToken;
 use tungstenite::handshake::derive_accept_key;
 use url::form_urlencoded;
-
-use millrace_domain::JobId;
 
 use crate::http::{origin::Origins, problem::ApiError};
 

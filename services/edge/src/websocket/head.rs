@@ -1,7 +1,6 @@
 //! The first request of a connection: is it one that a loop may answer? Pure.
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
-
 use millrace_domain::limits::WS_HANDSHAKE_HEADERS_MAX;
 
 use super::handshake::PATH;

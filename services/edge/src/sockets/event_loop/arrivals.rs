@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use mio::{Interest, Token};
-
 use millrace_domain::limits::{ACCEPTS_PER_TURN_MAX, HANDSHAKE_HOLD_MAX};
+use mio::{Interest, Token};
 
 use super::{EventLoop, Socket, Watched, lobby::Arrival};
 use crate::{

@@ -8,10 +8,9 @@ use std::{
     time::Instant,
 };
 
+use millrace_domain::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX};
 use mio::{Interest, Registry, Token};
 use slab::Slab;
-
-use millrace_domain::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEAD_MAX};
 
 use crate::{
     admission::{Accepted, Permit},
