@@ -17,8 +17,8 @@ pub struct Close {
 pub enum Reconnect {
     /// Not by itself: the next connection would end the same way.
     Never,
-    /// After a random pause within the time that an edge takes to drain, so that the clients of one edge do not all reach
-    /// the others at once.
+    /// After a random pause within the time that an edge takes to drain, so that the clients of one edge do not all
+    /// reach the others at once.
     Spread,
     /// After a random pause, whose bound doubles with each try.
     Backoff,

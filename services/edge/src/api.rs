@@ -54,8 +54,8 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Refuses at once what would wait in vain: without a connection nothing can be read or stored. While there is one, the log
-/// may take as long as choosing a leader takes.
+/// Refuses at once what would wait in vain: without a connection nothing can be read or stored. While there is one, the
+/// log may take as long as choosing a leader takes.
 async fn while_connected(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
     tokio::select! {
         biased;

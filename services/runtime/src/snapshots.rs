@@ -97,8 +97,8 @@ impl Snapshots {
         BucketRead { ids, states: projected.into_iter().filter_map(|(id, p)| Some((id, p.state?))).collect() }
     }
 
-    /// The current states of the jobs of which the bucket was read. The log is not asked about those whose newest sequence
-    /// is known, after the bucket was read, and is that of their state.
+    /// The current states of the jobs of which the bucket was read. The log is not asked about those whose newest
+    /// sequence is known, after the bucket was read, and is that of their state.
     ///
     /// # Errors
     /// When the log does not answer in time.

@@ -1,5 +1,5 @@
-//! `ws://HOST:3001/ws/download/{job_id}`: a handshake that a loop of sockets leaves to hyper, as on a connection that was
-//! kept alive, or with an error to answer.
+//! `ws://HOST:3001/ws/download/{job_id}`: a handshake that a loop of sockets leaves to hyper, as on a connection that
+//! was kept alive, or with an error to answer.
 
 use std::sync::Arc;
 

@@ -33,8 +33,8 @@ const GOLDEN_RATIO: f64 = 1.618_033_988_749_895;
 pub struct Streams(Arc<AtomicU32>);
 
 impl Streams {
-    /// When a stream that begins now is to end because the process does. They end one after the other, as sockets do, so that
-    /// their clients do not all come to the other edges at once.
+    /// When a stream that begins now is to end because the process does. They end one after the other, as sockets do,
+    /// so that their clients do not all come to the other edges at once.
     fn drained(&self, app: &App) -> impl Future<Output = ()> + use<> {
         // Multiples of the golden ratio: the streams that are still there are spread evenly, whichever have ended.
         let number = self.0.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,8 @@
 //! What a client claims to have seen of a job, where this edge has less of it. Pure; time is given.
 //!
-//! The claim is true where a replica is behind, and false where the log was restored. The log's leader knows, unless it was
-//! elected just now and is behind itself. So its word counts only if it is asked [`SINCE_DOUBT`] after the doubt arose.
+//! The claim is true where a replica is behind, and false where the log was restored. The log's leader knows, unless it
+//! was elected just now and is behind itself. So its word counts only if it is asked [`SINCE_DOUBT`] after the doubt
+//! arose.
 
 use std::time::Instant;
 

@@ -108,8 +108,8 @@ impl Recent {
         up_to <= after || self.heard.as_ref().is_some_and(|heard| heard.after <= after && up_to <= heard.last)
     }
 
-    /// Whether to ask how far the projector is, now that so many more states are wanted; that is then noted as asked. For
-    /// a few it is not worth it.
+    /// Whether to ask how far the projector is, now that so many more states are wanted; that is then noted as asked.
+    /// For a few it is not worth it.
     pub fn ask(&mut self, states: usize, now: Instant) -> bool {
         self.wanted += states;
         let due = self.wanted >= RECENT_STATES_MIN
@@ -143,9 +143,9 @@ impl Recent {
         (now.duration_since(at) <= PROJECTED_AGE_MAX && self.covers(up_to)).then_some(Basis(up_to))
     }
 
-    /// The newest event heard lately of each job (0: none): a state that is not older is the job's newest, as far as the
-    /// replica that gave it has what the projector wrote. `None` where too much was heard or something was lost since the
-    /// basis was taken.
+    /// The newest event heard lately of each job (0: none): a state that is not older is the job's newest, as far as
+    /// the replica that gave it has what the projector wrote. `None` where too much was heard or something was lost
+    /// since the basis was taken.
     pub fn newest(&self, Basis(up_to): Basis, ids: &[JobId]) -> Option<Newest> {
         self.covers(up_to).then(|| Newest {
             of_each: ids.iter().map(|id| self.newest_of(id)).collect(),

@@ -135,7 +135,8 @@ impl ApiError {
             Self::InvalidJobId => format!("{}.", sentence(&millrace_domain::ids::InvalidJobId.to_string())),
             Self::InvalidSince => "`since` is the `seq` of a status message, a whole number.".into(),
             Self::InvalidIdempotencyKey => format!(
-                "An Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable ASCII characters; a random UUID is a good one."
+                "An Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable ASCII characters; a random UUID is a \
+                 good one."
             ),
             Self::IdempotencyKeyReused => {
                 "This Idempotency-Key was used for another submission. Use a new key for a new submission.".into()
@@ -167,8 +168,8 @@ impl ApiError {
                     .into()
             }
             Self::NoRoom(_) => {
-                "There is no room in the job log at the moment, so nothing was stored. The operator has to make some; try \
-                 again later."
+                "There is no room in the job log at the moment, so nothing was stored. The operator has to make some; \
+                 try again later."
                     .into()
             }
             Self::StorageUnavailable(_) => {

@@ -1,4 +1,5 @@
-//! Whether a loop's poll has a connection, as a type: one that it has leaves it by other calls than one that it has not.
+//! Whether a loop's poll has a connection, as a type: one that it has leaves it by other calls than one that it has
+//! not.
 
 use std::io;
 

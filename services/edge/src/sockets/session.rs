@@ -103,8 +103,8 @@ impl Session {
         self.seen
     }
 
-    /// Whether a state may be sent, and if so, that it will be. One that is older than what the client claims to have seen
-    /// is sent only where it refutes the [`Claim`].
+    /// Whether a state may be sent, and if so, that it will be. One that is older than what the client claims to have
+    /// seen is sent only where it refutes the [`Claim`].
     pub fn offer(&mut self, frame: &Frame, now: Instant) -> Offer {
         let was_told = matches!(self.standing, Standing::State | Standing::End);
         if was_told && frame.seq <= self.seen {

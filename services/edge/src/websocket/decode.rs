@@ -222,7 +222,8 @@ mod tests {
             let bytes: Vec<u8> = messages.iter().flat_map(|message| {
                 let (front, back) = message.as_bytes().split_at(message.len() / 2);
                 let ping = masked(OpCode::Control(Control::Ping), true, b"x", mask);
-                [masked(text(), false, front, mask), ping, masked(OpCode::Data(Data::Continue), true, back, mask)].concat()
+                let rest = masked(OpCode::Data(Data::Continue), true, back, mask);
+                [masked(text(), false, front, mask), ping, rest].concat()
             }).collect();
             let expected: Vec<_> = messages.iter().flat_map(|message| {
                 [Received::Part, Received::Ping(b"x"), Received::Text(message)].map(|received| format!("{received:?}"))

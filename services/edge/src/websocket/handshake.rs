@@ -25,7 +25,8 @@ pub struct Handshake {
     pub accept: String,
 }
 
-/// Checks handshakes: the same checks for the loops, which answer the usual ones, and for the route, which answers all others.
+/// Checks handshakes: the same checks for the loops, which answer the usual ones, and for the route, which answers all
+/// others.
 #[derive(Clone)]
 pub struct Handshakes {
     origins: Origins,

@@ -1,9 +1,11 @@
 //! [`Recent`] beside a reference model: the list of all events and what the projector has written of them. Messages are
-//! lost, late, repeated; the connection is disturbed; answers of the projector and loads of states are under way meanwhile.
+//! lost, late, repeated; the connection is disturbed; answers of the projector and loads of states are under way
+//! meanwhile.
 //!
-//! What must hold: where a load asks the log nothing, the state that it shows is the newest. That is as of the last message
-//! that has come, of what the projector was said to have written, and of all that was appended before a disturbance and is
-//! not sent again: what is still under way follows by itself, and a last message that was lost is the sweep's to find.
+//! What must hold: where a load asks the log nothing, the state that it shows is the newest. That is as of the last
+//! message that has come, of what the projector was said to have written, and of all that was appended before a
+//! disturbance and is not sent again: what is still under way follows by itself, and a last message that was lost is
+//! the sweep's to find.
 
 use std::time::Duration;
 
@@ -43,7 +45,8 @@ enum Step {
     Project {
         events: usize,
     },
-    /// States are wanted: a load begins, and perhaps the question how far the projector is, which may be answered at once.
+    /// States are wanted: a load begins, and perhaps the question how far the projector is, which may be answered at
+    /// once.
     Load {
         answered: bool,
     },

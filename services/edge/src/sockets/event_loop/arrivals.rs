@@ -33,8 +33,8 @@ impl EventLoop {
         }
     }
 
-    /// A connection whose handshake is answered, if only in its outbox, becomes a socket, and is sent the state if that is
-    /// known.
+    /// A connection whose handshake is answered, if only in its outbox, becomes a socket, and is sent the state if that
+    /// is known.
     pub(super) fn admit(&mut self, admitted: Admitted<impl Connection>, outbox: Outbox, now: Instant) -> Option<usize> {
         let Admitted { connection, mut early, id, since, permit } = admitted;
         let entry = self.sockets.vacant_entry();

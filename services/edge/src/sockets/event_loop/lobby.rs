@@ -1,6 +1,6 @@
 //! Connections that are no socket yet, from the listener on: their first request is read here. A WebSocket handshake is
-//! for the loop to answer, so that in a storm a client costs no task, no timer and no buffer; everything else goes on to
-//! hyper, together with what was read.
+//! for the loop to answer, so that in a storm a client costs no task, no timer and no buffer; everything else goes on
+//! to hyper, together with what was read.
 
 use std::{
     io::{self, ErrorKind, Read},
@@ -171,8 +171,8 @@ impl Lobby {
         }
     }
 
-    /// Lets go of the listener, which closes when all loops have, and hands all connections to hyper, which answers those
-    /// that still send a request.
+    /// Lets go of the listener, which closes when all loops have, and hands all connections to hyper, which answers
+    /// those that still send a request.
     pub fn close(&mut self, registry: &Registry) {
         if let Some(mut acceptor) = self.acceptor.take()
             && let Err(error) = registry.deregister(acceptor.source())
