@@ -16,6 +16,7 @@ use anyhow::Context;
 use from_types::Types;
 use millrace_domain::{
     Event, JobState, Submission,
+    close::{self, Close, Reconnect},
     failure::{FailureKind, Nature},
     limits, retry, subjects,
     wire::{ClientMessage, HistoryLine, JobStatus, Problem, ServerMessage},
@@ -147,6 +148,7 @@ fn document(template: &str, types: Types) -> Value {
 fn words() -> Vec<(&'static str, String)> {
     vec![
         ("{{failure codes}}", failure_codes()),
+        ("{{close codes}}", close_codes()),
         ("{{stream}}", subjects::STREAM.into()),
         ("{{consumer}}", subjects::WORKERS_CONSUMER.into()),
         ("{{event bytes}}", limits::EVENT_BYTES_MAX.to_string()),
@@ -181,6 +183,19 @@ fn failure_codes() -> String {
     };
     let rows: String = FailureKind::ALL.iter().map(row).collect();
     format!("| code | may pass | sentence |\n|---|---|---|\n{}", rows.trim_end())
+}
+
+fn close_codes() -> String {
+    let row = |Close { code, reason, reconnect }: &Close| {
+        let reconnect = match reconnect {
+            Reconnect::Never => "no",
+            Reconnect::Spread => "yes, after a random pause within the time that an edge takes to drain",
+            Reconnect::Backoff => "yes, after a random pause, whose bound doubles with each try",
+        };
+        format!("| {code} | {reason} | {reconnect} |\n")
+    };
+    let rows: String = close::ALL.iter().map(row).collect();
+    format!("| code | reason | reconnect |\n|---|---|---|\n{}", rows.trim_end())
 }
 
 fn replace(value: &mut Value, word: &str, by: &str) {

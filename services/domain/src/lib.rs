@@ -5,6 +5,7 @@
 //! events, the decision that makes an event, the fold that turns events into state, the wire message.
 
 pub mod append;
+pub mod close;
 pub mod decide;
 pub mod event;
 pub mod execution;

@@ -133,20 +133,6 @@ impl ClientMessage {
     }
 }
 
-/// WebSocket close codes. Frozen.
-pub mod close {
-    /// The job has ended and the client has its final state.
-    pub const FINISHED: (u16, &str) = (1000, "job finished");
-    /// The client sent too much or too fast.
-    pub const POLICY: u16 = 1008;
-    /// The edge is going away: reconnect, with jitter.
-    pub const GOING_AWAY: (u16, &str) = (1012, "the server restarts, reconnect");
-    /// Too much is going on: try later.
-    pub const OVERLOADED: (u16, &str) = (1013, "overloaded, try later");
-    /// Nobody has submitted this job.
-    pub const UNKNOWN_JOB: (u16, &str) = (4404, "unknown job");
-}
-
 /// The body of an HTTP error: RFC 9457, `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {

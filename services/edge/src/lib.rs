@@ -1,39 +1,40 @@
 //! The edge: accepts jobs over HTTP and shows them live over WebSocket. Stateless; run as many as needed.
 
-mod accept;
-mod config;
-mod feed;
-mod http;
-mod keep_alive;
-mod metrics;
+mod api;
 mod sockets;
-mod ws;
+mod feed;
+mod websocket;
+mod http;
+mod admission;
 
-use std::sync::{Arc, atomic::AtomicU32};
+mod config;
+mod metrics;
+
+use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
+use millrace_domain::limits::{FILES_RESERVED, UNSENT_BYTES_MAX};
 use millrace_runtime::{
     admin,
     blobs::Blobs,
     jobs::Jobs,
     log::Log,
-    nats::Nats,
     provision,
     service::{Service, Shell},
     snapshots::Snapshots,
-    tasks::Tasks,
 };
+use tokio_util::sync::CancellationToken;
 
-use accept::{Admission, Http};
-pub use config::Config;
-use feed::Feed;
-use http::{idempotency::Keys, origin::Origins, problem::ApiError};
-use metrics::Metrics;
-use millrace_domain::{
-    JobId, JobState,
-    limits::{FILES_RESERVED, UNSENT_BYTES_MAX},
+pub use self::config::Config;
+use self::{
+    admission::Admission,
+    api::{app::App, idempotency::Keys},
+    feed::Feed,
+    http::{origin::Origins, server::Http},
+    metrics::Metrics,
+    sockets::Sockets,
+    websocket::handshake::Handshakes,
 };
-use sockets::Sockets;
 
 /// How the process is run.
 pub const SERVICE: Service<Config> = Service {
@@ -42,34 +43,8 @@ pub const SERVICE: Service<Config> = Service {
     admin_port: 9101,
     settings: config::SETTINGS,
     read: config::read,
-    shutdown_max: |config| config.drain + std::time::Duration::from_secs(10),
+    shutdown_max: |config| config.drain + Duration::from_secs(10),
 };
-
-/// What every request may need.
-pub(crate) struct App {
-    nats: Nats,
-    jobs: Jobs,
-    keys: Keys,
-    feed: Feed,
-    blobs: Blobs,
-    origins: Origins,
-    metrics: Metrics,
-    sockets: Sockets,
-    /// Streams of server-sent events that were begun.
-    streams_begun: AtomicU32,
-    tasks: Tasks,
-    config: Config,
-}
-
-impl App {
-    /// A job's state. That there is none is only believed of the log's leader: a replica may not know it yet.
-    async fn known(&self, id: &JobId) -> Result<JobState, ApiError> {
-        match self.jobs.snapshots.get(id).await? {
-            Some(state) => Ok(state),
-            None => self.jobs.snapshots.get_from_leader(id).await?.ok_or(ApiError::UnknownJob),
-        }
-    }
-}
 
 /// Starts the edge's tasks.
 ///
@@ -93,6 +68,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     parts.spawn(&tasks).await?;
     let keys = Keys::open(&nats.client).await?;
     let origins = Origins::new(&config.public_base_url, config.allowed_origins.clone());
+    let handshakes = Handshakes::new(origins.clone(), tasks.shutdown());
     let jobs = Jobs { log, snapshots };
     let (sockets, loops) = Sockets::new(config.socket_loops)?;
     // Whoever is above the limit of open files could not even be told so.
@@ -101,21 +77,29 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
         tracing::info!(connections_max, files_max, "connections are bounded by the limit of open files (ulimit -n)");
     }
     let admission = Admission::new(connections_max, config.connections_per_address_max);
-    let streams_begun = AtomicU32::new(0);
     let app =
-        App { nats, jobs, keys, feed, blobs, origins, metrics, sockets, streams_begun, tasks: tasks.clone(), config };
+        App { nats, jobs, keys, feed, blobs, origins, handshakes, metrics, sockets, tasks: tasks.clone(), config };
     let app = Arc::new(app);
 
     tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "the edge listens");
     health.check("http").pass();
-    let http = Http::new(http::router(app.clone()), app.metrics.clone(), tasks.shutdown());
-    let threads = loops.start(&app, &listener, &admission, &http)?;
+    let http = Http::new(api::router(app.clone()), app.metrics.clone(), tasks.shutdown());
+    let threads = loops.start(&listener, &admission, &app.handshakes, &http, &app.feed, &app.metrics)?;
     // The loops have it.
     drop(listener);
-    tasks.spawn("http", accept::drain(app.sockets.clone(), http, app.config.drain));
+    tasks.spawn("http", drain(tasks.shutdown(), app.sockets.clone(), http, app.config.drain));
     tasks.spawn("sockets", async move {
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().try_for_each(std::thread::JoinHandle::join));
         joined.await?.map_err(|_| anyhow::anyhow!("a socket loop panicked"))
     });
+    Ok(())
+}
+
+/// At the stop, has the loops accept no more and close their sockets, and lets requests under way end, both within
+/// `drain`.
+async fn drain(stop: CancellationToken, sockets: Sockets, http: Http, drain: Duration) -> anyhow::Result<()> {
+    stop.cancelled().await;
+    sockets.drain(drain);
+    http.end(drain).await;
     Ok(())
 }

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use http::StatusCode;
-use millrace_domain::wire::close;
 use millrace_runtime::metrics::{IntCounter, IntCounterBy, IntGauge, Label};
+
+use crate::websocket::close;
 
 millrace_runtime::metrics! {
     /// What the edge counts.
@@ -40,37 +41,18 @@ millrace_runtime::metrics! {
     }
 }
 
-/// The close code of a WebSocket. Clients choose theirs, so all that are not expected count as one.
+/// The close code of a WebSocket. Clients choose theirs, so all codes but those of [`close::counted`] count as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseCode {
-    /// One of [`CloseCode::EXPECTED`].
+    /// One of [`close::counted`].
     Expected(u16),
     /// Any other.
     Other,
 }
 
-impl CloseCode {
-    const EXPECTED: [u16; 10] = [
-        close::FINISHED.0,
-        // A client that leaves.
-        1001,
-        // A violation of the protocol.
-        1002,
-        // No code, and no close frame.
-        1005,
-        1006,
-        // Text that is not UTF-8.
-        1007,
-        close::POLICY,
-        close::GOING_AWAY.0,
-        close::OVERLOADED.0,
-        close::UNKNOWN_JOB.0,
-    ];
-}
-
 impl From<u16> for CloseCode {
     fn from(code: u16) -> Self {
-        if Self::EXPECTED.contains(&code) { Self::Expected(code) } else { Self::Other }
+        if close::counted().contains(&code) { Self::Expected(code) } else { Self::Other }
     }
 }
 
@@ -78,7 +60,7 @@ impl Label for CloseCode {
     const NAME: &'static str = "code";
 
     fn all() -> impl IntoIterator<Item = Self> {
-        Self::EXPECTED.into_iter().map(Self::Expected).chain([Self::Other])
+        close::counted().into_iter().map(Self::Expected).chain([Self::Other])
     }
 
     fn text(&self) -> Cow<'_, str> {
@@ -131,18 +113,20 @@ impl Label for Status {
 
 #[cfg(test)]
 mod tests {
+    use millrace_domain::close;
     use serde_json::Value;
 
     use super::{CloseCode, Label, Status};
+    use crate::websocket::close::Closing;
 
     #[test]
     fn close_codes_that_clients_invent_count_as_one() {
-        let text = |code: u16| CloseCode::from(code).text().into_owned();
-        for code in CloseCode::EXPECTED {
-            assert_eq!(text(code), code.to_string());
-        }
-        for code in [1003, 3000, 4000, u16::MAX] {
-            assert_eq!(text(code), "other");
+        let text = |closing: Closing| CloseCode::from(closing.code()).text().into_owned();
+        assert_eq!(text(Closing::Ours(close::UNKNOWN_JOB)), "4404");
+        assert_eq!(text(Closing::Theirs(Some(1001))), "1001");
+        assert_eq!(text(Closing::Theirs(None)), "1005");
+        for code in [1003, 1011, 3000, 4999, u16::MAX] {
+            assert_eq!(text(Closing::Theirs(Some(code))), "other");
         }
     }
 

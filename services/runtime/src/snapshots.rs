@@ -66,6 +66,12 @@ pub struct Newest {
     pub of_all: u64,
 }
 
+/// What the bucket has of some jobs, as old as the projector left it.
+pub struct BucketRead<'a> {
+    ids: &'a [JobId],
+    states: HashMap<JobId, JobState>,
+}
+
 impl Snapshots {
     /// States in the bucket beside `log`.
     ///
@@ -96,28 +102,33 @@ impl Snapshots {
     pub async fn load(&self, ids: &[JobId]) -> Result<HashMap<JobId, JobState>, ReadError> {
         let mut states = HashMap::with_capacity(ids.len());
         for batch in ids.chunks(SNAPSHOT_BATCH_MAX) {
-            states.extend(self.load_batch(batch, || None).await?);
+            let read = self.read_bucket(batch).await;
+            states.extend(self.complete(read, None).await?);
         }
         Ok(states)
     }
 
-    /// The same of at most [`SNAPSHOT_BATCH_MAX`] jobs, without a question to the log about those whose newest sequence
-    /// is known: `newest` is asked for it after the bucket was read.
+    /// What the bucket has of at most [`SNAPSHOT_BATCH_MAX`] jobs, to be completed.
+    pub async fn read_bucket<'a>(&self, ids: &'a [JobId]) -> BucketRead<'a> {
+        let projected = self.projected_or_none(ids).await;
+        BucketRead { ids, states: projected.into_iter().filter_map(|(id, p)| Some((id, p.state?))).collect() }
+    }
+
+    /// The current states of the jobs of which the bucket was read. The log is not asked about those whose newest
+    /// sequence is known, after the bucket was read, and is that of their state.
     ///
     /// # Errors
     /// When the log does not answer in time.
-    pub async fn load_batch(
+    pub async fn complete(
         &self,
-        ids: &[JobId],
-        newest: impl FnOnce() -> Option<Newest>,
+        BucketRead { ids, mut states }: BucketRead<'_>,
+        newest: Option<Newest>,
     ) -> Result<HashMap<JobId, JobState>, ReadError> {
-        let mut states: HashMap<_, _> =
-            self.projected_or_none(ids).await.into_iter().filter_map(|(id, p)| Some((id, p.state?))).collect();
-        let Newest { of_each, of_all } =
-            newest().unwrap_or_else(|| Newest { of_each: vec![u64::MAX; ids.len()], of_all: 0 });
-        let is_newest =
-            |(id, newest): &(&JobId, u64)| states.get(*id).is_some_and(|state| (*newest..=of_all).contains(&state.seq));
-        let asked: Vec<_> = ids.iter().zip(of_each).filter(|job| !is_newest(job)).map(|(id, _)| id.clone()).collect();
+        let is_newest = |at: usize, id: &JobId| match (&newest, states.get(id)) {
+            (Some(Newest { of_each, of_all }), Some(state)) => (of_each[at]..=*of_all).contains(&state.seq),
+            _ => false,
+        };
+        let asked: Vec<_> = (0..).zip(ids).filter(|(at, id)| !is_newest(*at, id)).map(|(_, id)| id.clone()).collect();
         self.metrics.spared.inc_by((ids.len() - asked.len()) as u64);
         if asked.is_empty() {
             return Ok(states);
@@ -134,7 +145,7 @@ impl Snapshots {
             self.catch_up(id, state, last)
         });
         let loaded = stream::iter(jobs).buffer_unordered(TAILS_IN_FLIGHT_MAX);
-        states.extend(loaded.try_filter_map(async |loaded| Ok(loaded)).try_collect::<Vec<_>>().await?);
+        states.extend(loaded.try_collect::<Vec<_>>().await?.into_iter().flatten());
         Ok(states)
     }
 

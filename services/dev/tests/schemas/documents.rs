@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use millrace_domain::{
     JobId,
+    close::{self, Close},
     failure::FailureKind,
     subjects::{self, Kind},
-    wire,
 };
 use serde_json::json;
 
@@ -144,9 +144,8 @@ fn the_message_document_names_the_subjects_and_close_codes_of_the_domain_and_its
     let live = address("live").replace("{shard}", "7").replace("{kind}", "events");
     assert_eq!(subjects::parse_live(&live), Some((Kind::Events, "job-1")));
     let told = document["channels"]["watch"]["description"].as_str().unwrap();
-    use wire::close::{FINISHED, GOING_AWAY, OVERLOADED, POLICY, UNKNOWN_JOB};
-    for code in [FINISHED.0, GOING_AWAY.0, OVERLOADED.0, POLICY, UNKNOWN_JOB.0] {
-        assert!(told.contains(&format!("| {code} |")), "{code}");
+    for Close { code, reason, .. } in close::ALL {
+        assert!(told.contains(&format!("| {code} | {reason} |")), "{code}");
     }
     for (name, message) in document["components"]["messages"].as_object().unwrap() {
         let examples = message["examples"].as_array().unwrap();

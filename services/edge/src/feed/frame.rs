@@ -2,7 +2,7 @@
 
 use millrace_domain::{JobId, JobState, wire};
 
-use crate::sockets::write::text_with_header;
+use crate::websocket::encode::text_with_header;
 
 /// A `status` message, serialized once and shared by all watchers of the job.
 #[derive(Debug)]

@@ -3,12 +3,6 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures::{StreamExt, stream};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::{Instant, sleep, timeout_at},
-};
-use tokio_util::sync::CancellationToken;
-
 use millrace_domain::{
     JobId, JobState,
     limits::{
@@ -17,6 +11,11 @@ use millrace_domain::{
     },
 };
 use millrace_runtime::{direct::ReadError, snapshots::Snapshots};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{Feed, Source};
 
@@ -124,7 +123,9 @@ async fn load_any(feed: &Feed, snapshots: &Snapshots, ids: &[JobId]) -> Result<H
             }
         });
     }
-    snapshots.load_batch(ids, || feed.recent().newest(basis?, ids)).await
+    let read = snapshots.read_bucket(ids).await;
+    let newest = basis.and_then(|basis| feed.recent().newest(basis, ids));
+    snapshots.complete(read, newest).await
 }
 
 fn loaded(feed: &Feed, load: &Load, state: Option<JobState>) {

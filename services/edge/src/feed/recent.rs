@@ -51,9 +51,16 @@ pub struct Basis(u64);
 
 impl Default for Recent {
     fn default() -> Self {
+        Self::with_room(RECENT_EVENTS)
+    }
+}
+
+impl Recent {
+    /// One that remembers so many events.
+    fn with_room(events: usize) -> Self {
         Self {
-            events: vec![Event::default(); RECENT_EVENTS].into(),
-            newest: HashMap::with_capacity(RECENT_EVENTS),
+            events: vec![Event::default(); events].into(),
+            newest: HashMap::with_capacity(events),
             hasher: RandomState::new(),
             heard: None,
             projected: None,
@@ -61,9 +68,7 @@ impl Default for Recent {
             wanted: 0,
         }
     }
-}
 
-impl Recent {
     /// An event of a job was heard, for the first time or again.
     pub fn heard(&mut self, seq: u64, id: &str) {
         match &mut self.heard {
@@ -74,7 +79,8 @@ impl Recent {
             heard => *heard = Some(Heard { after: seq - 1, last: seq }),
         }
         let event = Event { seq, job: self.hasher.hash_one(id) };
-        let oldest = std::mem::replace(&mut self.events[(seq % RECENT_EVENTS as u64) as usize], event);
+        let room = self.events.len() as u64;
+        let oldest = std::mem::replace(&mut self.events[(seq % room) as usize], event);
         if self.newest.get(&oldest.job) == Some(&oldest.seq) {
             self.newest.remove(&oldest.job);
         }
@@ -102,8 +108,8 @@ impl Recent {
         up_to <= after || self.heard.as_ref().is_some_and(|heard| heard.after <= after && up_to <= heard.last)
     }
 
-    /// Whether to ask how far the projector is, now that so many more states are wanted; that is then noted as asked. For
-    /// a few it is not worth it.
+    /// Whether to ask how far the projector is, now that so many more states are wanted; that is then noted as asked.
+    /// For a few it is not worth it.
     pub fn ask(&mut self, states: usize, now: Instant) -> bool {
         self.wanted += states;
         let due = self.wanted >= RECENT_STATES_MIN
@@ -137,9 +143,9 @@ impl Recent {
         (now.duration_since(at) <= PROJECTED_AGE_MAX && self.covers(up_to)).then_some(Basis(up_to))
     }
 
-    /// The newest event heard lately of each job (0: none): a state that is not older is the job's newest, as far as the
-    /// replica that gave it has what the projector wrote. `None` where too much was heard or something was lost since the
-    /// basis was taken.
+    /// The newest event heard lately of each job (0: none): a state that is not older is the job's newest, as far as
+    /// the replica that gave it has what the projector wrote. `None` where too much was heard or something was lost
+    /// since the basis was taken.
     pub fn newest(&self, Basis(up_to): Basis, ids: &[JobId]) -> Option<Newest> {
         self.covers(up_to).then(|| Newest {
             of_each: ids.iter().map(|id| self.newest_of(id)).collect(),
@@ -155,117 +161,11 @@ impl Recent {
     fn covers(&self, up_to: u64) -> bool {
         self.heard
             .as_ref()
-            .is_some_and(|heard| heard.after <= up_to && heard.last.saturating_sub(up_to) <= RECENT_EVENTS as u64)
+            .is_some_and(|heard| heard.after <= up_to && heard.last.saturating_sub(up_to) <= self.events.len() as u64)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn ids(names: &[&str]) -> Vec<JobId> {
-        names.iter().map(|name| name.parse().unwrap()).collect()
-    }
-
-    fn newest(recent: &Recent, basis: Basis, names: &[&str]) -> Option<Vec<u64>> {
-        recent.newest(basis, &ids(names)).map(|newest| newest.of_each)
-    }
-
-    fn projected(recent: &mut Recent, up_to: u64, is_all: bool, now: Instant) {
-        recent.asked_at = None;
-        assert!(recent.ask(RECENT_STATES_MIN, now));
-        recent.projected(Progress { up_to, is_all }, now);
-    }
-
-    #[test]
-    fn the_newest_event_of_each_job_is_told_also_of_one_that_is_asked_for_twice() {
-        let (mut recent, now) = (Recent::default(), Instant::now());
-        for (seq, job) in [(5, "a"), (6, "b"), (7, "a"), (8, "c")] {
-            recent.heard(seq, job);
-        }
-        projected(&mut recent, 5, false, now);
-        let basis = recent.basis(now).unwrap();
-        assert_eq!(newest(&recent, basis, &["a", "b", "nobody", "a"]), Some(vec![7, 6, 0, 7]));
-        recent.heard(9, "b");
-        assert_eq!(newest(&recent, basis, &["b"]), Some(vec![9]), "also what came since");
-    }
-
-    #[test]
-    fn nothing_is_told_of_what_the_projector_has_not_written_and_nobody_heard() {
-        let (mut recent, now) = (Recent::default(), Instant::now());
-        recent.heard(5, "a");
-        assert_eq!(recent.basis(now), None, "nobody knows how far the projector is");
-        projected(&mut recent, 3, false, now);
-        assert_eq!(recent.basis(now), None, "4 was not heard");
-        projected(&mut recent, 4, false, now);
-        assert_eq!(recent.basis(now), Some(Basis(4)));
-        assert_eq!(recent.basis(now + PROJECTED_AGE_MAX + Duration::from_millis(1)), None, "too long ago");
-    }
-
-    #[test]
-    fn a_message_that_was_lost_is_noticed_until_the_projector_has_written_it() {
-        let (mut recent, now) = (Recent::default(), Instant::now());
-        recent.heard(5, "a");
-        projected(&mut recent, 5, false, now);
-        let basis = recent.basis(now).unwrap();
-        recent.heard(7, "b");
-        assert_eq!(newest(&recent, basis, &["a"]), None, "6 may be of this job");
-        recent.heard(6, "a");
-        assert_eq!(recent.basis(now), None, "a late one changes nothing");
-        projected(&mut recent, 6, false, now);
-        assert_eq!(newest(&recent, recent.basis(now).unwrap(), &["a", "b"]), Some(vec![5, 7]));
-        // Nothing follows the one that was lost.
-        projected(&mut recent, 8, false, now);
-        recent.heard(9, "a");
-        assert_eq!(newest(&recent, recent.basis(now).unwrap(), &["a", "b"]), Some(vec![9, 7]));
-    }
-
-    #[test]
-    fn whether_everything_was_heard_is_known_of_what_has_no_hole() {
-        let mut recent = Recent::default();
-        assert!(recent.has_heard(4, 4) && !recent.has_heard(4, 5), "nothing happened, or nobody knows");
-        for seq in [5, 6] {
-            recent.heard(seq, "a");
-        }
-        assert!(recent.has_heard(4, 6) && recent.last() == 6);
-        recent.heard(8, "a");
-        assert!(recent.has_heard(7, 8) && !recent.has_heard(7, 9), "9 is in the log and was not heard");
-        assert!(!recent.has_heard(6, 8), "7 was lost");
-    }
-
-    #[test]
-    fn after_a_disturbance_it_begins_anew_where_a_message_comes_or_the_projector_has_everything() {
-        let (mut recent, now) = (Recent::default(), Instant::now());
-        recent.heard(5, "a");
-        projected(&mut recent, 5, false, now);
-        let basis = recent.basis(now).unwrap();
-        recent.disturbed();
-        assert_eq!((recent.basis(now), newest(&recent, basis, &["a"])), (None, None));
-        projected(&mut recent, 6, false, now);
-        assert_eq!(recent.basis(now), None, "there is more, and nobody has heard it");
-        recent.ask(RECENT_STATES_MIN, now);
-        recent.disturbed();
-        recent.projected(Progress { up_to: 7, is_all: true }, now);
-        assert_eq!(recent.basis(now), None, "it was asked before");
-        projected(&mut recent, 7, true, now);
-        assert_eq!(recent.basis(now), Some(Basis(7)));
-        recent.heard(8, "a");
-        assert_eq!(newest(&recent, Basis(7), &["a"]), Some(vec![8]));
-    }
-
-    #[test]
-    fn more_events_than_it_has_room_for_are_not_taken_for_none() {
-        let (mut recent, now) = (Recent::default(), Instant::now());
-        recent.heard(1, "a");
-        projected(&mut recent, 1, false, now);
-        let basis = recent.basis(now).unwrap();
-        for seq in 2..=RECENT_EVENTS as u64 + 1 {
-            recent.heard(seq, if seq == 2 { "b" } else { "c" });
-        }
-        assert_eq!(newest(&recent, basis, &["b"]), Some(vec![2]), "the oldest that there is room for");
-        recent.heard(RECENT_EVENTS as u64 + 2, "c");
-        assert_eq!((recent.basis(now), newest(&recent, basis, &["b"])), (None, None));
-    }
-}
+mod model;
+#[cfg(test)]
+mod tests;

@@ -7,18 +7,17 @@
 
 use std::collections::HashMap;
 
-use tokio::{
-    sync::broadcast,
-    time::{Instant, sleep},
-};
-use tokio_util::sync::CancellationToken;
-
 use millrace_domain::{
     JobId,
     limits::{SNAPSHOT_BATCH_MAX, SWEEP_GRACE, SWEEP_INTERVAL, SWEEP_INTERVAL_MAX, SWEEPS_FREQUENT},
     subjects,
 };
 use millrace_runtime::{direct::ReadError, log::Log, nats::Disturbance};
+use tokio::{
+    sync::broadcast,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::Feed;
 

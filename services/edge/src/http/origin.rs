@@ -7,15 +7,13 @@ use std::{collections::HashSet, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use tower_http::cors::{AllowOrigin, CorsLayer};
 use url::Url;
 
-use super::{idempotency::IDEMPOTENCY_KEY, problem::ApiError};
-use crate::App;
+use super::problem::ApiError;
 
 /// The allow-list.
 #[derive(Clone)]
@@ -36,7 +34,8 @@ impl Origins {
         Self(Arc::new(allowed.into_iter().chain(own).collect()))
     }
 
-    fn allows(&self, origin: &HeaderValue) -> bool {
+    /// Whether pages of `origin` may use the API.
+    pub fn allows(&self, origin: &HeaderValue) -> bool {
         origin.to_str().is_ok_and(|origin| self.0.contains(origin))
     }
 
@@ -53,37 +52,11 @@ impl Origins {
             _ => Ok(()),
         }
     }
-
-    /// Lets pages of allowed origins read the answers.
-    pub fn cors(&self) -> CorsLayer {
-        let origins = self.clone();
-        CorsLayer::new()
-            .allow_origin(AllowOrigin::predicate(move |origin, _| origins.allows(origin)))
-            .allow_methods([Method::GET, Method::POST, Method::DELETE])
-            .allow_headers([
-                header::CONTENT_TYPE,
-                header::RANGE,
-                header::IF_RANGE,
-                header::IF_NONE_MATCH,
-                IDEMPOTENCY_KEY,
-                HeaderName::from_static("last-event-id"),
-            ])
-            .expose_headers([
-                header::LOCATION,
-                header::RETRY_AFTER,
-                header::CONTENT_DISPOSITION,
-                header::CONTENT_RANGE,
-                header::ACCEPT_RANGES,
-                header::ETAG,
-                header::ALLOW,
-            ])
-            .max_age(std::time::Duration::from_secs(600))
-    }
 }
 
 /// Refuses requests of pages that are not allowed.
-pub async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match app.origins.check(request.headers()) {
+pub async fn admit(State(origins): State<Origins>, request: Request, next: Next) -> Response {
+    match origins.check(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }

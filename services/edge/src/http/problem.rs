@@ -1,13 +1,11 @@
 //! Everything that can be wrong with a request, and the one place where it becomes HTTP: RFC 9457.
 
 use axum::{
-    extract::{FromRequestParts, Path},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-
 use millrace_domain::{
-    JobId, Refusal,
+    Refusal,
     limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_MAX, HTTP_HEAD_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS},
     submission::{InvalidQuality, InvalidSourceUrl},
     wire::Problem,
@@ -58,80 +56,54 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// What its answer begins with.
-    pub fn status(&self) -> StatusCode {
+    /// The status and the code of its answer. Codes are stable, frozen once released.
+    const fn kind(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::InvalidJobId
-            | Self::InvalidSince
-            | Self::InvalidIdempotencyKey
-            | Self::MalformedHandshake
-            | Self::MalformedRequest
-            | Self::MalformedBody(_) => StatusCode::BAD_REQUEST,
-            Self::OriginNotAllowed(_) => StatusCode::FORBIDDEN,
-            Self::NoSuchPath | Self::UnknownJob | Self::FileGone => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::AlreadyEnded(_) | Self::NotEnded(_) | Self::NotCompleted => StatusCode::CONFLICT,
-            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::InvalidUrl(_) | Self::MissingUrl | Self::InvalidQuality(_) | Self::IdempotencyKeyReused => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
-            Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-            Self::LogUnavailable(_)
-            | Self::NoRoom(_)
-            | Self::StorageUnavailable(_)
-            | Self::Stopping
-            | Self::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoSuchPath => (StatusCode::NOT_FOUND, "no_such_path"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::UpgradeRequired => (StatusCode::UPGRADE_REQUIRED, "upgrade_required"),
+            Self::MalformedHandshake => (StatusCode::BAD_REQUEST, "malformed_handshake"),
+            Self::InvalidJobId => (StatusCode::BAD_REQUEST, "invalid_job_id"),
+            Self::InvalidSince => (StatusCode::BAD_REQUEST, "invalid_since"),
+            Self::InvalidIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
+            Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
+            Self::MalformedBody(_) => (StatusCode::BAD_REQUEST, "malformed_body"),
+            Self::InvalidUrl(_) | Self::MissingUrl => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_url"),
+            Self::InvalidQuality(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_quality"),
+            Self::OriginNotAllowed(_) => (StatusCode::FORBIDDEN, "origin_not_allowed"),
+            Self::UnknownJob => (StatusCode::NOT_FOUND, "unknown_job"),
+            Self::AlreadyEnded(_) => (StatusCode::CONFLICT, "already_ended"),
+            Self::NotEnded(_) => (StatusCode::CONFLICT, "not_ended"),
+            Self::NotCompleted => (StatusCode::CONFLICT, "not_completed"),
+            Self::FileGone => (StatusCode::NOT_FOUND, "file_gone"),
+            Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+            Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
+            Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
+            Self::MalformedRequest => (StatusCode::BAD_REQUEST, "malformed_request"),
+            Self::TooManyConnections => (StatusCode::SERVICE_UNAVAILABLE, "too_many_connections"),
+            Self::LogUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "log_unavailable"),
+            Self::NoRoom(_) => (StatusCode::SERVICE_UNAVAILABLE, "no_room"),
+            Self::StorageUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable"),
+            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         }
     }
 
-    /// Stable, frozen once released.
-    const fn code(&self) -> &'static str {
-        match self {
-            Self::NoSuchPath => "no_such_path",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::UpgradeRequired => "upgrade_required",
-            Self::MalformedHandshake => "malformed_handshake",
-            Self::InvalidJobId => "invalid_job_id",
-            Self::InvalidSince => "invalid_since",
-            Self::InvalidIdempotencyKey => "invalid_idempotency_key",
-            Self::IdempotencyKeyReused => "idempotency_key_reused",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::BodyTooLarge => "body_too_large",
-            Self::BodyTooSlow => "body_too_slow",
-            Self::MalformedBody(_) => "malformed_body",
-            Self::InvalidUrl(_) | Self::MissingUrl => "invalid_url",
-            Self::InvalidQuality(_) => "invalid_quality",
-            Self::OriginNotAllowed(_) => "origin_not_allowed",
-            Self::UnknownJob => "unknown_job",
-            Self::AlreadyEnded(_) => "already_ended",
-            Self::NotEnded(_) => "not_ended",
-            Self::NotCompleted => "not_completed",
-            Self::FileGone => "file_gone",
-            Self::PreconditionFailed => "precondition_failed",
-            Self::RangeNotSatisfiable { .. } => "range_not_satisfiable",
-            Self::HeadTooLarge => "head_too_large",
-            Self::MalformedRequest => "malformed_request",
-            Self::TooManyConnections => "too_many_connections",
-            Self::LogUnavailable(_) => "log_unavailable",
-            Self::NoRoom(_) => "no_room",
-            Self::StorageUnavailable(_) => "storage_unavailable",
-            Self::Stopping => "stopping",
-        }
+    /// What its answer begins with.
+    pub const fn status(&self) -> StatusCode {
+        self.kind().0
     }
 
     fn body(&self) -> Vec<u8> {
-        let status = self.status();
+        let (status, code) = self.kind();
         let problem = Problem {
             kind: "about:blank".into(),
             title: status.canonical_reason().unwrap_or_default().into(),
             status: status.as_u16(),
             detail: self.detail(),
-            code: self.code().into(),
+            code: code.into(),
         };
         serde_json::to_vec(&problem).expect("a problem has string keys only")
     }
@@ -163,7 +135,8 @@ impl ApiError {
             Self::InvalidJobId => format!("{}.", sentence(&millrace_domain::ids::InvalidJobId.to_string())),
             Self::InvalidSince => "`since` is the `seq` of a status message, a whole number.".into(),
             Self::InvalidIdempotencyKey => format!(
-                "An Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable ASCII characters; a random UUID is a good one."
+                "An Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable ASCII characters; a random UUID is a \
+                 good one."
             ),
             Self::IdempotencyKeyReused => {
                 "This Idempotency-Key was used for another submission. Use a new key for a new submission.".into()
@@ -195,8 +168,8 @@ impl ApiError {
                     .into()
             }
             Self::NoRoom(_) => {
-                "There is no room in the job log at the moment, so nothing was stored. The operator has to make some; try \
-                 again later."
+                "There is no room in the job log at the moment, so nothing was stored. The operator has to make some; \
+                 try again later."
                     .into()
             }
             Self::StorageUnavailable(_) => {
@@ -215,18 +188,18 @@ fn sentence(text: &str) -> String {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let (status, code) = self.kind();
         match &self {
             Self::LogUnavailable(why) | Self::StorageUnavailable(why) => {
-                tracing::warn!(why, code = self.code(), "a request could not be served");
+                tracing::warn!(why, code, "a request could not be served");
             }
             Self::NoRoom(why) => tracing::error!(
                 why,
-                code = self.code(),
+                code,
                 "a request could not be served: NATS has no room; make room on its disk, or raise max_file_store"
             ),
             _ => {}
         }
-        let status = self.status();
         let mut response = (status, self.body()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
@@ -260,17 +233,5 @@ impl From<ExecuteError> for ApiError {
             ExecuteError::NoRoom(why) => Self::NoRoom(why),
             ExecuteError::Unavailable(why) | ExecuteError::Rejected(why) => Self::LogUnavailable(why),
         }
-    }
-}
-
-/// The job id of a path.
-pub struct Id(pub JobId);
-
-impl<S: Send + Sync> FromRequestParts<S> for Id {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let path: Path<String> = Path::from_request_parts(parts, state).await.map_err(|_| ApiError::InvalidJobId)?;
-        path.parse().map(Self).map_err(|_| ApiError::InvalidJobId)
     }
 }

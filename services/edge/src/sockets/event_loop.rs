@@ -1,8 +1,9 @@
 //! One thread that serves many sockets: no task, no timer and no buffer of their own, so that an idle client costs
 //! little more than its entry here.
 
+pub mod lobby;
+mod arrivals;
 mod deadlines;
-mod greeting;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,29 +12,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Poll, Token, net::TcpStream};
-use slab::Slab;
-
 use millrace_domain::{
     JobId,
     limits::{CLOSE_ANSWER_MAX, WS_READS_PER_TURN_MAX},
     wire::PONG,
 };
+use mio::{Events, Poll, Token, net::TcpStream};
+use slab::Slab;
 
-use self::greeting::Greeting;
+use self::lobby::Lobby;
 use super::{
-    CloseAnswer, Inbox, LISTENER, Message, WAKER,
-    decode::{Decoder, Received},
+    acceptor::LISTENER,
     drain::Drain,
+    inbox::{Inbox, Message, WAKER},
     outbox::Outbox,
-    session::{Answer, Close, Offer, Session},
-    write,
+    session::{Answer, Offer, Session},
 };
 use crate::{
-    App,
-    accept::{Acceptor, Http},
-    feed::{Frame, Watcher},
-    metrics::CloseCode,
+    admission::Permit,
+    feed::{Feed, Frame, Watcher},
+    metrics::{CloseCode, Metrics},
+    websocket::{
+        close::{self, Closing},
+        decode::{Decoder, Received},
+        encode,
+    },
 };
 
 /// How often deadlines are looked at.
@@ -49,13 +52,9 @@ const EVENTS_MAX: usize = 1024;
 pub struct EventLoop {
     poll: Poll,
     inbox: Arc<Inbox>,
-    app: Arc<App>,
-    /// `None` while draining.
-    acceptor: Option<Acceptor>,
-    /// More connections may wait: readiness is told once.
-    may_accept: bool,
-    http: Http,
-    greetings: Slab<Greeting>,
+    feed: Feed,
+    metrics: Metrics,
+    lobby: Lobby,
     sockets: Slab<Socket>,
     /// Sockets whose handshake may not be answered yet, and until when it waits for a state, oldest first.
     held: VecDeque<(usize, Instant)>,
@@ -83,7 +82,7 @@ struct Socket {
     /// We have sent a close: what still comes is read and dropped until this time.
     closing: Option<(Instant, u16)>,
     is_over: bool,
-    _permit: super::Permit,
+    _permit: Permit,
 }
 
 /// A job that sockets of this loop watch.
@@ -97,15 +96,13 @@ struct Watched {
 
 impl EventLoop {
     /// A loop without sockets.
-    pub fn new(poll: Poll, inbox: Arc<Inbox>, app: Arc<App>, acceptor: Acceptor, http: Http) -> Self {
+    pub fn new(poll: Poll, inbox: Arc<Inbox>, lobby: Lobby, feed: Feed, metrics: Metrics) -> Self {
         Self {
             poll,
             inbox,
-            app,
-            acceptor: Some(acceptor),
-            may_accept: true,
-            http,
-            greetings: Slab::new(),
+            feed,
+            metrics,
+            lobby,
             sockets: Slab::new(),
             held: VecDeque::new(),
             jobs: HashMap::new(),
@@ -125,10 +122,10 @@ impl EventLoop {
         let mut ticked_at = Instant::now();
         loop {
             let tick = if self.drain.is_some() { DRAIN_TICK } else { TICK };
-            let is_done = self.unfinished.is_empty() && !self.may_accept;
+            let may_sleep = self.unfinished.is_empty() && !self.lobby.may_accept();
             let left = tick.saturating_sub(ticked_at.elapsed());
             let held = self.held.front().map_or(left, |(_, until)| until.saturating_duration_since(Instant::now()));
-            let wait = if is_done { left.min(held) } else { Duration::ZERO };
+            let wait = if may_sleep { left.min(held) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 polled => polled?,
@@ -140,8 +137,12 @@ impl EventLoop {
             for event in &events {
                 match event.token() {
                     WAKER => {}
-                    LISTENER => self.may_accept = true,
-                    Token(token @ greeting::FIRST_TOKEN..) => self.greeting_ready(token, now),
+                    LISTENER => self.lobby.look_again(),
+                    Token(token @ lobby::FIRST_TOKEN..) => {
+                        if let Some(arrival) = self.lobby.ready(token, self.poll.registry(), &mut self.scratch) {
+                            self.welcome(arrival, now);
+                        }
+                    }
                     Token(token) => self.ready(token, event.is_readable(), event.is_writable(), now),
                 }
             }
@@ -149,11 +150,10 @@ impl EventLoop {
             self.inbox.take(&mut messages);
             for message in messages.drain(..) {
                 match message {
-                    Message::Admit(admitted) => self.admit(*admitted, Vec::new(), false, now),
+                    Message::Admit(admitted) => drop(self.admit(*admitted, Outbox::default(), now)),
                     Message::State(frame) => self.state(frame),
                     Message::Drain(lasts) => {
-                        self.stop_accepting();
-                        self.hand_over_greetings(now);
+                        self.lobby.close(self.poll.registry());
                         self.drain = Some(Drain::new(self.sockets.len(), lasts, now));
                     }
                 }
@@ -163,9 +163,8 @@ impl EventLoop {
             if now.duration_since(ticked_at) >= tick {
                 ticked_at = now;
                 self.tick(now);
-                // Again, if it could not be done.
-                self.may_accept = true;
-                self.tick_greetings(now);
+                self.lobby.look_again();
+                self.lobby.tick(now);
                 self.drain(now);
             }
             self.sweep_out();
@@ -223,7 +222,7 @@ impl EventLoop {
             match socket.session.offer(frame, now) {
                 Offer::Send => from = from.min(at),
                 Offer::Skip => {}
-                Offer::Behind => self.app.feed.refresh(&frame.job, socket.session.seen()),
+                Offer::Behind => self.feed.refresh(&frame.job, socket.session.seen()),
             }
         }
         let sent = socket.outbox.send(&mut socket.stream, &frames[from..], now);
@@ -244,7 +243,7 @@ impl EventLoop {
     /// Counts states that were written.
     fn sent(&mut self, token: usize, sent: io::Result<u64>) {
         match sent {
-            Ok(frames) => self.app.metrics.frames_sent.inc_by(frames),
+            Ok(frames) => self.metrics.frames_sent.inc_by(frames),
             Err(error) => self.gone(token, &error),
         }
     }
@@ -285,7 +284,7 @@ impl EventLoop {
             }
             return;
         }
-        let mut close: Option<(Close, CloseAnswer)> = None;
+        let mut close = None;
         let mut broken = None;
         let decoded = decoder.decode(bytes, |received| {
             if close.is_some() || broken.is_some() {
@@ -293,15 +292,15 @@ impl EventLoop {
             }
             let sent = match (session.received(&received, now), &received) {
                 (Answer::Nothing, _) => Ok(()),
-                (Answer::Pong, _) => outbox.control(stream, &write::text(PONG), now),
-                (Answer::PongFrame, Received::Ping(payload)) => outbox.control(stream, &write::pong(payload), now),
+                (Answer::Pong, _) => outbox.control(stream, &encode::text(PONG), now),
+                (Answer::PongFrame, Received::Ping(payload)) => outbox.control(stream, &encode::pong(payload), now),
                 (Answer::PongFrame, _) => Ok(()),
                 (Answer::Close(with), _) => {
-                    close = Some((with, CloseAnswer::Await));
+                    close = Some(Closing::Ours(with));
                     Ok(())
                 }
                 (Answer::Closed(code), _) => {
-                    close = Some(((code.unwrap_or(super::CODE_NONE), ""), CloseAnswer::Is));
+                    close = Some(Closing::Theirs(code));
                     Ok(())
                 }
             };
@@ -311,24 +310,24 @@ impl EventLoop {
             return self.gone(token, &error);
         }
         match (close, decoded) {
-            (Some((with, answer)), _) => self.close(token, with, answer, now),
-            (None, Err(violation)) => self.close(token, violation.close(), CloseAnswer::Await, now),
+            (Some(closing), _) => self.close(token, closing, now),
+            (None, Err(violation)) => self.close(token, Closing::Ours(violation.close()), now),
             (None, Ok(())) => {}
         }
     }
 
     /// Sends a close frame. Then what comes is read and dropped for a while: closing with unread bytes would reset the
     /// connection, and the client might not see the frame.
-    fn close(&mut self, token: usize, (code, reason): Close, answer: CloseAnswer, now: Instant) {
+    fn close(&mut self, token: usize, closing: Closing, now: Instant) {
         let Some(socket) = self.sockets.get_mut(token) else { return };
         if socket.closing.is_some() {
             return;
         }
-        socket.closing = Some((now + CLOSE_ANSWER_MAX, code));
-        if let Err(error) = socket.outbox.close(&mut socket.stream, &write::close(code, reason), now) {
+        socket.closing = Some((now + CLOSE_ANSWER_MAX, closing.code()));
+        if let Err(error) = socket.outbox.close(&mut socket.stream, &encode::close(closing), now) {
             return self.gone(token, &error);
         }
-        if answer == CloseAnswer::Is && socket.outbox.blocked_since().is_none() {
+        if matches!(closing, Closing::Theirs(_)) && socket.outbox.blocked_since().is_none() {
             // The client has closed and has our answer: it is for us to end the connection.
             let _ = socket.stream.shutdown(std::net::Shutdown::Write);
         }
@@ -344,7 +343,7 @@ impl EventLoop {
         if let Some(socket) = self.sockets.get_mut(token)
             && !std::mem::replace(&mut socket.is_over, true)
         {
-            let code = socket.closing.map_or(super::CODE_ABNORMAL, |(_, code)| code);
+            let code = socket.closing.map_or(close::ABNORMAL, |(_, code)| code);
             self.over.push((token, code));
         }
     }
@@ -354,8 +353,8 @@ impl EventLoop {
         for (token, code) in std::mem::take(&mut self.over) {
             let mut socket = self.sockets.remove(token);
             let _ = self.poll.registry().deregister(&mut socket.stream);
-            self.app.metrics.sockets.dec();
-            self.app.metrics.sockets_closed.of(&CloseCode::from(code)).inc();
+            self.metrics.sockets.dec();
+            self.metrics.sockets_closed.of(&CloseCode::from(code)).inc();
             let Some(watched) = self.jobs.get_mut(&socket.job) else { continue };
             watched.sockets.swap_remove(socket.place);
             if let Some(moved) = watched.sockets.get(socket.place) {
@@ -363,7 +362,7 @@ impl EventLoop {
             } else if watched.sockets.is_empty() {
                 self.jobs.remove(&socket.job);
                 let inbox: Arc<dyn Watcher> = self.inbox.clone();
-                self.app.feed.unwatch(&socket.job, &inbox);
+                self.feed.unwatch(&socket.job, &inbox);
             }
         }
     }

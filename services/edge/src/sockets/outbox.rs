@@ -89,10 +89,9 @@ impl Outbox {
         Ok(sent)
     }
 
-    /// Keeps the answer to the handshake for the first state, to be written with it, or until it is released. Nothing
-    /// was sent before.
-    pub fn hold(&mut self, answer: Vec<u8>, now: Instant) {
-        self.0 = Some(Box::new(Waiting { since: now, bytes: answer, begun: 0, state: None, is_held: true }));
+    /// Keeps the answer to the handshake for the first state, to be written with it, or until it is released.
+    pub fn holding(answer: Vec<u8>, now: Instant) -> Self {
+        Self(Some(Box::new(Waiting { since: now, bytes: answer, begun: 0, state: None, is_held: true })))
     }
 
     /// Sends what is held. Returns what [`Outbox::send`] does.
@@ -229,7 +228,7 @@ mod tests {
             let (mut outbox, mut reader, mut seq) = (Outbox::default(), Reader { taken: Vec::new(), window: 0 }, 0);
             let mut sent = 0;
             if held {
-                outbox.hold(b"<answer>".to_vec(), now);
+                outbox = Outbox::holding(b"<answer>".to_vec(), now);
             }
             for (events, window, pong, release) in turns {
                 reader.window += window;

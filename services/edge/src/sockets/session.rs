@@ -3,18 +3,18 @@
 use std::time::Instant;
 
 use millrace_domain::{
+    close::{self, Close},
     limits::{
-        FINISHED_JOB_LINGER, SINCE_DOUBT, UNKNOWN_JOB_WAIT, WS_FRAMES_PER_WINDOW_MAX, WS_MESSAGES_PER_WINDOW_MAX,
-        WS_PING_INTERVAL, WS_RATE_WINDOW, WS_SILENCE_MAX,
+        FINISHED_JOB_LINGER, UNKNOWN_JOB_WAIT, WS_FRAMES_PER_WINDOW_MAX, WS_MESSAGES_PER_WINDOW_MAX, WS_PING_INTERVAL,
+        WS_RATE_WINDOW, WS_SILENCE_MAX,
     },
-    wire::{ClientMessage, close},
+    wire::ClientMessage,
 };
 
-use super::decode::Received;
-use crate::feed::Frame;
-
-/// A close code and its reason.
-pub type Close = (u16, &'static str);
+use crate::{
+    feed::{Claim, Frame, Verdict},
+    websocket::decode::Received,
+};
 
 /// One socket's session.
 #[derive(Debug)]
@@ -22,8 +22,9 @@ pub struct Session {
     /// The newest sequence that the client has, from us or from another edge.
     seen: u64,
     standing: Standing,
-    /// When the job must be known, or the log is asked whether it has what the client has seen, or, after the job's end,
-    /// when the socket is closed.
+    /// Whether there is as much of the job as the client claims to have seen.
+    claim: Claim,
+    /// When the job must be known or, after its end, when the socket is closed.
     deadline: Option<Instant>,
     heard_at: Instant,
     pinged_at: Instant,
@@ -35,12 +36,8 @@ pub struct Session {
 /// What the client was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// Nothing: the job is not known.
+    /// Nothing: the job is not known, or the client claims to have seen more of it than there is here.
     Nothing,
-    /// Nothing: it claims to have seen more of the job than there is here.
-    Behind,
-    /// Nothing, and it has waited long enough for the leader to be believed.
-    Doubted,
     /// A state.
     State,
     /// The end.
@@ -91,6 +88,7 @@ impl Session {
         Self {
             seen: since,
             standing: Standing::Nothing,
+            claim: Claim::default(),
             deadline: Some(now + UNKNOWN_JOB_WAIT),
             heard_at: now,
             pinged_at: now,
@@ -105,24 +103,25 @@ impl Session {
         self.seen
     }
 
-    /// Whether a state may be sent, and if so, that it will be. One that is older than what the client claims to have seen
-    /// is sent only if it is the leader's last word on a claim that was doubted for [`SINCE_DOUBT`].
+    /// Whether a state may be sent, and if so, that it will be. One that is older than what the client claims to have
+    /// seen is sent only where it refutes the [`Claim`].
     pub fn offer(&mut self, frame: &Frame, now: Instant) -> Offer {
         let was_told = matches!(self.standing, Standing::State | Standing::End);
         if was_told && frame.seq <= self.seen {
             return Offer::Skip;
         }
         if frame.seq < self.seen {
-            match self.standing {
-                Standing::Nothing => {
-                    (self.standing, self.deadline) = (Standing::Behind, Some(now + SINCE_DOUBT));
+            match self.claim.older(frame.is_last_word, now) {
+                Verdict::Doubt => {
+                    // The job is known.
+                    self.deadline = None;
                     return Offer::Behind;
                 }
-                Standing::Doubted if frame.is_last_word => {}
-                _ => return Offer::Skip,
+                Verdict::Wait => return Offer::Skip,
+                Verdict::Refuted => {}
             }
         }
-        self.seen = frame.seq;
+        (self.seen, self.claim) = (frame.seq, Claim::Believed);
         self.standing = if frame.is_end { Standing::End } else { Standing::State };
         self.deadline = frame.is_end.then(|| now + FINISHED_JOB_LINGER);
         Offer::Send
@@ -141,7 +140,7 @@ impl Session {
         self.window_frames += 1;
         self.window_messages += u32::from(!matches!(received, Received::Pong | Received::Part));
         if self.window_messages > WS_MESSAGES_PER_WINDOW_MAX || self.window_frames > WS_FRAMES_PER_WINDOW_MAX {
-            return Answer::Close((close::POLICY, "too many messages"));
+            return Answer::Close(close::TOO_MANY_MESSAGES);
         }
         match received {
             Received::Ping(_) => Answer::PongFrame,
@@ -156,15 +155,15 @@ impl Session {
             return Some(Due::Gone);
         }
         if self.deadline.is_some_and(|deadline| now >= deadline) {
-            return Some(match self.standing {
-                Standing::End => Due::Close(close::FINISHED),
-                Standing::Nothing | Standing::State => Due::Close(close::UNKNOWN_JOB),
-                Standing::Behind | Standing::Doubted => {
-                    // Again and again, while the log does not answer: it may have what the client has seen.
-                    (self.standing, self.deadline) = (Standing::Doubted, Some(now + SINCE_DOUBT));
-                    Due::Ask
-                }
-            });
+            return Some(Due::Close(match self.standing {
+                Standing::End => close::FINISHED,
+                Standing::Nothing | Standing::State => close::UNKNOWN_JOB,
+            }));
+        }
+        if self.claim.due().is_some_and(|due| now >= due) {
+            // Again and again, while the log does not answer: it may have what the client has seen.
+            self.claim.ask(now);
+            return Some(Due::Ask);
         }
         if now.duration_since(self.pinged_at) >= WS_PING_INTERVAL {
             self.pinged_at = now;
@@ -177,6 +176,8 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use millrace_domain::limits::SINCE_DOUBT;
 
     use super::*;
 
@@ -280,12 +281,12 @@ mod tests {
             assert_eq!(session.received(&Received::Text("ping"), now), Answer::Pong);
         }
         assert_eq!(session.received(&Received::Pong, now), Answer::Nothing);
-        assert!(matches!(session.received(&Received::Ping(b""), now), Answer::Close((1008, _))));
+        assert!(matches!(session.received(&Received::Ping(b""), now), Answer::Close(Close { code: 1008, .. })));
         let next = now + WS_RATE_WINDOW;
         assert_eq!(session.received(&Received::Binary, next), Answer::Nothing);
         for _ in 1..WS_FRAMES_PER_WINDOW_MAX {
             assert_eq!(session.received(&Received::Part, next), Answer::Nothing);
         }
-        assert!(matches!(session.received(&Received::Pong, next), Answer::Close((1008, _))));
+        assert!(matches!(session.received(&Received::Pong, next), Answer::Close(Close { code: 1008, .. })));
     }
 }

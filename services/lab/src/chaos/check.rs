@@ -5,10 +5,7 @@ use std::{
     time::Duration,
 };
 
-use millrace_domain::{
-    Entry, EventBody, JobId, JobState, Stage, fold,
-    wire::{JobStatus, close},
-};
+use millrace_domain::{Entry, EventBody, JobId, JobState, Stage, close, fold, wire::JobStatus};
 
 use super::history::{Accepted, Expected, History, Logged, Session};
 
@@ -286,7 +283,7 @@ impl Checker<'_> {
             for code in session
                 .closes
                 .iter()
-                .filter(|code| [close::FINISHED.0, close::POLICY, close::UNKNOWN_JOB.0].contains(*code))
+                .filter(|code| [close::FINISHED.code, close::POLICY, close::UNKNOWN_JOB.code].contains(*code))
             {
                 self.say(Promise::ClosesRight, format!("{name}: closed with {code} before its end"));
             }

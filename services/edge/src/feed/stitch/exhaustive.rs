@@ -14,8 +14,8 @@ const STATES_MAX: usize = 6_000_000;
 /// The whole: the log, what is between it and the edge, and the edge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct World {
-    /// How many entries of each job are in the log. Their sequences count from 1 for each job: which numbers lie between
-    /// means nothing to a stitch, and one for all would only multiply the states.
+    /// How many entries of each job are in the log. Their sequences count from 1 for each job: which numbers lie
+    /// between means nothing to a stitch, and one for all would only multiply the states.
     stored: [usize; JOBS],
     /// Messages between the log and the edge: the job and the place in its log.
     under_way: Vec<(usize, usize)>,

@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
-use millrace_domain::{limits::CLIENT_WRITE_MAX, wire::close};
+use millrace_domain::{
+    close::{self, Close},
+    limits::CLIENT_WRITE_MAX,
+};
 
 use super::{DRAIN_TICK, EventLoop, Socket};
-use crate::sockets::{
-    CloseAnswer,
-    session::{Close, Due},
-    write,
+use crate::{
+    sockets::session::Due,
+    websocket::{close::Closing, encode},
 };
 
 impl EventLoop {
@@ -29,16 +31,16 @@ impl EventLoop {
             match due {
                 Due::Close(with) => {
                     let with = self.deserved(token, with);
-                    self.close(token, with, CloseAnswer::Await, now);
+                    self.close(token, Closing::Ours(with), now);
                 }
                 Due::Ask => {
                     let Some(socket) = self.sockets.get(token) else { continue };
-                    self.app.feed.refresh(&socket.job, socket.session.seen());
+                    self.feed.refresh(&socket.job, socket.session.seen());
                 }
                 Due::Gone => self.end(token),
                 Due::Ping => {
                     let Some(socket) = self.sockets.get_mut(token) else { continue };
-                    if let Err(error) = socket.outbox.control(&mut socket.stream, &write::PING, now) {
+                    if let Err(error) = socket.outbox.control(&mut socket.stream, &encode::PING, now) {
                         self.gone(token, &error);
                     }
                 }
@@ -48,7 +50,7 @@ impl EventLoop {
 
     /// That nobody has submitted a job is for the log to say: while it does not answer, the client may try later.
     fn deserved(&self, token: usize, with: Close) -> Close {
-        let is_heard = |socket: &Socket| self.app.feed.was_answered(&socket.job);
+        let is_heard = |socket: &Socket| self.feed.was_answered(&socket.job);
         let is_unheard = with == close::UNKNOWN_JOB && !self.sockets.get(token).is_some_and(is_heard);
         if is_unheard { close::OVERLOADED } else { with }
     }
@@ -60,7 +62,7 @@ impl EventLoop {
         let batch: Vec<_> = open.take(drain.due(DRAIN_TICK, now)).collect();
         drain.closed(batch.len());
         for token in batch {
-            self.close(token, close::GOING_AWAY, CloseAnswer::Await, now);
+            self.close(token, Closing::Ours(close::GOING_AWAY), now);
         }
     }
 }

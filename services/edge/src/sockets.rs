@@ -3,18 +3,18 @@
 //! Each loop accepts connections for itself. It reads their first request: a WebSocket handshake it answers, anything
 //! else it hands to hyper. Why not a task per socket with axum's own WebSocket: see ARCHITECTURE.md, "Sockets".
 
-mod decode;
-mod drain;
+mod acceptor;
+mod registration;
+mod inbox;
 mod event_loop;
-mod head;
-mod outbox;
 mod session;
-pub mod write;
+mod outbox;
+mod drain;
 
 use std::{
     net::TcpListener,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -22,84 +22,21 @@ use std::{
 };
 
 use anyhow::Context;
-use millrace_domain::JobId;
-use mio::{Interest, Poll, Token, Waker, net::TcpStream};
+use mio::{Interest, Poll};
 
-use crate::{
-    App,
-    accept::{Acceptor, Admission, Http, Permit},
-    feed::{Frame, Watcher},
+use self::{
+    acceptor::{Acceptor, LISTENER},
+    event_loop::{EventLoop, lobby::Lobby},
+    inbox::{Inbox, Message},
 };
-use event_loop::EventLoop;
-
-const WAKER: Token = Token(usize::MAX);
-const LISTENER: Token = Token(usize::MAX - 1);
-/// What is counted when a client goes away without a close frame.
-const CODE_ABNORMAL: u16 = 1006;
-/// What is counted when a client's close frame has no code.
-const CODE_NONE: u16 = 1005;
-
-/// A connection after its handshake.
-pub struct Admitted {
-    /// It was read until nothing was left, or will tell that there is something.
-    pub stream: TcpStream,
-    /// What the client sent right behind its handshake.
-    pub early: Vec<u8>,
-    /// The job that it watches.
-    pub id: JobId,
-    /// What it has seen already.
-    pub since: u64,
-    /// Its place among the connections.
-    pub permit: Permit,
-}
-
-enum Message {
-    Admit(Box<Admitted>),
-    State(Arc<Frame>),
-    Drain(Duration),
-}
-
-/// What waits for a loop.
-pub struct Inbox {
-    messages: Mutex<Vec<Message>>,
-    waker: Waker,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum CloseAnswer {
-    /// The client is to answer our close.
-    Await,
-    /// Ours is the answer.
-    Is,
-}
+pub use self::{inbox::Admitted, registration::Unregistered};
+use crate::{admission::Admission, feed::Feed, http::server::Http, metrics::Metrics, websocket::handshake::Handshakes};
 
 /// The loops.
 #[derive(Clone)]
 pub struct Sockets {
     inboxes: Arc<[Arc<Inbox>]>,
     next: Arc<AtomicUsize>,
-}
-
-impl Inbox {
-    fn put(&self, message: Message) {
-        let mut messages = self.messages.lock().expect("no panic while held");
-        messages.push(message);
-        let first = messages.len() == 1;
-        drop(messages);
-        if first && let Err(error) = self.waker.wake() {
-            tracing::error!(%error, "a socket loop could not be woken");
-        }
-    }
-
-    fn take(&self, into: &mut Vec<Message>) {
-        std::mem::swap(&mut *self.messages.lock().expect("no panic while held"), into);
-    }
-}
-
-impl Watcher for Inbox {
-    fn put(&self, frame: Arc<Frame>) {
-        Self::put(self, Message::State(frame));
-    }
 }
 
 /// Loops that do not run yet.
@@ -112,15 +49,18 @@ impl Loops {
     /// When the kernel gives no threads or no file descriptors.
     pub fn start(
         self,
-        app: &Arc<App>,
         listener: &TcpListener,
         admission: &Admission,
+        handshakes: &Handshakes,
         http: &Http,
+        feed: &Feed,
+        metrics: &Metrics,
     ) -> anyhow::Result<Vec<JoinHandle<()>>> {
         let start = |(number, (poll, inbox)): (usize, (Poll, Arc<Inbox>))| -> anyhow::Result<JoinHandle<()>> {
-            let mut acceptor = Acceptor::new(listener, admission.clone(), http.clone())?;
+            let mut acceptor = Acceptor::new(listener, admission.clone())?;
             poll.registry().register(acceptor.source(), LISTENER, Interest::READABLE)?;
-            let event_loop = EventLoop::new(poll, inbox, app.clone(), acceptor, http.clone());
+            let lobby = Lobby::new(acceptor, handshakes.clone(), http.clone(), metrics.clone());
+            let event_loop = EventLoop::new(poll, inbox, lobby, feed.clone(), metrics.clone());
             let run = move || {
                 // Its clients would hear nothing any more, and nobody would notice: better to start anew.
                 match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run())) {
@@ -146,8 +86,8 @@ impl Sockets {
     pub fn new(loops: usize) -> anyhow::Result<(Self, Loops)> {
         let each = (0..loops).map(|_| {
             let poll = Poll::new().context("no epoll for the socket loop")?;
-            let waker = Waker::new(poll.registry(), WAKER).context("no waker for the socket loop")?;
-            Ok((poll, Arc::new(Inbox { messages: Mutex::default(), waker })))
+            let inbox = Inbox::new(poll.registry()).context("no waker for the socket loop")?;
+            Ok((poll, Arc::new(inbox)))
         });
         let loops = each.collect::<anyhow::Result<Vec<_>>>()?;
         let inboxes = loops.iter().map(|(_, inbox)| inbox.clone()).collect();

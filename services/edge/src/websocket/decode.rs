@@ -2,7 +2,10 @@
 
 use std::io::Cursor;
 
-use millrace_domain::limits::WS_FRAME_BYTES_MAX;
+use millrace_domain::{
+    close::{self, Close},
+    limits::WS_FRAME_BYTES_MAX,
+};
 use tungstenite::protocol::frame::{
     FrameHeader,
     coding::{CloseCode, Control, Data, OpCode},
@@ -40,12 +43,12 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The close code and reason.
-    pub const fn close(self) -> (u16, &'static str) {
+    /// How it is answered.
+    pub const fn close(self) -> Close {
         match self {
-            Self::TooLarge => (millrace_domain::wire::close::POLICY, "message too large"),
-            Self::Protocol => (1002, "protocol error"),
-            Self::NotText => (1007, "not UTF-8"),
+            Self::TooLarge => close::MESSAGE_TOO_LARGE,
+            Self::Protocol => close::PROTOCOL,
+            Self::NotText => close::NOT_TEXT,
         }
     }
 }
@@ -219,7 +222,8 @@ mod tests {
             let bytes: Vec<u8> = messages.iter().flat_map(|message| {
                 let (front, back) = message.as_bytes().split_at(message.len() / 2);
                 let ping = masked(OpCode::Control(Control::Ping), true, b"x", mask);
-                [masked(text(), false, front, mask), ping, masked(OpCode::Data(Data::Continue), true, back, mask)].concat()
+                let rest = masked(OpCode::Data(Data::Continue), true, back, mask);
+                [masked(text(), false, front, mask), ping, rest].concat()
             }).collect();
             let expected: Vec<_> = messages.iter().flat_map(|message| {
                 [Received::Part, Received::Ping(b"x"), Received::Text(message)].map(|received| format!("{received:?}"))
@@ -247,7 +251,7 @@ mod tests {
 
     #[test]
     fn each_violation_has_its_close_code() {
-        let one = |bytes: Vec<u8>| decode_in_pieces(&bytes, &[bytes.len()]).unwrap_err().close().0;
+        let one = |bytes: Vec<u8>| decode_in_pieces(&bytes, &[bytes.len()]).unwrap_err().close().code;
         let mask = [9, 8, 7, 6];
         assert_eq!(one(masked(text(), true, &vec![b'x'; 5000], mask)), 1008);
         let fragments = [

@@ -9,11 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use millrace_domain::{Command, wire::JobStatus};
-
 use millrace_runtime::jobs::Patience;
 
-use super::problem::{ApiError, Id};
-use crate::App;
+use super::{app::App, path::Id};
+use crate::http::problem::ApiError;
 
 /// Ends the job. The worker notices by itself.
 pub async fn cancel(State(app): State<Arc<App>>, Id(id): Id) -> Result<Response, ApiError> {

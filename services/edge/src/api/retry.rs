@@ -11,11 +11,11 @@ use axum::{
 use millrace_domain::{Command, wire::JobStatus};
 use millrace_runtime::jobs::Patience;
 
-use super::problem::{ApiError, Id};
-use crate::App;
+use super::{app::App, path::Id};
+use crate::http::problem::ApiError;
 
-/// Puts a failed or canceled job back into the queue, for one more attempt with all of its retries. The job keeps its id,
-/// so whoever watches it sees it go on. Of two at once the second finds it in the queue.
+/// Puts a failed or canceled job back into the queue, for one more attempt with all of its retries. The job keeps its
+/// id, so whoever watches it sees it go on. Of two at once the second finds it in the queue.
 pub async fn retry(State(app): State<Arc<App>>, Id(id): Id) -> Result<Response, ApiError> {
     let known = app.jobs.snapshots.get(&id).await?;
     let state = app.jobs.execute(&id, known, &Command::Retry, Patience::Bounded).await?;

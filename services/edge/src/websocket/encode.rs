@@ -1,9 +1,14 @@
 //! Frames of the server, ready to be written.
 
-use tungstenite::protocol::frame::{
-    Frame as WsFrame, FrameHeader,
-    coding::{CloseCode, Data, OpCode},
+use tungstenite::protocol::{
+    CloseFrame,
+    frame::{
+        Frame as WsFrame, FrameHeader,
+        coding::{CloseCode, Data, OpCode},
+    },
 };
+
+use super::close::Closing;
 
 /// A ping without payload.
 pub const PING: [u8; 2] = [0x89, 0x00];
@@ -29,10 +34,13 @@ pub fn pong(payload: &[u8]) -> Vec<u8> {
     bytes(WsFrame::pong(payload.to_vec()))
 }
 
-/// A close frame. A client that gave no code is answered with none.
-pub fn close(code: u16, reason: &str) -> Vec<u8> {
-    let frame = tungstenite::protocol::CloseFrame { code: CloseCode::from(code), reason: reason.into() };
-    bytes(WsFrame::close((code != super::CODE_NONE).then_some(frame)))
+/// A close frame: ours, or the answer to the client's, which has its code and no reason.
+pub fn close(closing: Closing) -> Vec<u8> {
+    let (code, reason) = match closing {
+        Closing::Ours(close) => (Some(close.code), close.reason),
+        Closing::Theirs(code) => (code, ""),
+    };
+    bytes(WsFrame::close(code.map(|code| CloseFrame { code: CloseCode::from(code), reason: reason.into() })))
 }
 
 fn bytes(frame: WsFrame) -> Vec<u8> {

@@ -1,24 +1,22 @@
 //! How long hyper waits for the head of a request: one bound for it to begin, and [`HTTP_HEAD_MAX`] from then to
-//! its end. hyper has one bound for both, so it is given a timer that knows the difference.
+//! its end. hyper has one bound for both, so it is given a timer that knows the difference. This file can go once hyper
+//! has a time-out for idle connections: <https://github.com/hyperium/hyper/pull/3828>.
 
 use std::{
     future::Future,
-    io,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use tokio::io::{AsyncRead, ReadBuf};
-
 use millrace_domain::limits::HTTP_HEAD_MAX;
 
 /// When the head that a connection waits for has begun; `None` before its first byte.
 #[derive(Clone, Debug, Default)]
-pub struct Head(Arc<Mutex<Option<Instant>>>);
+pub struct HeadTimer(Arc<Mutex<Option<Instant>>>);
 
-impl Head {
+impl HeadTimer {
     /// Whether anything of it has come.
     pub fn has_begun(&self) -> bool {
         self.begun().is_some()
@@ -28,7 +26,8 @@ impl Head {
         *self.0.lock().expect("no panic while held")
     }
 
-    fn came(&self) {
+    /// Something of it has come.
+    pub fn came(&self) {
         self.0.lock().expect("no panic while held").get_or_insert_with(Instant::now);
     }
 
@@ -38,39 +37,9 @@ impl Head {
     }
 }
 
-/// What is read of a connection, noticed by its [`Head`].
-#[derive(Debug)]
-pub struct Noticed<R> {
-    reading: R,
-    head: Head,
-}
-
-impl<R> Noticed<R> {
-    /// Notices what is read.
-    pub const fn new(reading: R, head: Head) -> Self {
-        Self { reading, head }
-    }
-
-    /// What is read, no longer noticed.
-    pub fn into_inner(self) -> R {
-        self.reading
-    }
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Noticed<R> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let polled = Pin::new(&mut self.reading).poll_read(cx, into);
-        if into.filled().len() > before {
-            self.head.came();
-        }
-        polled
-    }
-}
-
 /// The timer of one connection. hyper asks it for one thing: how long to wait for the next head.
 #[derive(Debug)]
-pub struct Timer(pub Head);
+pub struct Timer(pub HeadTimer);
 
 impl hyper::rt::Timer for Timer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
@@ -86,7 +55,7 @@ impl hyper::rt::Timer for Timer {
 
 /// Until the deadline, or until a head that has begun takes too long. Polled after whatever was read.
 struct Wait {
-    head: Head,
+    head: HeadTimer,
     sleep: Pin<Box<tokio::time::Sleep>>,
 }
 

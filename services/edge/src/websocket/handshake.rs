@@ -1,29 +1,16 @@
-//! `ws://HOST:3001/ws/download/{job_id}`: the handshake. What follows is in `sockets`.
+//! `ws://HOST:3001/ws/download/{job_id}`: the handshake.
 //!
 //! A loop of sockets answers the usual handshake itself, since a storm of reconnects is one handshake after the other.
-//! Whatever is unusual or wrong about a request it leaves to hyper and the route here: one set of checks, one place
-//! where an error becomes an answer.
+//! What is unusual or wrong about a request it leaves to hyper and the route `api/socket.rs`: one set of checks, one
+//! place where an error becomes an answer.
 
-use std::sync::Arc;
-
-use axum::{
-    Extension,
-    extract::{Request, State},
-    http::{HeaderMap, HeaderName, Method, StatusCode, header},
-    response::{IntoResponse, Response},
-};
-use hyper::upgrade::Upgraded;
+use http::{HeaderMap, HeaderName, header};
+use millrace_domain::JobId;
+use tokio_util::sync::CancellationToken;
 use tungstenite::handshake::derive_accept_key;
 use url::form_urlencoded;
 
-use millrace_domain::JobId;
-
-use crate::{
-    App,
-    accept::{self, Permit},
-    http::problem::{ApiError, Id},
-    sockets::Admitted,
-};
+use crate::http::{origin::Origins, problem::ApiError};
 
 /// The path, before the job's id.
 pub const PATH: &str = "/ws/download/";
@@ -35,30 +22,46 @@ pub struct Handshake {
     /// What it has seen already.
     pub since: u64,
     /// The answer to its key.
-    accept: String,
+    pub accept: String,
 }
 
-impl Handshake {
+/// Checks handshakes: the same checks for the loops, which answer the usual ones, and for the route, which answers all
+/// others.
+#[derive(Clone)]
+pub struct Handshakes {
+    origins: Origins,
+    stopping: CancellationToken,
+}
+
+impl Handshakes {
+    /// Those of pages of allowed `origins`, until `stopping`.
+    #[must_use]
+    pub const fn new(origins: Origins, stopping: CancellationToken) -> Self {
+        Self { origins, stopping }
+    }
+
     /// Checks a request; its origin was checked already.
     ///
     /// # Errors
     /// What is wrong with it.
-    fn check<B>(app: &App, id: JobId, request: &http::Request<B>) -> Result<Self, ApiError> {
+    pub fn check<B>(&self, id: JobId, request: &http::Request<B>) -> Result<Handshake, ApiError> {
         let since = since(request.uri().query().unwrap_or_default())?;
         let accept = accept_key(request.headers())?;
-        if app.tasks.shutdown().is_cancelled() {
+        if self.stopping.is_cancelled() {
             return Err(ApiError::Stopping);
         }
-        Ok(Self { id, since, accept })
+        Ok(Handshake { id, since, accept })
     }
 
-    /// The handshake of a request that no hyper has seen; `None` when hyper is to answer it.
-    pub fn of(app: &App, request: &http::Request<()>) -> Option<Self> {
+    /// The handshake of a request that hyper has not seen; `None` when hyper is to answer it.
+    pub fn of(&self, request: &http::Request<()>) -> Option<Handshake> {
         let id = request.uri().path().strip_prefix(PATH)?.parse().ok()?;
-        app.origins.check(request.headers()).ok()?;
-        Self::check(app, id, request).ok()
+        self.origins.check(request.headers()).ok()?;
+        self.check(id, request).ok()
     }
+}
 
+impl Handshake {
     /// The answer, as it goes over the wire.
     pub fn answer(&self) -> Vec<u8> {
         let accept = &self.accept;
@@ -68,33 +71,6 @@ impl Handshake {
         )
         .into_bytes()
     }
-}
-
-/// The route: checks the request, then upgrades it.
-pub async fn upgrade(
-    State(app): State<Arc<App>>,
-    Id(id): Id,
-    Extension(permit): Extension<Permit>,
-    mut request: Request,
-) -> Result<Response, ApiError> {
-    if request.method() != Method::GET {
-        // A route for GET is given HEAD as well.
-        return Ok(([(header::ALLOW, "GET")], ApiError::MethodNotAllowed).into_response());
-    }
-    let Handshake { id, since, accept } = Handshake::check(&app, id, &request)?;
-    let upgraded = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        match upgraded.await.map_err(anyhow::Error::from).and_then(|upgraded| admitted(upgraded, id, since, permit)) {
-            Ok(admitted) => app.sockets.admit(admitted),
-            Err(error) => tracing::debug!(error = format!("{error:#}"), "a handshake was not completed"),
-        }
-    });
-    let headers = [
-        (header::CONNECTION, "upgrade".to_owned()),
-        (header::UPGRADE, "websocket".to_owned()),
-        (header::SEC_WEBSOCKET_ACCEPT, accept),
-    ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }
 
 /// The sequence that the client has seen, 0 for none.
@@ -124,12 +100,6 @@ fn accept_key(headers: &HeaderMap) -> Result<String, ApiError> {
         return Err(ApiError::MalformedHandshake);
     }
     Ok(derive_accept_key(key.as_bytes()))
-}
-
-/// Takes the connection out of hyper.
-fn admitted(upgraded: Upgraded, id: JobId, since: u64, permit: Permit) -> anyhow::Result<Admitted> {
-    let (stream, early) = accept::taken_out(upgraded)?;
-    Ok(Admitted { stream: mio::net::TcpStream::from_std(stream), early, id, since, permit })
 }
 
 #[cfg(test)]

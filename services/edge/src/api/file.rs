@@ -8,13 +8,12 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use millrace_domain::{JobState, Stage, files::content_disposition, limits::SIGNED_URL_VALID};
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
 
-use millrace_domain::{JobState, Stage, files::content_disposition, limits::SIGNED_URL_VALID};
-
-use super::problem::{ApiError, Id};
-use crate::App;
+use super::{app::App, path::Id};
+use crate::http::problem::ApiError;
 
 /// Redirects to a freshly signed address, or serves the file itself, with ranges, where storage is a folder.
 pub async fn file(State(app): State<Arc<App>>, Id(id): Id, mut request: Request) -> Result<Response, ApiError> {

@@ -7,18 +7,17 @@
 use anyhow::Context;
 use async_nats::{Client, HeaderMap, jetstream};
 use axum::http::{HeaderMap as HttpHeaders, HeaderName};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use tokio::time::{Instant, sleep};
-
 use millrace_domain::{
     JobId, Submission,
     limits::{APPEND_PAUSE_FIRST, APPEND_PAUSE_MAX, APPEND_RETRY_MAX, IDEMPOTENCY_KEY_BYTES_MAX, NATS_REQUEST_MAX},
     subjects::KEY_BUCKET,
 };
 use millrace_runtime::publish;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep};
 
-use super::problem::ApiError;
+use crate::http::problem::ApiError;
 
 /// The header.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -3,12 +3,13 @@
 //! A watcher is registered first and the snapshot read after, so nothing falls in between. A message for a job that
 //! nobody watches is dropped after its subject and its sequence were read.
 
-mod frame;
-mod loader;
-mod mailbox;
 mod recent;
 mod stitch;
+mod loader;
 mod sweep;
+mod claim;
+mod frame;
+mod mailbox;
 
 use std::{
     collections::HashMap,
@@ -22,15 +23,6 @@ use std::{
 use anyhow::Context;
 use async_nats::header::{HeaderName, NATS_LAST_SEQUENCE, NATS_SEQUENCE};
 use futures::StreamExt;
-use tokio::{
-    sync::{
-        broadcast::{self, error::RecvError},
-        mpsc,
-    },
-    time::Instant,
-};
-use tokio_util::sync::CancellationToken;
-
 use millrace_domain::{
     JobId,
     subjects::{self, LIVE_ALL},
@@ -40,12 +32,25 @@ use millrace_runtime::{
     nats::{Disturbance, Nats},
     snapshots::Snapshots,
 };
+use tokio::{
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc,
+    },
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
 
-pub use self::frame::Frame;
-use self::loader::Load;
-use self::mailbox::Mailbox;
-use self::recent::Recent;
-use self::stitch::{Heard, Source, Stitch, Todo};
+pub use self::{
+    claim::{Claim, Verdict},
+    frame::Frame,
+};
+use self::{
+    loader::Load,
+    mailbox::Mailbox,
+    recent::Recent,
+    stitch::{Heard, Source, Stitch, Todo},
+};
 use crate::metrics::Metrics;
 
 /// The feed of one edge.
@@ -182,8 +187,8 @@ impl Feed {
     /// Does something with a job if it is watched, and what follows from it.
     fn with(&self, id: &str, act: impl FnOnce(&JobId, &mut Stitch) -> Todo) {
         let mut table = self.table();
-        let Some((id, _)) = table.get_key_value(id).map(|(id, _)| (id.clone(), ())) else { return };
-        let Some(watched) = table.get_mut(id.as_str()) else { return };
+        let Some(id) = table.get_key_value(id).map(|(id, _)| id.clone()) else { return };
+        let Some(watched) = table.get_mut(&id) else { return };
         let todo = act(&id, &mut watched.stitch);
         self.carry_out(&id, watched, todo);
     }

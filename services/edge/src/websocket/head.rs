@@ -1,15 +1,14 @@
 //! The first request of a connection: is it one that a loop may answer? Pure.
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
-
 use millrace_domain::limits::WS_HANDSHAKE_HEADERS_MAX;
 
-use crate::ws::PATH;
+use super::handshake::PATH;
 
 /// What has arrived of a request.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "it is looked at once, on the stack")]
-pub enum Head {
+pub enum FirstRequest {
     /// Not all of its head.
     Partial,
     /// A `GET` without a body of a path under [`PATH`], and how many bytes it has.
@@ -21,20 +20,20 @@ pub enum Head {
 }
 
 /// Looks at what has arrived; of `seen` bytes it is known that they are no whole head.
-pub fn parse(bytes: &[u8], seen: usize) -> Head {
+pub fn parse(bytes: &[u8], seen: usize) -> FirstRequest {
     // Whoever sends byte by byte does not make us parse for each.
     if seen > 0 && !has_empty_line(&bytes[seen.saturating_sub(3)..]) {
-        return Head::Partial;
+        return FirstRequest::Partial;
     }
     let mut headers = [httparse::EMPTY_HEADER; WS_HANDSHAKE_HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
-        Ok(httparse::Status::Partial) => Head::Partial,
+        Ok(httparse::Status::Partial) => FirstRequest::Partial,
         Ok(httparse::Status::Complete(length)) => {
-            socket(&request).map_or(Head::Other, |request| Head::Socket(request, length))
+            socket(&request).map_or(FirstRequest::Other, |request| FirstRequest::Socket(request, length))
         }
-        Err(httparse::Error::TooManyHeaders) => Head::Other,
-        Err(_) => Head::Malformed,
+        Err(httparse::Error::TooManyHeaders) => FirstRequest::Other,
+        Err(_) => FirstRequest::Malformed,
     }
 }
 
@@ -72,12 +71,12 @@ mod tests {
     const SOCKET: &str = "GET /ws/download/a?since=1 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n";
 
     /// What a loop sees that gets the bytes in pieces.
-    fn in_pieces(bytes: &[u8], sizes: &[usize]) -> (Head, usize) {
+    fn in_pieces(bytes: &[u8], sizes: &[usize]) -> (FirstRequest, usize) {
         let (mut seen, mut turn) = (0, 0);
         loop {
             let end = (seen + sizes[turn % sizes.len()]).min(bytes.len());
             match parse(&bytes[..end], seen) {
-                Head::Partial if end < bytes.len() => (seen, turn) = (end, turn + 1),
+                FirstRequest::Partial if end < bytes.len() => (seen, turn) = (end, turn + 1),
                 head => return (head, end),
             }
         }
@@ -88,7 +87,7 @@ mod tests {
         fn a_head_in_pieces_of_any_size_is_read_as_one_piece_is(sizes in prop::collection::vec(1usize..40, 1..6)) {
             let followed = [SOCKET.as_bytes(), b"\x89\x80\0\0\0\0"].concat();
             let (head, _) = in_pieces(&followed, &sizes);
-            let Head::Socket(request, length) = head else { panic!("{head:?}") };
+            let FirstRequest::Socket(request, length) = head else { panic!("{head:?}") };
             prop_assert_eq!(length, SOCKET.len());
             prop_assert_eq!(request.uri().query(), Some("since=1"));
             prop_assert_eq!(request.headers().len(), 2);
@@ -114,15 +113,15 @@ mod tests {
             with("Host: a", &"A: b\r\n".repeat(70)),
         ] {
             let head = parse(request.as_bytes(), 0);
-            assert!(matches!(head, Head::Other), "{request}: {head:?}");
+            assert!(matches!(head, FirstRequest::Other), "{request}: {head:?}");
         }
         for request in [with("Host: a", "No colon"), with("HTTP/1.1", "HTTP/7"), "\u{16}\u{3}\u{1}".to_owned()] {
             let head = parse(request.as_bytes(), 0);
-            assert!(matches!(head, Head::Malformed), "{request}: {head:?}");
+            assert!(matches!(head, FirstRequest::Malformed), "{request}: {head:?}");
         }
-        assert!(matches!(parse(with("\r\n", "\n").as_bytes(), 0), Head::Socket(..)));
+        assert!(matches!(parse(with("\r\n", "\n").as_bytes(), 0), FirstRequest::Socket(..)));
         let line_feeds = with("\r\n", "\n");
-        assert!(matches!(in_pieces(line_feeds.as_bytes(), &[1]).0, Head::Socket(..)));
-        assert!(matches!(parse(&SOCKET.as_bytes()[..SOCKET.len() - 1], 0), Head::Partial));
+        assert!(matches!(in_pieces(line_feeds.as_bytes(), &[1]).0, FirstRequest::Socket(..)));
+        assert!(matches!(parse(&SOCKET.as_bytes()[..SOCKET.len() - 1], 0), FirstRequest::Partial));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::{HeaderMap, header},
@@ -10,20 +11,25 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::{Map, Value};
-
 use millrace_domain::JobId;
 use millrace_runtime::direct::{ReadError, Stored};
+use serde_json::{Map, Value};
 
 use super::{
-    problem::{ApiError, Id},
-    sse,
+    app::App,
+    path::Id,
+    sse::{self, Streams},
 };
-use crate::App;
+use crate::http::problem::ApiError;
 
 /// By what the client accepts.
-pub async fn events(State(app): State<Arc<App>>, Id(id): Id, headers: HeaderMap) -> Result<Response, ApiError> {
-    if accepts_events(&headers) { sse::live(app, id, &headers).await } else { history(app, id).await }
+pub async fn events(
+    State(app): State<Arc<App>>,
+    Extension(streams): Extension<Streams>,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if accepts_events(&headers) { sse::live(app, &streams, id, &headers).await } else { history(app, id).await }
 }
 
 /// Whether `text/event-stream` is accepted by its name, and not with a quality of 0.

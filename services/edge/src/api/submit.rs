@@ -10,18 +10,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde_json::Value;
-use tokio::time::timeout;
-
 use millrace_domain::{
     Command, JobId, Refusal, Submission,
     limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_MAX},
     wire::JobStatus,
 };
 use millrace_runtime::jobs::{ExecuteError, Patience};
+use serde_json::Value;
+use tokio::time::timeout;
 
-use super::{idempotency::Key, problem::ApiError};
-use crate::App;
+use super::{app::App, idempotency::Key};
+use crate::http::problem::ApiError;
 
 /// Stores a job. 202 means stored: from then on every edge knows it.
 pub async fn submit(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {

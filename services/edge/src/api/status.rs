@@ -10,8 +10,8 @@ use axum::{
 };
 use millrace_domain::wire::JobStatus;
 
-use super::problem::{ApiError, Id};
-use crate::App;
+use super::{app::App, path::Id};
+use crate::http::problem::ApiError;
 
 /// The job's state as it is now.
 pub async fn status(State(app): State<Arc<App>>, Id(id): Id) -> Result<Response, ApiError> {
