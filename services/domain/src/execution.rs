@@ -155,7 +155,7 @@ mod tests {
         let bodies = [submitted, EventBody::Failed(FailureKind::Unsupported.failure()), EventBody::Resubmitted];
         let entries = (1..).zip(bodies).map(|(seq, body): (u64, EventBody)| {
             let kind = body.kind();
-            Entry { seq, kind, event: Some(Event { at: NOW, body }) }
+            Entry { seq, kind, event: Ok(Event { at: NOW, body }) }
         });
         fold_all(None, &id(), &entries.take(count).collect::<Vec<_>>())
     }

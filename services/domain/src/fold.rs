@@ -1,7 +1,7 @@
 //! From the log to the state. The projector, the edges, the workers and `verify` all use this one function.
 
 use crate::{
-    event::{Event, EventBody, Failure, Progress},
+    event::{Event, EventBody, Failure, Progress, Undecodable},
     failure::FailureKind,
     ids::JobId,
     state::{JobState, Stage, Upload},
@@ -15,8 +15,8 @@ pub struct Entry {
     pub seq: u64,
     /// Which of the job's subjects it is on.
     pub kind: Kind,
-    /// `None` when it could not be decoded: it then changes nothing but the sequence, like an unknown tag.
-    pub event: Option<Event>,
+    /// What happened. A message that cannot be decoded changes nothing but the sequence, like an unknown tag.
+    pub event: Result<Event, Undecodable>,
 }
 
 /// Progress when a worker has started.
@@ -52,7 +52,7 @@ pub fn fold(state: Option<JobState>, id: &JobId, entry: &Entry) -> Option<JobSta
         Kind::Submitted => state.submitted_seq = entry.seq,
         Kind::Events => state.events_seq = entry.seq,
     }
-    if let Some(event) = &entry.event
+    if let Ok(event) = &entry.event
         && event.body.kind() == entry.kind
         && apply(&mut state, event)
     {
@@ -72,7 +72,7 @@ pub fn fold_all<'a>(
 }
 
 fn first(id: &JobId, entry: &Entry) -> Option<JobState> {
-    let (Kind::Submitted, Some(Event { at, body: EventBody::Submitted(submission) })) = (entry.kind, &entry.event)
+    let (Kind::Submitted, Ok(Event { at, body: EventBody::Submitted(submission) })) = (entry.kind, &entry.event)
     else {
         return None;
     };

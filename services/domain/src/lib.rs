@@ -20,7 +20,7 @@ pub mod submission;
 pub mod wire;
 
 pub use decide::{Command, Refusal, decide};
-pub use event::{Event, EventBody, Provider, VideoInfo};
+pub use event::{Event, EventBody, Provider, Undecodable, VideoInfo};
 pub use fold::{Entry, fold, fold_all};
 pub use ids::JobId;
 pub use state::{JobState, Stage, Status};

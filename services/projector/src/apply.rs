@@ -144,7 +144,7 @@ impl Apply {
 /// Whether a job can begin with it.
 fn is_submission(entry: &Entry) -> bool {
     let body = entry.event.as_ref().map(|event| &event.body);
-    entry.kind == Kind::Submitted && matches!(body, Some(EventBody::Submitted(_)))
+    entry.kind == Kind::Submitted && matches!(body, Ok(EventBody::Submitted(_)))
 }
 
 enum Problem {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use millrace_domain::{Entry, Event, JobId, limits::PROJECTOR_READ_TRIES_MAX, subjects};
+use millrace_domain::{Entry, JobId, limits::PROJECTOR_READ_TRIES_MAX, subjects};
 use millrace_runtime::{direct::ReadError, log::Log};
 
 use crate::{
@@ -26,32 +26,32 @@ pub struct Projection {
 /// Messages that are applied together, in their order.
 #[derive(Default)]
 pub struct Batch {
+    messages: usize,
     entries: Vec<(JobId, Entry)>,
     unreadable: Vec<Unreadable>,
 }
 
 impl Batch {
     /// How many messages it has.
-    pub fn len(&self) -> usize {
-        // An event that cannot be decoded counts twice: it has a sequence, which its job's state takes on.
-        self.entries.len() + self.unreadable.len()
+    pub const fn len(&self) -> usize {
+        self.messages
     }
 
-    /// Adds a message.
+    /// Adds a message. One that cannot be decoded is unreadable and an entry too: its job's state takes on its sequence.
     pub fn push(&mut self, log: &Log, subject: &str, seq: u64, payload: &Bytes) {
+        self.messages += 1;
         let reason = match subjects::parse(subject) {
-            None => "the subject is none of a job's".to_owned(),
+            None => Some("the subject is none of a job's".to_owned()),
             Some((kind, id)) => {
                 let entry = log.decode(&id, seq, kind, payload);
-                let is_readable = entry.event.is_some();
+                let reason = entry.event.as_ref().err().map(ToString::to_string);
                 self.entries.push((id, entry));
-                if is_readable {
-                    return;
-                }
-                Event::decode(payload).map_or_else(|error| error.to_string(), |_| String::new())
+                reason
             }
         };
-        self.unreadable.push(Unreadable { subject: subject.to_owned(), seq, payload: payload.clone(), reason });
+        if let Some(reason) = reason {
+            self.unreadable.push(Unreadable { subject: subject.to_owned(), seq, payload: payload.clone(), reason });
+        }
     }
 }
 

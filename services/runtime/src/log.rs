@@ -91,7 +91,7 @@ impl Append {
     /// The entry that the log holds once the append has succeeded at `seq`.
     #[must_use]
     pub fn entry(&self, seq: u64) -> Entry {
-        Entry { seq, kind: self.kind, event: Event::decode(&self.payload).ok() }
+        Entry { seq, kind: self.kind, event: Event::decode(&self.payload) }
     }
 }
 
@@ -331,14 +331,10 @@ impl Log {
     /// stays in the log, where its sequence tells to find it.
     #[must_use]
     pub fn decode(&self, id: &JobId, seq: u64, kind: Kind, payload: &[u8]) -> Entry {
-        let event = match Event::decode(payload) {
-            Ok(event) => Some(event),
-            Err(error) => {
-                self.metrics.undecodable.inc();
-                tracing::error!(job = %id, seq, %error, "a message of the log cannot be decoded; it is passed over");
-                None
-            }
-        };
+        let event = Event::decode(payload).inspect_err(|error| {
+            self.metrics.undecodable.inc();
+            tracing::error!(job = %id, seq, %error, "a message of the log cannot be decoded; it is passed over");
+        });
         Entry { seq, kind, event }
     }
 }

@@ -25,7 +25,7 @@ pub async fn log(client: &Client) -> anyhow::Result<Vec<Logged>> {
     each(client, STREAM, |stored| {
         if let Some((kind, id)) = subjects::parse(&stored.subject) {
             let message_id = stored.message_id.unwrap_or_default();
-            log.push(Logged { seq: stored.seq, message_id, id, kind, event: Event::decode(&stored.payload).ok() });
+            log.push(Logged { seq: stored.seq, message_id, id, kind, event: Event::decode(&stored.payload) });
         }
     })
     .await?;

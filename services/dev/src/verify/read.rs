@@ -201,7 +201,7 @@ impl Log {
         let Some((id, entry)) = entry(stored) else {
             return self.undecodable(stored, "its subject is none of a job's");
         };
-        if let Err(error) = Event::decode(&stored.payload) {
+        if let Err(error) = &entry.event {
             self.undecodable(stored, &error.to_string());
         }
         let state = self.jobs.entry(id.clone()).or_default();
@@ -218,5 +218,5 @@ impl Log {
 
 fn entry(stored: &Stored) -> Option<(JobId, Entry)> {
     let (kind, id): (Kind, JobId) = subjects::parse(&stored.subject)?;
-    Some((id, Entry { seq: stored.seq, kind, event: Event::decode(&stored.payload).ok() }))
+    Some((id, Entry { seq: stored.seq, kind, event: Event::decode(&stored.payload) }))
 }

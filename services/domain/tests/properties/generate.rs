@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use millrace_domain::{
-    Entry, Event, EventBody, JobId, Provider, Submission, VideoInfo,
+    Entry, Event, EventBody, JobId, Provider, Submission, Undecodable, VideoInfo,
     event::{Failure, Progress, StoredFile},
     failure::FailureKind,
     subjects::Kind,
@@ -160,13 +160,18 @@ fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![1 => Just(Kind::Submitted), 9 => Just(Kind::Events)]
 }
 
+/// Of a message that is no event.
+pub fn undecodable() -> Result<Event, Undecodable> {
+    Err(Undecodable("noise".into()))
+}
+
 /// Entries in no sensible order, rising in sequence; mostly after a submission, so that something comes of them.
 pub fn garbage() -> impl Strategy<Value = Vec<Entry>> {
-    let entry = (1_u64..4, kind(), prop_oneof![9 => event().prop_map(Some), 1 => Just(None)]);
+    let entry = (1_u64..4, kind(), prop_oneof![9 => event().prop_map(Ok), 1 => Just(undecodable())]);
     let submitted = (time(), submission()).prop_map(|(at, submission)| Entry {
         seq: 0,
         kind: Kind::Submitted,
-        event: Some(Event { at, body: EventBody::Submitted(submission) }),
+        event: Ok(Event { at, body: EventBody::Submitted(submission) }),
     });
     (vec(entry, 0..30), option::weighted(0.95, submitted), prop_oneof![4 => Just(0_usize), 1 => 0_usize..30]).prop_map(
         |(entries, submitted, place)| {

@@ -30,7 +30,7 @@ impl Log {
         let seq =
             self.entries.last().map_or(0, |entry| entry.seq) + 1 + u64::from(self.entries.len().is_multiple_of(3));
         let stored = Event::decode(&event.encode()).expect("what is written can be read");
-        self.entries.push(Entry { seq, kind, event: Some(stored) });
+        self.entries.push(Entry { seq, kind, event: Ok(stored) });
         Ok(self.entries.last().unwrap().clone())
     }
 

@@ -170,7 +170,7 @@ impl Log {
 
     pub fn entry(&self, at: usize) -> Entry {
         let event = self.stored[at].event.clone();
-        Entry { seq: at as u64 + 1, kind: event.body.kind(), event: Some(event) }
+        Entry { seq: at as u64 + 1, kind: event.body.kind(), event: Ok(event) }
     }
 
     /// Stores a message, and looks whether it may be there.

@@ -241,7 +241,7 @@ impl Operation {
             }
             Step::End(Ok(seq)) => {
                 check_stored(publish, seq, log);
-                let event = Some(publish.event.clone());
+                let event = Ok(publish.event.clone());
                 let entry = Entry { seq, kind: publish.event.body.kind(), event };
                 let todo = self.execution.appended(&entry);
                 self.go(todo, fresh, log)
