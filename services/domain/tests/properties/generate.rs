@@ -207,6 +207,10 @@ pub enum Step {
         behind: u32,
         kind: FailureKind,
     },
+    /// The worker of the attempt so far behind the current one stops.
+    Stop {
+        behind: u32,
+    },
     Cancel,
     Retry,
 }
@@ -221,14 +225,13 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => uploading(),
         1 => uploaded(),
         1 => Just(EventBody::Completed),
-        1 => retrying(),
         1 => body(),
     ];
     let step = prop_oneof![
         24 => Just(Step::Next),
         16 => (behind(), report).prop_map(|(behind, body)| Step::Report { behind, body: Box::new(body) }),
         4 => Just(Step::Claim),
-        1 => (behind(), failed()).prop_map(|(behind, body)| Step::Report { behind, body: Box::new(body) }),
+        1 => behind().prop_map(|behind| Step::Stop { behind }),
         4 => (behind(), select(FailureKind::ALL)).prop_map(|(behind, kind)| Step::Fail { behind, kind }),
         1 => Just(Step::Cancel),
         3 => Just(Step::Retry),

@@ -86,6 +86,7 @@ pub fn command(step: &Step, state: &JobState) -> Command {
             random: 0.5,
             budget: Budget::default(),
         },
+        Step::Stop { behind } => Command::Stop { attempt: state.attempt.wrapping_sub(*behind) },
         Step::Retry => Command::Retry,
         Step::Report { behind, body } => {
             Command::Report { attempt: state.attempt.wrapping_sub(*behind), body: (**body).clone() }

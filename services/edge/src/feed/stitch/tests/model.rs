@@ -92,7 +92,13 @@ pub fn log() -> impl Strategy<Value = Vec<Entry>> {
                 1 => Command::Report { attempt, body: EventBody::Progress(progress) },
                 2 => Command::Cancel,
                 5 => Command::Retry,
-                3 => Command::Report { attempt, body: EventBody::Failed(FailureKind::WorkerFailed.failure()) },
+                3 => Command::Fail {
+                    attempt,
+                    kind: FailureKind::Unsupported,
+                    retry_after: None,
+                    random: 0.0,
+                    budget: Budget::default(),
+                },
                 _ => {
                     seq += gap;
                     entries.push(Entry { seq, kind: Kind::Events, event: Err(millrace_domain::Undecodable("noise".into())) });
