@@ -267,7 +267,13 @@ fn processes_and_files_that_are_left_are_seen() {
 fn a_log_with_an_undecodable_message_still_folds() {
     let damage = |it: &mut Builder| {
         let seq = it.0.log.len() as u64 + 1;
-        it.0.log.push(Logged { seq, message_id: "x".into(), id: id("b"), kind: Kind::Events, event: Err(millrace_domain::Undecodable("x".into())) });
+        it.0.log.push(Logged {
+            seq,
+            message_id: "x".into(),
+            id: id("b"),
+            kind: Kind::Events,
+            event: Err(millrace_domain::Undecodable("x".into())),
+        });
     };
     assert_eq!(said_of_log(damage), [Promise::EndsOnce]);
 }

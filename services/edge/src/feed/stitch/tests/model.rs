@@ -101,7 +101,11 @@ pub fn log() -> impl Strategy<Value = Vec<Entry>> {
                 },
                 _ => {
                     seq += gap;
-                    entries.push(Entry { seq, kind: Kind::Events, event: Err(millrace_domain::Undecodable("noise".into())) });
+                    entries.push(Entry {
+                        seq,
+                        kind: Kind::Events,
+                        event: Err(millrace_domain::Undecodable("noise".into())),
+                    });
                     continue;
                 }
             };
@@ -110,7 +114,11 @@ pub fn log() -> impl Strategy<Value = Vec<Entry>> {
                 entries.push(Entry { seq, kind: body.kind(), event: Ok(at(seq, body)) });
             }
         }
-        if entries.is_empty() { vec![Entry { seq: 1, kind: Kind::Events, event: Err(millrace_domain::Undecodable("noise".into())) }] } else { entries }
+        if entries.is_empty() {
+            vec![Entry { seq: 1, kind: Kind::Events, event: Err(millrace_domain::Undecodable("noise".into())) }]
+        } else {
+            entries
+        }
     })
 }
 
