@@ -85,7 +85,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     tracing::info!(name = config.name, slots = config.slots, "the worker takes jobs");
     let check = health.check("queue");
     if let Some(time) = config.retention {
-        tasks.spawn("retention", retention::run(worker.clone(), context, time));
+        tasks.spawn("retention", retention::run(worker.clone(), time));
     }
     if let Some(interval) = config.janitor_interval {
         tasks.spawn("janitor", janitor::run(worker.clone(), interval));
