@@ -50,7 +50,7 @@ fn withstands(replicated: bool) {
     let rare = [retried, count.superseded, count.too_early, count.none_to_retry, count.gave_up];
     assert!(rare.iter().all(|times| *times > seeds / 10), "too little happened: {rare:?}");
     let rarer = [count.removed, count.gone, count.paused];
-    assert!(rarer.iter().all(|times| *times > seeds / 100), "too little happened: {rarer:?}");
+    assert!(rarer.iter().all(|times| *times > seeds / 200), "too little happened: {rarer:?}");
 }
 
 #[test]
