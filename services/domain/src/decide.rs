@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     event::EventBody,
-    failure::{FailureKind, Nature},
+    failure::FailureKind,
     retry::{self, Budget},
     state::{JobState, Stage},
     submission::Submission,
@@ -31,7 +31,7 @@ pub enum Command {
     Report {
         /// The reporter's attempt. Not the current one: the reporter is fenced.
         attempt: u32,
-        /// What happened.
+        /// What happened, but for what other commands decide on: how an attempt begins, fails or stops.
         body: EventBody,
     },
     /// The holder of an attempt says that it has failed.
@@ -46,6 +46,11 @@ pub enum Command {
         random: f64,
         /// What the job may cost.
         budget: Budget,
+    },
+    /// The holder of an attempt stops, since its worker does. The next attempt may begin at once.
+    Stop {
+        /// The holder's attempt.
+        attempt: u32,
     },
     /// A person ends it.
     Cancel,
@@ -110,32 +115,36 @@ const fn stage_word(stage: Stage) -> &'static str {
 /// # Errors
 /// Why the command is not carried out.
 pub fn decide(state: Option<&JobState>, command: Command, now: Timestamp) -> Result<Vec<EventBody>, Refusal> {
-    let state = match (state, command) {
-        (None, Command::Submit(submission)) => return Ok(vec![EventBody::Submitted(submission)]),
-        (None, _) => return Err(Refusal::Unknown),
-        (Some(_), Command::Submit(_)) => return Err(Refusal::Exists),
-        (Some(state), Command::Claim { submitted_seq, .. }) if submitted_seq < state.submitted_seq => {
-            return Err(Refusal::Superseded { newest: state.submitted_seq });
-        }
-        (Some(state), Command::Retry) if state.stage.is_retryable() => return Ok(vec![EventBody::Resubmitted]),
-        (Some(state), _) if state.is_end() => return Err(Refusal::Ended(state.stage)),
-        (Some(state), command) => (state, command),
+    let Some(state) = state else {
+        return match command {
+            Command::Submit(submission) => Ok(vec![EventBody::Submitted(submission)]),
+            _ => Err(Refusal::Unknown),
+        };
     };
-    match state {
-        (state, Command::Claim { worker, budget, .. }) => claim(state, worker, budget, now),
-        (state, Command::Report { attempt, body }) => report(state, attempt, body).map(|body| vec![body]),
-        (state, Command::Fail { attempt, kind, retry_after, random, budget }) => {
-            let again = kind.nature() == Nature::Transient && state.failures.saturating_add(1) < budget.attempts_max;
-            let body = if again {
-                retrying(kind, now.saturating_add(retry::delay(state.failures, retry_after, random)).unwrap_or(now))
+    match command {
+        Command::Submit(_) => Err(Refusal::Exists),
+        Command::Claim { submitted_seq, .. } if submitted_seq < state.submitted_seq => {
+            Err(Refusal::Superseded { newest: state.submitted_seq })
+        }
+        Command::Retry if state.stage.is_retryable() => Ok(vec![EventBody::Resubmitted]),
+        _ if state.is_end() => Err(Refusal::Ended(state.stage)),
+        Command::Claim { worker, budget, .. } => claim(state, worker, budget, now),
+        Command::Report { attempt, body } => report(state, attempt, body),
+        Command::Fail { attempt, kind, retry_after, random, budget } => {
+            holds(state, attempt)?;
+            Ok(vec![if budget.allows_another(kind, state.failures) {
+                let delay = retry::delay(state.failures, retry_after, random);
+                retrying(kind, now.saturating_add(delay).unwrap_or(now))
             } else {
                 EventBody::Failed(kind.failure())
-            };
-            report(state, attempt, body).map(|body| vec![body])
+            }])
         }
-        (_, Command::Cancel) => Ok(vec![EventBody::Canceled]),
-        (state, Command::Retry) => Err(Refusal::NotEnded(state.stage)),
-        (_, Command::Submit(_)) => Err(Refusal::Exists),
+        Command::Stop { attempt } => {
+            holds(state, attempt)?;
+            Ok(vec![retrying(FailureKind::WorkerStopped, now)])
+        }
+        Command::Cancel => Ok(vec![EventBody::Canceled]),
+        Command::Retry => Err(Refusal::NotEnded(state.stage)),
     }
 }
 
@@ -163,23 +172,31 @@ fn retrying(kind: FailureKind, until: Timestamp) -> EventBody {
     EventBody::Retrying { code: kind.code().into(), message: kind.sentence().into(), until }
 }
 
-fn report(state: &JobState, attempt: u32, body: EventBody) -> Result<EventBody, Refusal> {
-    use Stage::{Downloading, FetchingInfo, Finishing, Queued, Retrying, Uploading};
-    if attempt != state.attempt || matches!(state.stage, Queued | Retrying) {
+/// Only the holder of the current attempt has something to say of it.
+const fn holds(state: &JobState, attempt: u32) -> Result<(), Refusal> {
+    if attempt != state.attempt || matches!(state.stage, Stage::Queued | Stage::Retrying) {
         return Err(Refusal::Fenced { current: state.attempt });
     }
+    Ok(())
+}
+
+fn report(state: &JobState, attempt: u32, body: EventBody) -> Result<Vec<EventBody>, Refusal> {
+    use Stage::{Downloading, FetchingInfo, Finishing, Uploading};
+    holds(state, attempt)?;
     let fits = match &body {
         EventBody::Info { .. } => matches!(state.stage, FetchingInfo | Downloading),
         // Clients are promised the video's info from 10 % on.
         EventBody::Progress(_) | EventBody::Downloaded { .. } => state.stage == Downloading,
         EventBody::Uploading { .. } | EventBody::Uploaded(_) => state.stage == Uploading,
         EventBody::Completed => state.stage == Finishing,
-        EventBody::Failed(_) | EventBody::Retrying { .. } => true,
+        // Other commands decide on these.
         EventBody::Submitted(_)
         | EventBody::Resubmitted
         | EventBody::Started { .. }
+        | EventBody::Failed(_)
+        | EventBody::Retrying { .. }
         | EventBody::Canceled
         | EventBody::Unknown => false,
     };
-    if fits { Ok(body) } else { Err(Refusal::OutOfOrder(state.stage)) }
+    if fits { Ok(vec![body]) } else { Err(Refusal::OutOfOrder(state.stage)) }
 }

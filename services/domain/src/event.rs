@@ -210,7 +210,7 @@ impl Failure {
 }
 
 /// A message of the log that is no event: not JSON, a known tag with fields that do not fit, or too large.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("not an event: {0}")]
 pub struct Undecodable(pub String);
 

@@ -1,20 +1,23 @@
-//! How a command is carried out: decide, append, fold; and if somebody else was first, read and decide again.
+//! How a command is carried out: decide, append, fold; and if another writer was first, read and decide again. Where a
+//! state change waits for the log, the same append is sent until the log takes it or the job turns out to be gone.
 //!
-//! Pure, like [`crate::append`]: the shell appends and reads.
+//! Pure, like [`crate::append`]: the shell appends, reads and waits. See `tests/simulation` for what it withstands.
 
 use std::{
     collections::VecDeque,
     hash::{Hash, Hasher},
+    time::Duration,
 };
 
 use jiff::Timestamp;
 
 use crate::{
+    append::AppendError,
     decide::{Command, Refusal, decide},
     event::EventBody,
     fold::{Entry, fold},
     ids::JobId,
-    limits::DECIDE_ATTEMPTS_MAX,
+    limits::{ABSENCES_BELIEVED, DECIDE_ATTEMPTS_MAX, NO_ROOM_PAUSE},
     state::{JobState, Stage},
 };
 
@@ -23,49 +26,95 @@ use crate::{
 pub struct Execution {
     id: JobId,
     command: Command,
+    patience: Patience,
     state: Option<JobState>,
-    /// The state was read of the leader.
+    /// The state was read from the leader.
     is_newest: bool,
-    /// A state read now must have seen this sequence, or whoever gave it lags behind.
+    /// A state read now must have seen this sequence, or the server that gave it lags behind.
     seen: u64,
     /// Events that were decided and are not appended yet.
     bodies: VecDeque<EventBody>,
     decisions: u32,
+    phase: Phase,
+}
+
+/// What to do when an append's outcome stays unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Patience {
+    /// Give up after [`crate::limits::APPEND_RETRY_MAX`], and at once where there is no room: a caller waits for the
+    /// answer.
+    Bounded,
+    /// Send the same append until the log takes or refuses it, or the job is gone: a state change waits for the log.
+    Endless,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    /// A state is read to decide on.
+    Deciding,
+    /// An event is being appended. So often in a row, each time after an append that was given up, the leader had
+    /// nothing of the job.
+    Appending { absences: u32 },
 }
 
 /// Without the command, which may hold a number that cannot be hashed: equal ones still have equal hashes.
 impl Hash for Execution {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        (&self.id, &self.state, self.is_newest, self.seen, &self.bodies, self.decisions).hash(hasher);
+        (&self.id, self.patience, &self.state, self.is_newest, self.seen).hash(hasher);
+        (&self.bodies, self.decisions, self.phase).hash(hasher);
     }
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Todo {
-    /// Append this event, expecting this sequence on its subject; then tell [`Execution::appended`] or
-    /// [`Execution::forestalled`].
+    /// Append this event, expecting this sequence on its subject; then call [`Execution::appended`].
     Append {
         /// The expected sequence.
         expected: u64,
         /// The event.
         body: EventBody,
     },
-    /// Ask the leader for the job's state, for [`Execution::read`].
+    /// Send the last append again, with the same message id; then call [`Execution::appended`].
+    AppendAgain,
+    /// Read the job's state from the leader; then call [`Execution::read`] or [`Execution::not_read`].
     Read,
-    /// It is over: the state after the command, or why it does not apply.
-    End(Result<Box<JobState>, Refusal>),
-    /// Others were first, again and again, or what is read stays behind; the same command may be given again.
-    GiveUp,
+    /// Wait so long; then call [`Execution::paused`].
+    Pause(Duration),
+    /// It is over: the state after the command, or why it was not carried out.
+    End(Result<Box<JobState>, ExecuteError>),
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecuteError {
+    /// It does not apply to the job.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The outcome is unknown, or nothing was done; the same command may be given again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The log has no room; the same command may be given again.
+    #[error("NATS has no room for more events: {0}")]
+    NoRoom(String),
+    /// The log takes no such event.
+    #[error("{0}")]
+    Rejected(String),
 }
 
 impl Execution {
     /// Begins to carry out `command`; what the caller knows of the job may be old.
     ///
-    /// Whoever claims has been handed a work item: nothing that has not seen it tells that the job has ended or that
+    /// A claim has been handed a work item: no server that has not seen it can show that the job has ended or that
     /// there is none.
     #[must_use]
-    pub fn begin(id: &JobId, known: Option<JobState>, command: Command, now: Timestamp) -> (Self, Todo) {
+    pub fn begin(
+        id: &JobId,
+        known: Option<JobState>,
+        command: Command,
+        patience: Patience,
+        now: Timestamp,
+    ) -> (Self, Todo) {
         let handed_over = match command {
             Command::Claim { submitted_seq, .. } => submitted_seq,
             _ => 0,
@@ -74,44 +123,84 @@ impl Execution {
         let mut execution = Self {
             id: id.clone(),
             command,
+            patience,
             state: known,
             is_newest: false,
             seen,
             bodies: VecDeque::new(),
             decisions: 0,
+            phase: Phase::Deciding,
         };
         let todo = execution.decide(now);
         (execution, todo)
     }
 
-    /// The event is in the log.
-    pub fn appended(&mut self, entry: &Entry) -> Todo {
-        self.state = fold(self.state.take(), &self.id, entry);
-        self.next_body()
-    }
-
-    /// Somebody else's event, at `seq`, came first.
-    pub fn forestalled(&mut self, seq: u64) -> Todo {
-        self.seen = self.seen.max(seq);
-        Todo::Read
-    }
-
-    /// The leader's state of the job, and the sequence of the last entry that the leader has of it, which may be one
-    /// that nobody can read. A leader who has not seen what is known to exist still catches up: nothing is decided on
-    /// what it says.
-    pub fn read(&mut self, state: Option<JobState>, seq: u64, now: Timestamp) -> Todo {
-        if seq < self.seen {
-            self.decisions += 1;
-            return if self.decisions < DECIDE_ATTEMPTS_MAX { Todo::Read } else { Todo::GiveUp };
+    /// The end of an append: the entry that is in the log, or why it is not, or not surely, there.
+    pub fn appended(&mut self, result: Result<Entry, AppendError>) -> Todo {
+        match result {
+            Ok(entry) => {
+                self.state = fold(self.state.take(), &self.id, &entry);
+                self.next_body()
+            }
+            Err(AppendError::Conflict { seq }) => {
+                self.seen = self.seen.max(seq);
+                self.phase = Phase::Deciding;
+                Todo::Read
+            }
+            // The job may have been removed: then no append that expects something of it is ever taken.
+            Err(AppendError::Unavailable(_)) if self.patience == Patience::Endless => Todo::Read,
+            Err(AppendError::NoRoom(_)) if self.patience == Patience::Endless => Todo::Pause(NO_ROOM_PAUSE),
+            Err(AppendError::Unavailable(why)) => Todo::End(Err(ExecuteError::Unavailable(why))),
+            Err(AppendError::NoRoom(why)) => Todo::End(Err(ExecuteError::NoRoom(why))),
+            Err(AppendError::Refused(why)) => Todo::End(Err(ExecuteError::Rejected(why))),
         }
-        self.state = state;
-        self.is_newest = true;
-        self.decide(now)
+    }
+
+    /// The pause is over.
+    pub const fn paused(&mut self) -> Todo {
+        Todo::AppendAgain
+    }
+
+    /// The leader's state of the job, and the sequence of the last entry that the leader has of it (0: none), which may
+    /// be one that cannot be decoded.
+    ///
+    /// Nothing is decided on the state of a leader that has not seen what is known to exist: it still catches up. For
+    /// the same reason a job is gone only when the leader has nothing of it [`ABSENCES_BELIEVED`] times in a row.
+    pub fn read(&mut self, state: Option<JobState>, seq: u64, now: Timestamp) -> Todo {
+        match &mut self.phase {
+            Phase::Appending { absences } => {
+                *absences = if state.is_none() && seq == 0 { *absences + 1 } else { 0 };
+                if *absences < ABSENCES_BELIEVED {
+                    return Todo::AppendAgain;
+                }
+                Todo::End(Err(Refusal::Unknown.into()))
+            }
+            Phase::Deciding if seq < self.seen => {
+                self.decisions += 1;
+                if self.decisions < DECIDE_ATTEMPTS_MAX { Todo::Read } else { give_up() }
+            }
+            Phase::Deciding => {
+                self.state = state;
+                self.is_newest = true;
+                self.decide(now)
+            }
+        }
+    }
+
+    /// The leader gave no answer.
+    pub fn not_read(&mut self, why: String) -> Todo {
+        match &mut self.phase {
+            Phase::Appending { absences } => {
+                *absences = 0;
+                Todo::AppendAgain
+            }
+            Phase::Deciding => Todo::End(Err(ExecuteError::Unavailable(why))),
+        }
     }
 
     fn decide(&mut self, now: Timestamp) -> Todo {
         if self.decisions >= DECIDE_ATTEMPTS_MAX {
-            return Todo::GiveUp;
+            return give_up();
         }
         self.decisions += 1;
         match decide(self.state.as_ref(), self.command.clone(), now) {
@@ -119,7 +208,7 @@ impl Execution {
                 self.bodies = bodies.into();
                 self.next_body()
             }
-            Err(refusal) if self.is_newest || is_final(refusal) => Todo::End(Err(refusal)),
+            Err(refusal) if self.is_newest || is_final(refusal) => Todo::End(Err(refusal.into())),
             Err(_) => Todo::Read,
         }
     }
@@ -127,13 +216,19 @@ impl Execution {
     fn next_body(&mut self) -> Todo {
         match (self.bodies.pop_front(), &self.state) {
             (Some(body), state) => {
+                self.phase = Phase::Appending { absences: 0 };
                 let expected = state.as_ref().map_or(0, |state| state.last_seq(body.kind()));
                 Todo::Append { expected, body }
             }
             (None, Some(state)) => Todo::End(Ok(Box::new(state.clone()))),
-            (None, None) => Todo::End(Err(Refusal::Unknown)),
+            (None, None) => Todo::End(Err(Refusal::Unknown.into())),
         }
     }
+}
+
+fn give_up() -> Todo {
+    let why = format!("others were first, or the log's leader behind, {DECIDE_ATTEMPTS_MAX} times in a row");
+    Todo::End(Err(ExecuteError::Unavailable(why)))
 }
 
 /// Whether every later state refuses too: nothing follows completion, and a job that exists stays.
@@ -144,18 +239,18 @@ const fn is_final(refusal: Refusal) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{event::Event, failure::FailureKind, fold::fold_all, retry::Budget};
+    use crate::{event::Event, failure::FailureKind, fold::fold_all, retry::Budget, subjects::Kind};
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-    /// A job that was submitted at 1, has failed at 2 and was resubmitted at 3, as somebody sees it who has so many of
-    /// these.
+    /// A job that was submitted at 1, has failed at 2 and was resubmitted at 3, as a server shows it that has so
+    /// many of these.
     fn seen_of_retried(count: usize) -> Option<JobState> {
         let submitted = serde_json::from_str(r#"{"type":"submitted","url":"http://e.org/"}"#).unwrap();
         let bodies = [submitted, EventBody::Failed(FailureKind::Unsupported.failure()), EventBody::Resubmitted];
         let entries = (1..).zip(bodies).map(|(seq, body): (u64, EventBody)| {
             let kind = body.kind();
-            Entry { seq, kind, event: Some(Event { at: NOW, body }) }
+            Entry { seq, kind, event: Ok(Event { at: NOW, body }) }
         });
         fold_all(None, &id(), &entries.take(count).collect::<Vec<_>>())
     }
@@ -172,7 +267,7 @@ mod tests {
     fn a_leader_who_lags_behind_the_work_item_does_not_tell_that_its_job_has_ended_or_is_none() {
         for behind in [0, 2] {
             let known = seen_of_retried(behind);
-            let (mut execution, todo) = Execution::begin(&id(), known.clone(), claim(3), NOW);
+            let (mut execution, todo) = Execution::begin(&id(), known.clone(), claim(3), Patience::Bounded, NOW);
             assert_eq!(todo, Todo::Read);
             assert_eq!(execution.read(known, behind as u64, NOW), Todo::Read, "it has seen {behind}");
             let todo = execution.read(seen_of_retried(3), 3, NOW);
@@ -183,19 +278,65 @@ mod tests {
 
     #[test]
     fn a_leader_who_has_the_work_item_and_knows_no_job_is_believed() {
-        let (mut execution, todo) = Execution::begin(&id(), None, claim(3), NOW);
+        let (mut execution, todo) = Execution::begin(&id(), None, claim(3), Patience::Bounded, NOW);
         assert_eq!(todo, Todo::Read);
-        assert_eq!(execution.read(None, 3, NOW), Todo::End(Err(Refusal::Unknown)));
+        assert_eq!(execution.read(None, 3, NOW), Todo::End(Err(Refusal::Unknown.into())));
     }
 
     #[test]
     fn a_leader_who_never_catches_up_is_asked_so_often_and_no_more() {
-        let (mut execution, mut todo) = Execution::begin(&id(), None, claim(3), NOW);
+        let (mut execution, mut todo) = Execution::begin(&id(), None, claim(3), Patience::Bounded, NOW);
         let mut reads = 0;
         while todo == Todo::Read {
             reads += 1;
             todo = execution.read(None, 0, NOW);
         }
-        assert_eq!((todo, reads), (Todo::GiveUp, DECIDE_ATTEMPTS_MAX - 1));
+        assert_eq!((todo, reads), (give_up(), DECIDE_ATTEMPTS_MAX - 1));
+    }
+
+    /// A worker that has begun its attempt at 2 reports what the video is.
+    fn reporting(patience: Patience) -> (Execution, Todo) {
+        let started = EventBody::Started { worker: "w".into(), attempt: 1 };
+        let started = Entry { seq: 2, kind: Kind::Events, event: Ok(Event { at: NOW, body: started }) };
+        let known = fold(seen_of_retried(1), &id(), &started);
+        let body = EventBody::Info { video_info: Default::default() };
+        Execution::begin(&id(), known, Command::Report { attempt: 1, body }, patience, NOW)
+    }
+
+    fn away() -> Result<Entry, AppendError> {
+        Err(AppendError::Unavailable("away".into()))
+    }
+
+    fn full() -> Result<Entry, AppendError> {
+        Err(AppendError::NoRoom("full".into()))
+    }
+
+    #[test]
+    fn a_state_change_is_sent_until_two_answers_in_a_row_say_that_its_job_is_gone() {
+        let (mut execution, _) = reporting(Patience::Endless);
+        let mut look = |answer: Option<(Option<JobState>, u64)>| {
+            assert_eq!(execution.appended(away()), Todo::Read);
+            match answer {
+                Some((state, seq)) => execution.read(state, seq, NOW),
+                None => execution.not_read("away".into()),
+            }
+        };
+        // A job that is there, one of which nothing can be read, and no answer: each begins the count anew.
+        for there in [Some((seen_of_retried(1), 1)), Some((None, 2)), None] {
+            assert_eq!(look(Some((None, 0))), Todo::AppendAgain);
+            assert_eq!(look(there), Todo::AppendAgain);
+        }
+        assert_eq!(look(Some((None, 0))), Todo::AppendAgain);
+        assert_eq!(look(Some((None, 0))), Todo::End(Err(Refusal::Unknown.into())));
+    }
+
+    #[test]
+    fn a_state_change_waits_for_room_and_a_caller_does_not() {
+        let (mut patient, _) = reporting(Patience::Endless);
+        assert_eq!(patient.appended(full()), Todo::Pause(NO_ROOM_PAUSE));
+        assert_eq!(patient.paused(), Todo::AppendAgain);
+        let (mut hurried, _) = reporting(Patience::Bounded);
+        assert_eq!(hurried.clone().appended(full()), Todo::End(Err(ExecuteError::NoRoom("full".into()))));
+        assert_eq!(hurried.appended(away()), Todo::End(Err(ExecuteError::Unavailable("away".into()))));
     }
 }

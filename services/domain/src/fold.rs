@@ -1,7 +1,7 @@
 //! From the log to the state. The projector, the edges, the workers and `verify` all use this one function.
 
 use crate::{
-    event::{Event, EventBody, Failure, Progress},
+    event::{Event, EventBody, Failure, Progress, Undecodable},
     failure::FailureKind,
     ids::JobId,
     state::{JobState, Stage, Upload},
@@ -15,8 +15,8 @@ pub struct Entry {
     pub seq: u64,
     /// Which of the job's subjects it is on.
     pub kind: Kind,
-    /// `None` when it could not be decoded: it then changes nothing but the sequence, like an unknown tag.
-    pub event: Option<Event>,
+    /// What happened. A message that cannot be decoded changes nothing but the sequence, like an unknown tag.
+    pub event: Result<Event, Undecodable>,
 }
 
 /// Progress when a worker has started.
@@ -52,7 +52,7 @@ pub fn fold(state: Option<JobState>, id: &JobId, entry: &Entry) -> Option<JobSta
         Kind::Submitted => state.submitted_seq = entry.seq,
         Kind::Events => state.events_seq = entry.seq,
     }
-    if let Some(event) = &entry.event
+    if let Ok(event) = &entry.event
         && event.body.kind() == entry.kind
         && apply(&mut state, event)
     {
@@ -72,8 +72,7 @@ pub fn fold_all<'a>(
 }
 
 fn first(id: &JobId, entry: &Entry) -> Option<JobState> {
-    let (Kind::Submitted, Some(Event { at, body: EventBody::Submitted(submission) })) = (entry.kind, &entry.event)
-    else {
+    let (Kind::Submitted, Ok(Event { at, body: EventBody::Submitted(submission) })) = (entry.kind, &entry.event) else {
         return None;
     };
     Some(JobState {
@@ -187,16 +186,41 @@ fn apply(state: &mut JobState, event: &Event) -> bool {
 
 /// A new attempt knows nothing of the bytes of the one before; what the video is stays known, and so does an upload that
 /// somebody has to abort.
+///
+/// Every field is named, so that a new one does not compile before its author has said whether it outlives an attempt.
 fn begin_attempt(state: &mut JobState, attempt: u32, stage: Stage, progress: u8) {
-    state.attempt = attempt;
-    state.stage = stage;
-    state.progress = progress;
-    state.worker = None;
-    state.download = None;
-    state.file_size = None;
-    state.storage_provider = None;
-    state.file = None;
-    state.retry_at = None;
+    let JobState {
+        // Of the job.
+        job_id: _,
+        seq: _,
+        events_seq: _,
+        submitted_seq: _,
+        submission: _,
+        submitted_at: _,
+        updated_at: _,
+        failures: _,
+        workers_lost: _,
+        video_info: _,
+        upload: _,
+        failure: _,
+        // Of one attempt.
+        stage: its_stage,
+        attempt: its_number,
+        worker,
+        progress: its_progress,
+        download,
+        file_size,
+        storage_provider,
+        file,
+        retry_at,
+    } = state;
+    (*its_stage, *its_number, *its_progress) = (stage, attempt, progress);
+    *worker = None;
+    *download = None;
+    *file_size = None;
+    *storage_provider = None;
+    *file = None;
+    *retry_at = None;
 }
 
 /// Within an attempt neither stage nor progress goes back.

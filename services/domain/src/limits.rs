@@ -1,4 +1,4 @@
-//! Every bound of the system, in one file. Sizes are in bytes unless the name says otherwise.
+//! The bounds of the system that more than one part knows. Sizes are in bytes unless the name says otherwise.
 
 use std::time::Duration;
 

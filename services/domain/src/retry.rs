@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::limits::{
-    ATTEMPTS_MAX, RETRY_AFTER_MAX, RETRY_GROWTH, RETRY_PAUSE, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, WORKERS_LOST_MAX,
+use crate::{
+    failure::{FailureKind, Nature},
+    limits::{
+        ATTEMPTS_MAX, RETRY_AFTER_MAX, RETRY_GROWTH, RETRY_PAUSE, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, WORKERS_LOST_MAX,
+    },
 };
 
 /// No retry is further away than this. A time beyond it was written by a wrong clock and is not waited for.
@@ -18,6 +21,14 @@ pub struct Budget {
     pub attempts_max: u32,
     /// Workers that may be lost; with the last of them the job fails. At least 1.
     pub workers_lost_max: u32,
+}
+
+impl Budget {
+    /// Whether an attempt that fails so is followed by another one, where so many attempts have failed before it.
+    #[must_use]
+    pub fn allows_another(self, kind: FailureKind, failures: u32) -> bool {
+        kind.nature() == Nature::Transient && failures.saturating_add(1) < self.attempts_max
+    }
 }
 
 impl Default for Budget {

@@ -90,6 +90,12 @@ pub fn job_filter(id: &JobId) -> String {
     format!("jobs.*.{id}")
 }
 
+/// The stream beneath a bucket.
+#[must_use]
+pub fn bucket_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
 /// The key's subject in the stream beneath the state bucket.
 #[must_use]
 pub fn state_subject(id: &JobId) -> String {

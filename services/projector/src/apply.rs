@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use millrace_domain::{
     Entry, EventBody, JobId, fold_all,
     limits::{PROJECTOR_CACHE_JOBS_MAX, PROJECTOR_WRITES_IN_FLIGHT_MAX},
-    subjects::Kind,
+    subjects::{self, Kind},
 };
 use millrace_runtime::{
     admin::Check,
@@ -135,16 +135,20 @@ impl Apply {
 
     /// All of a job's entries, with those that were delivered: a replica may be behind, the leader is not.
     async fn history(&self, id: &JobId, delivered: &[Entry]) -> Result<Vec<Entry>, ReadError> {
-        let history = self.log.history(id, 0).await?;
+        let whole = self.log.read(subjects::job_filter(id), 0);
+        let history = self.log.entries(&whole.clone().rest().await?);
         let newest = |entries: &[Entry]| entries.iter().map(|entry| entry.seq).max();
-        if newest(&history) < newest(delivered) { self.log.history_of_leader(id, 0).await } else { Ok(history) }
+        if newest(&history) < newest(delivered) {
+            return Ok(self.log.entries(&whole.to_the_end().await?));
+        }
+        Ok(history)
     }
 }
 
 /// Whether a job can begin with it.
 fn is_submission(entry: &Entry) -> bool {
     let body = entry.event.as_ref().map(|event| &event.body);
-    entry.kind == Kind::Submitted && matches!(body, Some(EventBody::Submitted(_)))
+    entry.kind == Kind::Submitted && matches!(body, Ok(EventBody::Submitted(_)))
 }
 
 enum Problem {

@@ -5,15 +5,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use millrace_domain::{Entry, Event, JobId, limits::PROJECTOR_READ_TRIES_MAX, subjects};
-use millrace_runtime::{direct::ReadError, log::Log};
+use millrace_domain::{Entry, JobId, limits::PROJECTOR_READ_TRIES_MAX, subjects};
+use millrace_runtime::{
+    cursor::Cursor,
+    direct::{ReadError, Stored},
+    log::Log,
+};
 
 use crate::{
     apply::Apply,
     quarantine::{Quarantine, Unreadable},
 };
 
-/// Before a replica that is behind is asked again.
+/// Before a leader that is behind is asked again.
 const READ_PAUSE: Duration = Duration::from_millis(100);
 
 /// The bucket and the quarantine.
@@ -26,32 +30,32 @@ pub struct Projection {
 /// Messages that are applied together, in their order.
 #[derive(Default)]
 pub struct Batch {
+    messages: usize,
     entries: Vec<(JobId, Entry)>,
     unreadable: Vec<Unreadable>,
 }
 
 impl Batch {
     /// How many messages it has.
-    pub fn len(&self) -> usize {
-        // An event that cannot be decoded counts twice: it has a sequence, which its job's state takes on.
-        self.entries.len() + self.unreadable.len()
+    pub const fn len(&self) -> usize {
+        self.messages
     }
 
-    /// Adds a message.
+    /// Adds a message. One that cannot be decoded is an entry too: its job's state takes on its sequence.
     pub fn push(&mut self, log: &Log, subject: &str, seq: u64, payload: &Bytes) {
+        self.messages += 1;
         let reason = match subjects::parse(subject) {
-            None => "the subject is none of a job's".to_owned(),
+            None => Some("the subject is none of a job's".to_owned()),
             Some((kind, id)) => {
                 let entry = log.decode(&id, seq, kind, payload);
-                let is_readable = entry.event.is_some();
+                let reason = entry.event.as_ref().err().map(ToString::to_string);
                 self.entries.push((id, entry));
-                if is_readable {
-                    return;
-                }
-                Event::decode(payload).map_or_else(|error| error.to_string(), |_| String::new())
+                reason
             }
         };
-        self.unreadable.push(Unreadable { subject: subject.to_owned(), seq, payload: payload.clone(), reason });
+        if let Some(reason) = reason {
+            self.unreadable.push(Unreadable { subject: subject.to_owned(), seq, payload: payload.clone(), reason });
+        }
     }
 }
 
@@ -65,39 +69,44 @@ impl Projection {
     /// sequence up to which everything is applied. `end` is a sequence that the log has had.
     pub async fn apply_from_log(&mut self, after: u64, end: u64, messages_max: usize) -> anyhow::Result<u64> {
         let mut batch = Batch::default();
+        let mut log = self.log.read(subjects::ALL, after);
         let mut last = after;
         while last < end && batch.len() < messages_max {
-            let Some(seq) = self.read(&mut batch, last, end).await? else {
-                // What lay between was purged.
-                last = end;
-                break;
-            };
-            last = seq;
+            last = self.read(&mut batch, &mut log, end).await?;
         }
         self.apply(&batch).await;
         Ok(last)
     }
 
-    /// Adds a page of the log to `batch`; its last sequence, or `None` if the log has nothing more.
-    async fn read(&self, batch: &mut Batch, after: u64, end: u64) -> anyhow::Result<Option<u64>> {
+    /// Adds a page of the log to `batch`; its last sequence, or `end` if the log has nothing more: what lay between was
+    /// purged.
+    async fn read(&self, batch: &mut Batch, log: &mut Cursor, end: u64) -> anyhow::Result<u64> {
         for _ in 0..PROJECTOR_READ_TRIES_MAX {
-            match self.log.page_of_all(after).await {
-                Ok(page) if !page.is_empty() => {
+            match next_page(log, &self.log, end).await {
+                Ok(Some(page)) => {
                     for stored in &page {
                         batch.push(&self.log, &stored.subject, stored.seq, &stored.payload);
                     }
-                    return Ok(page.last().map(|stored| stored.seq));
+                    return Ok(page.last().map_or(end, |stored| stored.seq));
                 }
-                // A replica that has no more may be behind.
-                Ok(_) => match self.log.ends(after, end).await {
-                    Ok(true) => return Ok(None),
-                    Ok(false) => {}
-                    Err(ReadError(error)) => tracing::warn!(error, "the log cannot be read; trying again"),
-                },
+                Ok(None) => {}
                 Err(ReadError(error)) => tracing::warn!(error, "the log cannot be read; trying again"),
             }
             sleep(READ_PAUSE).await;
         }
-        anyhow::bail!("the log cannot be read after sequence {after}")
+        anyhow::bail!("the log cannot be read up to sequence {end}")
     }
+}
+
+/// The next page, empty at the log's end; `None` while the leader has not seen `end` yet.
+async fn next_page(cursor: &mut Cursor, log: &Log, end: u64) -> Result<Option<Vec<Stored>>, ReadError> {
+    let page = cursor.next_page().await?;
+    if !page.is_empty() {
+        return Ok(Some(page));
+    }
+    // In this order: a leader that has seen `end` has everything before it.
+    if log.last_sequence().await? < end {
+        return Ok(None);
+    }
+    Ok(Some(cursor.next_of_leader().await?.into_iter().collect()))
 }

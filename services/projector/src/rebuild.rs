@@ -8,7 +8,7 @@ use async_nats::jetstream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use millrace_domain::limits::REBUILD_WINDOW_MESSAGES_MAX;
+use millrace_domain::{limits::REBUILD_WINDOW_MESSAGES_MAX, subjects};
 
 use crate::projection::Projection;
 
@@ -17,7 +17,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is in the bucket already would not be from zero.
 pub async fn assert_empty(context: &jetstream::Context, bucket: &str) -> anyhow::Result<()> {
-    let stream = context.get_stream(format!("KV_{bucket}")).await.with_context(|| {
+    let stream = context.get_stream(subjects::bucket_stream(bucket)).await.with_context(|| {
         format!("the bucket {bucket} cannot be opened; it must be there and empty, as `millrace rebuild` makes it")
     })?;
     let messages = stream.cached_info().state.messages;
@@ -28,7 +28,7 @@ pub async fn assert_empty(context: &jetstream::Context, bucket: &str) -> anyhow:
 /// Applies everything up to what is the log's last message now, then stops the process. The lines with `applied` and
 /// `end` are read by `millrace rebuild`.
 pub async fn run(mut projection: Projection, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let end = projection.log.end().await?;
+    let end = projection.log.last_sequence().await?;
     let mut applied = 0;
     let mut told = Instant::now();
     tracing::info!(applied, end, "the log is folded from zero");

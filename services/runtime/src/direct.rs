@@ -1,8 +1,10 @@
 //! Batched reads of a stream by direct get, which async-nats does not offer.
 //!
+//! By hand, although jetstream-extra (of Synadia's orbit.rs) has `get_batch` and `get_last_messages_for`: it is built on
+//! async-nats 0.45, and its stream of messages hides `Nats-Num-Pending`, without which [`last_per_subject`] cannot tell
+//! that it must halve its list.
+//!
 //! Any replica answers, so what is read may be stale; nothing read is ever wrong otherwise.
-
-use std::time::Duration;
 
 use async_nats::{Client, Message, StatusCode, header, jetstream::message::StreamMessage};
 use bytes::Bytes;
@@ -10,7 +12,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use millrace_domain::limits::NATS_REQUEST_MAX;
+use millrace_domain::{execution::ExecuteError, limits::NATS_REQUEST_MAX};
 
 use crate::publish::MESSAGE_ID;
 
@@ -35,6 +37,12 @@ pub struct Stored {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the log cannot be read: {0}")]
 pub struct ReadError(pub String);
+
+impl From<ReadError> for ExecuteError {
+    fn from(error: ReadError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
 
 #[derive(Serialize)]
 struct Request<'a> {
@@ -105,7 +113,7 @@ async fn fetch(client: &Client, stream: &str, request: &Request<'_>) -> Result<B
         .await
         .map_err(|error| failed(error.to_string()))?;
     let mut messages = Vec::new();
-    let deadline = tokio::time::Instant::now() + NATS_REQUEST_MAX.max(Duration::from_secs(1));
+    let deadline = tokio::time::Instant::now() + NATS_REQUEST_MAX;
     loop {
         let message = tokio::time::timeout_at(deadline, answers.next())
             .await

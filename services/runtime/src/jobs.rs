@@ -1,20 +1,20 @@
-//! Carrying out commands: [`millrace_domain::execution`] says what to append and when to read; here that is done.
+//! Carrying out commands: [`millrace_domain::execution`] says what to append, when to read and when to wait; here that
+//! is done.
 
 use millrace_domain::{
-    Command, Event, JobId, JobState, Refusal,
+    Command, Entry, Event, JobId, JobState,
     execution::{Execution, Todo},
-    limits::{ABSENCES_BELIEVED, DECIDE_ATTEMPTS_MAX, NO_ROOM_PAUSE},
 };
-
 use tokio::time::sleep;
 
 use crate::{
-    direct::ReadError,
     failpoints,
     log::{Append, AppendError, Log},
     now,
     snapshots::Snapshots,
 };
+
+pub use millrace_domain::execution::{ExecuteError, Patience};
 
 /// Jobs as something that commands are given to.
 #[derive(Clone)]
@@ -25,49 +25,11 @@ pub struct Jobs {
     pub snapshots: Snapshots,
 }
 
-/// What to do when an append's outcome stays unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    /// Give up after [`millrace_domain::limits::APPEND_RETRY_MAX`], and at once where there is no room: somebody waits for the answer.
-    Bounded,
-    /// Send the same append until the log takes or refuses it: a state change waits for the log.
-    Endless,
-}
-
-enum NotAppended {
-    For(AppendError),
-    /// The job was removed from the log.
-    Gone,
-}
-
-/// Why a command was not carried out.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ExecuteError {
-    /// It does not apply to the job.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The outcome is unknown, or nothing was done; the same command may be given again.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The log has no room; the same command may be given again.
-    #[error("NATS has no room for more events: {0}")]
-    NoRoom(String),
-    /// The log takes no such event.
-    #[error("{0}")]
-    Rejected(String),
-}
-
-impl From<ReadError> for ExecuteError {
-    fn from(error: ReadError) -> Self {
-        Self::Unavailable(error.to_string())
-    }
-}
-
 impl Jobs {
     /// Carries out `command`; returns the state after it.
     ///
-    /// `known` is what the caller holds of the job, however old: the expected sequence makes a stale one harmless, and a
-    /// refusal that a newer state might not give is only believed of the newest.
+    /// `known` is what the caller holds of the job, however old: the expected sequence makes a stale one harmless, and
+    /// a refusal that a newer state might not give is only believed of the newest.
     ///
     /// # Errors
     /// See [`ExecuteError`].
@@ -78,65 +40,48 @@ impl Jobs {
         command: &Command,
         patience: Patience,
     ) -> Result<JobState, ExecuteError> {
-        let (mut execution, mut todo) = Execution::begin(id, known, command.clone(), now());
+        let (mut execution, mut todo) = Execution::begin(id, known, command.clone(), patience, now());
+        let mut last = None;
         loop {
             todo = match todo {
                 Todo::Append { expected, body } => {
                     failpoints::before(&body);
-                    let event = Event { at: now(), body };
-                    let append = Append::new(id, expected, &event);
-                    match self.append(&append, patience).await {
-                        Ok(seq) => {
-                            failpoints::after(&event.body);
-                            execution.appended(&append.entry(seq))
-                        }
-                        Err(NotAppended::Gone) => return Err(Refusal::Unknown.into()),
-                        Err(NotAppended::For(AppendError::Conflict { seq })) => execution.forestalled(seq),
-                        Err(NotAppended::For(AppendError::Unavailable(why))) => {
-                            return Err(ExecuteError::Unavailable(why));
-                        }
-                        Err(NotAppended::For(AppendError::NoRoom(why))) => return Err(ExecuteError::NoRoom(why)),
-                        Err(NotAppended::For(AppendError::Refused(why))) => return Err(ExecuteError::Rejected(why)),
-                    }
+                    let append = Append::new(id, expected, &Event { at: now(), body });
+                    execution.appended(self.append(last.insert(append), patience).await)
                 }
-                Todo::Read => {
-                    let (state, seq) = self.snapshots.read_leader(id).await?;
-                    execution.read(state, seq, now())
+                Todo::AppendAgain => {
+                    let append = last.as_ref().expect("an append comes before its repeat");
+                    execution.appended(self.append(append, patience).await)
                 }
-                Todo::End(result) => return Ok(*result?),
-                Todo::GiveUp => {
-                    return Err(ExecuteError::Unavailable(format!(
-                        "others were first, or the log's leader behind, {DECIDE_ATTEMPTS_MAX} times in a row"
-                    )));
+                Todo::Read => match self.snapshots.read_leader(id).await {
+                    Ok((state, seq)) => execution.read(state, seq, now()),
+                    Err(error) => execution.not_read(error.to_string()),
+                },
+                Todo::Pause(pause) => {
+                    sleep(pause).await;
+                    execution.paused()
                 }
+                Todo::End(result) => return result.map(|state| *state),
             };
         }
     }
 
-    async fn append(&self, append: &Append, patience: Patience) -> Result<u64, NotAppended> {
-        let mut absences = 0;
-        loop {
-            match self.log.append(append).await {
-                Err(AppendError::Unavailable(why)) if patience == Patience::Endless => {
-                    tracing::warn!(job = %append.id, why, "the log is not available; a state change waits for it");
-                    match self.snapshots.read_leader(&append.id).await {
-                        Ok((None, 0)) => absences += 1,
-                        _ => absences = 0,
-                    }
-                    if absences == ABSENCES_BELIEVED {
-                        return Err(NotAppended::Gone);
-                    }
-                }
-                Err(AppendError::NoRoom(why)) if patience == Patience::Endless => {
-                    tracing::warn!(
-                        job = %append.id,
-                        why,
-                        "NATS has no room for more events; a state change waits for it: make room on its disk, or raise max_file_store"
-                    );
-                    sleep(NO_ROOM_PAUSE).await;
-                }
-                appended => return appended.map_err(NotAppended::For),
+    async fn append(&self, append: &Append, patience: Patience) -> Result<Entry, AppendError> {
+        let entry = self.log.append(append).await.map(|seq| append.entry(seq));
+        let waits = patience == Patience::Endless;
+        match &entry {
+            Ok(Entry { event: Ok(event), .. }) => failpoints::after(&event.body),
+            Err(AppendError::Unavailable(why)) if waits => {
+                tracing::warn!(job = %append.id, why, "the log is not available; a state change waits for it");
             }
+            Err(AppendError::NoRoom(why)) if waits => tracing::warn!(
+                job = %append.id,
+                why,
+                "NATS has no room for more events; a state change waits for it: make room on its disk, or raise \
+                 max_file_store"
+            ),
+            _ => {}
         }
+        entry
     }
 }

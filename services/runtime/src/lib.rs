@@ -1,23 +1,29 @@
 //! The shell that the services share: everything that touches the outside.
 //!
-//! `domain` ← `runtime` ← services. Nothing here knows a particular service.
+//! `domain` ← `runtime` ← services. Nothing here knows a particular service. The modules stand in the order in which a
+//! process and then a job meet them: the life of a service; the connection to NATS and its streams; the log, the states
+//! and the commands, the queue, the stored files.
 
-pub mod admin;
-pub mod blobs;
+pub mod service;
 pub mod config;
-pub mod direct;
-pub mod failpoints;
-pub mod jobs;
-pub mod log;
+pub mod telemetry;
 pub mod metrics;
+pub mod admin;
+pub mod tasks;
+
 pub mod nats;
 pub mod provision;
 pub mod publish;
-pub mod queue;
-pub mod service;
+pub mod direct;
+pub mod cursor;
+
+pub mod log;
 pub mod snapshots;
-pub mod tasks;
-pub mod telemetry;
+pub mod jobs;
+pub mod queue;
+pub mod blobs;
+
+pub mod failpoints;
 
 /// The wall clock, in whole milliseconds: what events carry as `at`.
 #[must_use]

@@ -9,11 +9,12 @@ use tokio::time::{Instant, sleep};
 use millrace_domain::{
     Entry, Event, JobId,
     append::{Outcome, Recovery, Step, Successor},
-    limits::{EVENT_BYTES_MAX, HISTORY_BATCH_MAX, NATS_REQUEST_MAX},
+    limits::{EVENT_BYTES_MAX, NATS_REQUEST_MAX},
     subjects::{self, Kind},
 };
 
 use crate::{
+    cursor::Cursor,
     direct::{self, ReadError, Stored},
     metrics::{IntCounter, Registry},
     publish::{self, PublishError},
@@ -45,9 +46,9 @@ crate::metrics! {
     }
 }
 
-/// What the log's leader says of the log.
+/// The log's end, as its leader has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct Tip {
     /// The sequence of the last message that it ever took of any job.
     pub last_sequence: u64,
     /// When it said so, by the server's clock.
@@ -96,7 +97,7 @@ impl Append {
     /// The entry that the log holds once the append has succeeded at `seq`.
     #[must_use]
     pub fn entry(&self, seq: u64) -> Entry {
-        Entry { seq, kind: self.kind, event: Event::decode(&self.payload).ok() }
+        Entry { seq, kind: self.kind, event: Event::decode(&self.payload) }
     }
 }
 
@@ -114,8 +115,8 @@ impl Log {
     /// Appends; returns the event's sequence.
     ///
     /// Safe against a lost reply and a repeat: the message id and the expected sequence let the log hold it at most
-    /// once, and a refusal is only believed after reading who really came next: [`millrace_domain::append`] decides, this carries it
-    /// out.
+    /// once, and a refusal is only believed after reading which message really came next. [`millrace_domain::append`]
+    /// decides, this carries it out.
     ///
     /// # Errors
     /// See [`AppendError`]; `NoRoom` at once, `Unavailable` only after [`millrace_domain::limits::APPEND_RETRY_MAX`].
@@ -170,105 +171,17 @@ impl Log {
     }
 
     async fn successor(&self, append: &Append) -> Outcome {
-        match self.leader_next(&append.subject, append.expected + 1).await {
+        match self.read(&append.subject, append.expected).next_of_leader().await {
             Ok(next) => Outcome::Successor(next.map(|Stored { seq, message_id, .. }| Successor { seq, message_id })),
             Err(ReadError(why)) => Outcome::Unknown(why),
         }
     }
 
-    async fn leader_next(&self, filter: &str, from: u64) -> Result<Option<Stored>, ReadError> {
-        use jetstream::stream::RawMessageErrorKind;
-        match self.stream.get_first_raw_message_by_subject(filter, from).await {
-            Ok(message) => Ok(Some(message.into())),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(ReadError(error.to_string())),
-        }
-    }
-
-    /// One page of a job's history after sequence `after`, oldest first, as it is stored; and whether more follows. Any
-    /// replica may answer, so the newest may be missing.
-    ///
-    /// # Errors
-    /// When the stream does not answer in time.
-    pub async fn page(&self, id: &JobId, after: u64) -> Result<(Vec<Stored>, bool), ReadError> {
-        let filter = subjects::job_filter(id);
-        direct::next(&self.client, subjects::STREAM, &filter, after + 1, HISTORY_BATCH_MAX).await
-    }
-
-    /// One page of all jobs' history after sequence `after`, oldest first, as it is stored. Empty where the replica that
-    /// answers holds no more.
-    ///
-    /// # Errors
-    /// When the stream does not answer in time.
-    pub async fn page_of_all(&self, after: u64) -> Result<Vec<Stored>, ReadError> {
-        let (page, _) =
-            direct::next(&self.client, subjects::STREAM, subjects::ALL, after + 1, HISTORY_BATCH_MAX).await?;
-        Ok(page)
-    }
-
-    /// One page of submissions after sequence `after`, oldest first, as they are stored; and whether more follow. Any
-    /// replica may answer, so the newest may be missing.
-    ///
-    /// # Errors
-    /// When the stream does not answer in time.
-    pub async fn submissions(&self, after: u64) -> Result<(Vec<Stored>, bool), ReadError> {
-        direct::next(&self.client, subjects::STREAM, subjects::SUBMITTED_ALL, after + 1, HISTORY_BATCH_MAX).await
-    }
-
-    /// The sequence of the last message that the log has had; it may have been purged since.
-    ///
-    /// # Errors
-    /// When the leader does not answer in time.
-    pub async fn end(&self) -> Result<u64, ReadError> {
-        let info = self.stream.get_info().await.map_err(|error| ReadError(error.to_string()))?;
-        Ok(info.state.last_sequence)
-    }
-
-    /// Whether the leader knows that there is nothing after sequence `after`, and that the log once had `end`.
-    ///
-    /// # Errors
-    /// When the leader does not answer in time.
-    pub async fn ends(&self, after: u64, end: u64) -> Result<bool, ReadError> {
-        Ok(self.end().await? >= end && self.leader_next(subjects::ALL, after + 1).await?.is_none())
-    }
-
-    /// All of a job's history after sequence `after`. See [`Log::page`].
-    ///
-    /// # Errors
-    /// When the stream does not answer in time.
-    pub async fn history(&self, id: &JobId, mut after: u64) -> Result<Vec<Entry>, ReadError> {
-        let mut entries = Vec::new();
-        loop {
-            let (page, more) = self.page(id, after).await?;
-            let Some(last) = page.last() else { return Ok(entries) };
-            after = last.seq;
-            entries.extend(page.iter().filter_map(|stored| self.entry(stored)));
-            if !more {
-                return Ok(entries);
-            }
-        }
-    }
-
-    /// Like [`Log::history`], asked of the leader one by one: complete, and slower.
-    ///
-    /// # Errors
-    /// When the leader does not answer in time.
-    pub async fn history_of_leader(&self, id: &JobId, after: u64) -> Result<Vec<Entry>, ReadError> {
-        Ok(self.rest_of_leader(id, after).await?.iter().filter_map(|stored| self.entry(stored)).collect())
-    }
-
-    /// The same, as it is stored: what a replica that gave everything up to `after` may have missed.
-    ///
-    /// # Errors
-    /// When the leader does not answer in time.
-    pub async fn rest_of_leader(&self, id: &JobId, mut after: u64) -> Result<Vec<Stored>, ReadError> {
-        let filter = subjects::job_filter(id);
-        let mut rest = Vec::new();
-        while let Some(stored) = self.leader_next(&filter, after + 1).await? {
-            after = stored.seq;
-            rest.push(stored);
-        }
-        Ok(rest)
+    /// Reads what matches a filter and comes after sequence `after`: [`subjects::ALL`], [`subjects::SUBMITTED_ALL`], or
+    /// the [`subjects::job_filter`] of one job.
+    #[must_use]
+    pub fn read(&self, filter: impl Into<String>, after: u64) -> Cursor {
+        Cursor::new(&self.client, self.stream.clone(), subjects::STREAM, filter, after)
     }
 
     /// The last message of each subject of a job that a filter matches, in the order of their sequences, as it is
@@ -281,18 +194,41 @@ impl Log {
         Ok(last.into_iter().filter_map(|stored| Some((subjects::parse(&stored.subject)?.1, stored))).collect())
     }
 
-    /// How long the log is, and what time it is there.
+    /// The log's end, and what time it is there.
     ///
     /// # Errors
     /// When the leader does not answer in time.
-    pub async fn head(&self) -> Result<Head, ReadError> {
+    pub async fn tip(&self) -> Result<Tip, ReadError> {
         let failed = |error: &dyn std::fmt::Display| ReadError(error.to_string());
-        // async-nats does not tell the time.
+        // async-nats does not return the time.
         let asked = format!("$JS.API.STREAM.INFO.{}", subjects::STREAM);
         let answer = self.client.request(asked, Bytes::new()).await.map_err(|error| failed(&error))?;
         let info: Info = serde_json::from_slice(&answer.payload)
             .map_err(|_| ReadError(String::from_utf8_lossy(&answer.payload).into_owned()))?;
-        Ok(Head { last_sequence: info.state.last_seq, at: info.ts })
+        Ok(Tip { last_sequence: info.state.last_seq, at: info.ts })
+    }
+
+    /// The sequence of the last message that the log has had; it may have been purged since.
+    ///
+    /// # Errors
+    /// When the leader does not answer in time.
+    pub async fn last_sequence(&self) -> Result<u64, ReadError> {
+        Ok(self.tip().await?.last_sequence)
+    }
+
+    /// Removes all events of a job: the log does not know it then.
+    ///
+    /// # Errors
+    /// When the leader does not answer in time; some events may be gone.
+    pub async fn purge(&self, id: &JobId) -> anyhow::Result<()> {
+        self.stream.purge().filter(subjects::job_filter(id)).await?;
+        Ok(())
+    }
+
+    /// Reads messages of the log. One whose subject is none of a job's is left out.
+    #[must_use]
+    pub fn entries<'a>(&self, stored: impl IntoIterator<Item = &'a Stored>) -> Vec<Entry> {
+        stored.into_iter().filter_map(|stored| self.entry(stored)).collect()
     }
 
     /// Reads a message of the log; `None` when its subject is none of a job's.
@@ -306,14 +242,10 @@ impl Log {
     /// stays in the log, where its sequence tells to find it.
     #[must_use]
     pub fn decode(&self, id: &JobId, seq: u64, kind: Kind, payload: &[u8]) -> Entry {
-        let event = match Event::decode(payload) {
-            Ok(event) => Some(event),
-            Err(error) => {
-                self.metrics.undecodable.inc();
-                tracing::error!(job = %id, seq, %error, "a message of the log cannot be decoded; it is passed over");
-                None
-            }
-        };
+        let event = Event::decode(payload).inspect_err(|error| {
+            self.metrics.undecodable.inc();
+            tracing::error!(job = %id, seq, %error, "a message of the log cannot be decoded; it is passed over");
+        });
         Entry { seq, kind, event }
     }
 }

@@ -331,10 +331,10 @@ mod tests {
     fn every_definition_is_json_with_a_name_that_the_code_uses() {
         use millrace_domain::subjects::{
             KEY_BUCKET, PROJECTOR_CONSUMER, PROJECTOR_GROUP, QUARANTINE_ALL, QUARANTINE_STREAM, STATE_BUCKET, STREAM,
-            WORKERS_CONSUMER,
+            WORKERS_CONSUMER, bucket_stream,
         };
         let names: Vec<_> = DEFINITIONS.iter().map(|d| d.parse()["name"].as_str().unwrap().to_owned()).collect();
-        let buckets = [format!("KV_{STATE_BUCKET}"), format!("KV_{KEY_BUCKET}")];
+        let buckets = [bucket_stream(STATE_BUCKET), bucket_stream(KEY_BUCKET)];
         assert_eq!(names, [STREAM, &buckets[0], &buckets[1], QUARANTINE_STREAM, WORKERS_CONSUMER, PROJECTOR_CONSUMER]);
         let of = |name: &str| DEFINITIONS.iter().find(|d| d.parse()["name"] == name).unwrap().parse();
         assert_eq!(of(STREAM)["subjects"], json!([millrace_domain::subjects::ALL]));

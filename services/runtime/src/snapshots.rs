@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use async_nats::{Client, HeaderMap};
+use async_nats::{Client, HeaderMap, jetstream};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::timeout;
 
 use millrace_domain::{
-    Entry, JobId, JobState, fold_all,
+    JobId, JobState, fold_all,
     limits::{BUCKET_WAIT_MAX, NATS_REQUEST_MAX, SNAPSHOT_BATCH_MAX, TAILS_IN_FLIGHT_MAX},
     subjects::{self, Kind, PROJECTOR_CONSUMER, STATE_BUCKET},
 };
@@ -174,7 +174,7 @@ impl Snapshots {
     pub async fn read_leader(&self, id: &JobId) -> Result<(Option<JobState>, u64), ReadError> {
         let state = self.get(id).await?;
         let after = state.as_ref().map_or(0, |state| state.seq);
-        let tail = self.log.history_of_leader(id, after).await?;
+        let tail = self.log.entries(&self.log.read(subjects::job_filter(id), after).to_the_end().await?);
         let seq = tail.last().map_or(after, |entry| entry.seq);
         Ok((fold_all(state, id, &tail), seq))
     }
@@ -191,13 +191,17 @@ impl Snapshots {
             // Nothing of the log needs to be decoded.
             Some(state) if state.seq >= newest => Some(state),
             Some(state) => {
-                let after = state.seq;
-                fold_all(Some(state), &id, &self.log.history(&id, after).await?)
+                let tail = self.log.read(subjects::job_filter(&id), state.seq).rest().await?;
+                fold_all(Some(state), &id, &self.log.entries(&tail))
             }
             None => {
-                let last: Vec<Entry> = last.iter().filter_map(|stored| self.log.entry(stored)).collect();
+                let last = self.log.entries(&last);
                 let complete = last.iter().all(|entry| entry.kind == Kind::Submitted);
-                let history = if complete { last } else { self.log.history(&id, 0).await? };
+                let history = if complete {
+                    last
+                } else {
+                    self.log.entries(&self.log.read(subjects::job_filter(&id), 0).rest().await?)
+                };
                 fold_all(None, &id, &history)
             }
         };
@@ -228,8 +232,7 @@ impl Snapshots {
     /// When the bucket does not answer in time.
     pub async fn projected(&self, ids: &[JobId]) -> Result<HashMap<JobId, Projected>, ReadError> {
         let keys: Vec<_> = ids.iter().map(|id| subjects::state_subject_in(&self.bucket, id)).collect();
-        let stream = format!("KV_{}", self.bucket);
-        let stored = direct::last_per_subject(&self.client, &stream, &keys).await?;
+        let stored = direct::last_per_subject(&self.client, &subjects::bucket_stream(&self.bucket), &keys).await?;
         Ok(stored.into_iter().filter_map(projected).collect())
     }
 
@@ -255,6 +258,17 @@ impl Snapshots {
         let payload = serde_json::to_vec(state).expect("a state has string keys only");
         let subject = subjects::state_subject_in(&self.bucket, &state.job_id);
         publish::publish(&self.client, &subject, headers, payload.into(), NATS_REQUEST_MAX).await
+    }
+
+    /// Removes the state of a job.
+    ///
+    /// # Errors
+    /// When the bucket does not answer in time.
+    pub async fn purge(&self, id: &JobId) -> anyhow::Result<()> {
+        let context = jetstream::new(self.client.clone());
+        let bucket = context.get_stream_no_info(subjects::bucket_stream(&self.bucket)).await?;
+        bucket.purge().filter(subjects::state_subject_in(&self.bucket, id)).await?;
+        Ok(())
     }
 }
 

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use millrace_domain::{
-    EventBody, JobState, Stage,
-    failure::{FailureKind, Nature},
-    retry,
-};
+use millrace_domain::{EventBody, JobState, Stage, failure::FailureKind, retry};
 use millrace_media::{self as media, MediaError, Step};
 use millrace_runtime::now;
 use tokio_util::sync::CancellationToken;
@@ -104,15 +100,13 @@ async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &Canc
     match attempt(worker, state, &scratch, &journal, cancel).await {
         Ok(()) => journal.change(EventBody::Completed),
         Err(_) if worker.shutdown.is_cancelled() => {
-            let kind = FailureKind::WorkerStopped;
-            let (code, message) = (kind.code().into(), kind.sentence().into());
-            journal.change(EventBody::Retrying { code, message, until: now() });
+            journal.stop();
             return Some(scratch);
         }
         // Stopped by the writer, which takes no more.
         Err(_) if cancel.is_cancelled() => {}
         Err(Failed { kind, retry_after }) => {
-            let is_last = kind.nature() == Nature::Permanent || state.failures + 1 >= worker.budget.attempts_max;
+            let is_last = !worker.budget.allows_another(kind, state.failures);
             let is_ours = matches!(kind, FailureKind::WorkerFailed | FailureKind::WorkerFull);
             let left = if is_last || is_ours {
                 drop(scratch);

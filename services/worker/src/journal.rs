@@ -81,6 +81,11 @@ impl Journal {
         self.put(Change { command, written: None });
     }
 
+    /// Reports that the attempt stops since the worker does.
+    pub fn stop(&self) {
+        self.put(Change { command: Command::Stop { attempt: self.attempt }, written: None });
+    }
+
     const fn report(&self, body: EventBody) -> Command {
         Command::Report { attempt: self.attempt, body }
     }

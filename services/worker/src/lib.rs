@@ -83,7 +83,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     });
     tracing::info!(name = config.name, slots = config.slots, "the worker takes jobs");
     if let Some(time) = config.retention {
-        tasks.spawn("retention", upkeep::retention::run(worker.clone(), context, time));
+        tasks.spawn("retention", upkeep::retention::run(worker.clone(), time));
     }
     if let Some(interval) = config.janitor_interval {
         tasks.spawn("janitor", upkeep::janitor::run(worker.clone(), interval));

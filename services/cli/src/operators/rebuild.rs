@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_nats::jetstream;
-use millrace_domain::subjects::{REBUILD_BUCKET, STATE_BUCKET};
+use millrace_domain::subjects::{self, REBUILD_BUCKET, STATE_BUCKET};
 use tokio::runtime::Runtime;
 
 use super::verify::{Report, compare, read, verify};
@@ -115,7 +115,7 @@ pub async fn rebuild(
     }
     let outcome = Rebuilt { rebuilt, live, adopted };
     if adopt || outcome.is_clean() {
-        context.delete_stream(format!("KV_{REBUILD_BUCKET}")).await?;
+        context.delete_stream(subjects::bucket_stream(REBUILD_BUCKET)).await?;
     }
     Ok(outcome)
 }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use millrace_domain::subjects::STATE_BUCKET;
+use millrace_domain::subjects::{self, STATE_BUCKET};
 
 use crate::stack::Stack;
 
@@ -12,7 +12,7 @@ async fn without_the_bucket_jobs_are_shown_and_done_from_the_log_alone_and_it_co
     let old = stack.end_of("/video.mp4").await;
     let old_id = old["jobId"].as_str().unwrap();
     let context = stack.jetstream().await;
-    context.delete_stream(format!("KV_{STATE_BUCKET}")).await.unwrap();
+    context.delete_stream(subjects::bucket_stream(STATE_BUCKET)).await.unwrap();
 
     let status = stack.api.get(&format!("/api/status/{old_id}")).await;
     assert_eq!(status.status, 200, "{status:?}");

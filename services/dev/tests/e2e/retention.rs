@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millrace_domain::{
     Event, EventBody, JobId, Submission,
-    subjects::{STATE_BUCKET, STREAM},
+    subjects::{STATE_BUCKET, STREAM, bucket_stream},
 };
 use millrace_runtime::log::{Append, Log};
 use tokio::time::{Instant, sleep};
@@ -35,7 +35,7 @@ async fn an_ended_job_expires_with_its_file_and_its_events_whatever_its_writers_
 
     let client = stack.nats.connect().await;
     let context = async_nats::jetstream::new(client);
-    for (stream, subjects) in [(STREAM.to_owned(), 2), (format!("KV_{STATE_BUCKET}"), 1)] {
+    for (stream, subjects) in [(STREAM.to_owned(), 2), (bucket_stream(STATE_BUCKET), 1)] {
         let info = context.get_stream(stream).await.unwrap().cached_info().clone();
         assert_eq!(info.state.subjects_count, subjects, "{}: only the unfinished job is left", info.config.name);
     }

@@ -175,7 +175,7 @@ fn the_golden_events_fold_into_the_golden_states_and_are_told_as_the_golden_mess
             assert_valid(&line_schema, &line, name);
             assert_eq!(serde_json::from_value::<wire::HistoryLine>(line).unwrap().event, event);
 
-            state = fold_all(state, &id, [&Entry { seq, kind: event.body.kind(), event: Some(event) }]);
+            state = fold_all(state, &id, [&Entry { seq, kind: event.body.kind(), event: Ok(event) }]);
             let now: &JobState = state.as_ref().unwrap();
             let status = JobStatus::new(now, "https://millrace.example");
             let told = serde_json::to_value(ServerMessage::Status(Box::new(status))).unwrap();

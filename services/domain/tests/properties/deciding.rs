@@ -318,9 +318,25 @@ fn a_job_that_brings_down_its_workers_ends_and_one_whose_workers_are_stopped_goe
     assert_eq!((claims, state.workers_lost, state.failures), (7, 2, 4));
 
     let (claims, state) = ends_after(submitted(), |log, attempt| {
-        let (code, message) = (FailureKind::WorkerStopped.code().into(), String::new());
-        let body = EventBody::Retrying { code, message, until: jiff::Timestamp::UNIX_EPOCH };
-        log.execute(Command::Report { attempt, body }).unwrap();
+        log.execute(Command::Stop { attempt }).unwrap();
     });
     assert_eq!((claims, state.is_end()), (50, false));
+}
+
+#[test]
+fn a_report_says_neither_how_an_attempt_begins_nor_how_it_fails_or_stops() {
+    let mut log = submitted();
+    let attempt = take(&mut log).unwrap().attempt;
+    let (code, message) = (FailureKind::WorkerStopped.code().into(), String::new());
+    for body in [
+        EventBody::Resubmitted,
+        EventBody::Started { worker: "w".into(), attempt: 2 },
+        EventBody::Failed(FailureKind::Unsupported.failure()),
+        EventBody::Retrying { code, message, until: time_of(0) },
+        EventBody::Canceled,
+        EventBody::Unknown,
+    ] {
+        let refused = log.execute(Command::Report { attempt, body: body.clone() });
+        assert_eq!(refused, Err(Refusal::OutOfOrder(Stage::FetchingInfo)), "{body:?}");
+    }
 }

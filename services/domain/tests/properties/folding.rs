@@ -4,7 +4,7 @@ use millrace_domain::{Entry, Event, EventBody, JobState, Stage, fold, fold_all, 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::{
-    generate::{garbage, job, noise, steps, submission},
+    generate::{garbage, job, noise, steps, submission, undecodable},
     log::Log,
 };
 
@@ -82,7 +82,7 @@ proptest! {
         let Some(state) = all(&entries).filter(JobState::is_end) else { return Ok(()) };
         let more = more.into_iter().map(|entry| Entry { seq: entry.seq + state.seq, ..entry });
         // After a failure or a cancel a person may have it tried again.
-        let is_retry = |entry: &Entry| entry.event.as_ref().is_some_and(|event| event.body == EventBody::Resubmitted);
+        let is_retry = |entry: &Entry| entry.event.as_ref().is_ok_and(|event| event.body == EventBody::Resubmitted);
         let shifted: Vec<_> = more.take_while(|entry| state.stage == Stage::Completed || !is_retry(entry)).collect();
         let last = shifted.last().map_or(state.seq, |entry| entry.seq);
         let after = fold_all(Some(state.clone()), &job(), &shifted).unwrap();
@@ -96,7 +96,7 @@ proptest! {
             return Ok(());
         };
         let event = Event { at: state.updated_at, body: EventBody::Resubmitted };
-        let entry = Entry { seq: state.seq + 1, kind: Kind::Submitted, event: Some(event) };
+        let entry = Entry { seq: state.seq + 1, kind: Kind::Submitted, event: Ok(event) };
         let again = fold(Some(state.clone()), &job(), &entry).unwrap();
         prop_assert_eq!((again.stage, again.progress, again.attempt), (Stage::Queued, 0, state.attempt + 1));
         prop_assert_eq!((again.failures, again.workers_lost), (0, 0));
@@ -112,8 +112,8 @@ proptest! {
     ) {
         let mut mixed: Vec<(bool, Entry)> = entries.into_iter().map(|entry| (true, entry)).collect();
         for (place, submitted, payload) in noise {
-            let event = Event::decode(&payload).ok();
-            prop_assert!(matches!(event, None | Some(Event { body: EventBody::Unknown, .. })), "no noise: {event:?}");
+            let event = Event::decode(&payload);
+            prop_assert!(matches!(event, Err(_) | Ok(Event { body: EventBody::Unknown, .. })), "no noise: {event:?}");
             let kind = if submitted { Kind::Submitted } else { Kind::Events };
             mixed.insert(place.index(mixed.len() + 1), (false, Entry { seq: 0, kind, event }));
         }
@@ -138,7 +138,7 @@ proptest! {
         let fitting: Vec<_> = entries
             .iter()
             .map(|entry| match &entry.event {
-                Some(event) if event.body.kind() != entry.kind => Entry { event: None, ..entry.clone() },
+                Ok(event) if event.body.kind() != entry.kind => Entry { event: undecodable(), ..entry.clone() },
                 _ => entry.clone(),
             })
             .collect();
@@ -156,10 +156,10 @@ proptest! {
                 continue;
             }
             match entry.event.as_ref().map(|event| &event.body) {
-                Some(EventBody::Uploading { key: Some(key), .. }) => {
+                Ok(EventBody::Uploading { key: Some(key), .. }) => {
                     prop_assert_eq!(&upload(&state).unwrap().key, key);
                 }
-                Some(EventBody::Uploaded(file)) => prop_assert_eq!(upload(&before).unwrap().key, file.key.clone()),
+                Ok(EventBody::Uploaded(file)) => prop_assert_eq!(upload(&before).unwrap().key, file.key.clone()),
                 other => prop_assert!(false, "{other:?} has changed the upload"),
             }
         }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use millrace_domain::{
-    Entry, Event, EventBody, JobId, Provider, Submission, VideoInfo,
+    Entry, Event, EventBody, JobId, Provider, Submission, Undecodable, VideoInfo,
     event::{Failure, Progress, StoredFile},
     failure::FailureKind,
     subjects::Kind,
@@ -160,13 +160,18 @@ fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![1 => Just(Kind::Submitted), 9 => Just(Kind::Events)]
 }
 
+/// Of a message that is no event.
+pub fn undecodable() -> Result<Event, Undecodable> {
+    Err(Undecodable("noise".into()))
+}
+
 /// Entries in no sensible order, rising in sequence; mostly after a submission, so that something comes of them.
 pub fn garbage() -> impl Strategy<Value = Vec<Entry>> {
-    let entry = (1_u64..4, kind(), prop_oneof![9 => event().prop_map(Some), 1 => Just(None)]);
+    let entry = (1_u64..4, kind(), prop_oneof![9 => event().prop_map(Ok), 1 => Just(undecodable())]);
     let submitted = (time(), submission()).prop_map(|(at, submission)| Entry {
         seq: 0,
         kind: Kind::Submitted,
-        event: Some(Event { at, body: EventBody::Submitted(submission) }),
+        event: Ok(Event { at, body: EventBody::Submitted(submission) }),
     });
     (vec(entry, 0..30), option::weighted(0.95, submitted), prop_oneof![4 => Just(0_usize), 1 => 0_usize..30]).prop_map(
         |(entries, submitted, place)| {
@@ -202,6 +207,10 @@ pub enum Step {
         behind: u32,
         kind: FailureKind,
     },
+    /// The worker of the attempt so far behind the current one stops.
+    Stop {
+        behind: u32,
+    },
     Cancel,
     Retry,
 }
@@ -216,14 +225,13 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => uploading(),
         1 => uploaded(),
         1 => Just(EventBody::Completed),
-        1 => retrying(),
         1 => body(),
     ];
     let step = prop_oneof![
         24 => Just(Step::Next),
         16 => (behind(), report).prop_map(|(behind, body)| Step::Report { behind, body: Box::new(body) }),
         4 => Just(Step::Claim),
-        1 => (behind(), failed()).prop_map(|(behind, body)| Step::Report { behind, body: Box::new(body) }),
+        1 => behind().prop_map(|behind| Step::Stop { behind }),
         4 => (behind(), select(FailureKind::ALL)).prop_map(|(behind, kind)| Step::Fail { behind, kind }),
         1 => Just(Step::Cancel),
         3 => Just(Step::Retry),

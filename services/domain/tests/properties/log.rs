@@ -30,7 +30,7 @@ impl Log {
         let seq =
             self.entries.last().map_or(0, |entry| entry.seq) + 1 + u64::from(self.entries.len().is_multiple_of(3));
         let stored = Event::decode(&event.encode()).expect("what is written can be read");
-        self.entries.push(Entry { seq, kind, event: Some(stored) });
+        self.entries.push(Entry { seq, kind, event: Ok(stored) });
         Ok(self.entries.last().unwrap().clone())
     }
 
@@ -86,6 +86,7 @@ pub fn command(step: &Step, state: &JobState) -> Command {
             random: 0.5,
             budget: Budget::default(),
         },
+        Step::Stop { behind } => Command::Stop { attempt: state.attempt.wrapping_sub(*behind) },
         Step::Retry => Command::Retry,
         Step::Report { behind, body } => {
             Command::Report { attempt: state.attempt.wrapping_sub(*behind), body: (**body).clone() }

@@ -3,7 +3,12 @@
 //! questions before it has caught up. And smaller, one worker that is killed once and whose attempt fails once, and a
 //! person who retries once.
 
-use millrace_domain::{EventBody, JobState, Submission};
+use std::time::Duration;
+
+use millrace_domain::{
+    EventBody, JobState, Submission,
+    limits::{APPEND_RETRY_MAX, NATS_REQUEST_MAX},
+};
 use stateright::{Checker, Model, Property};
 
 use crate::{
@@ -35,14 +40,33 @@ struct Left {
     kills: u8,
     failures: u8,
     retries: u8,
+    /// How often the log is full for a while.
+    fills: u8,
+    removals: u8,
 }
 
+const NOTHING: Left = Left {
+    losses: 0,
+    leases: 0,
+    elections: 0,
+    early_answers: 0,
+    kills: 0,
+    failures: 0,
+    retries: 0,
+    fills: 0,
+    removals: 0,
+};
 /// Nobody is killed, and no person does anything.
-const TWO_WORKERS: Left =
-    Left { losses: 1, leases: 1, elections: 1, early_answers: 1, kills: 0, failures: 0, retries: 0 };
+const TWO_WORKERS: Left = Left { losses: 1, leases: 1, elections: 1, early_answers: 1, ..NOTHING };
 /// One worker and a person. On three servers this is more than can be searched in seconds: there a reply is lost or the
 /// worker is killed, but not both.
-const A_PERSON: Left = Left { losses: 1, leases: 0, elections: 1, early_answers: 1, kills: 1, failures: 1, retries: 1 };
+const A_PERSON: Left = Left { losses: 1, elections: 1, early_answers: 1, kills: 1, failures: 1, retries: 1, ..NOTHING };
+/// The job ends under a worker that has lost its lease, and is removed.
+const A_REMOVAL: Left = Left { leases: 1, elections: 1, early_answers: 1, removals: 1, ..NOTHING };
+/// An append is given up, and whoever leads then may have nothing of the job yet.
+const AN_ABSENCE: Left = Left { losses: 1, elections: 1, early_answers: 1, ..NOTHING };
+/// There is no room for a while.
+const NO_ROOM: Left = Left { losses: 1, fills: 1, ..NOTHING };
 
 #[derive(Clone, Debug, PartialEq, Hash)]
 struct State {
@@ -63,6 +87,8 @@ struct Actor {
     fresh: Fresh,
     was_fenced: bool,
     was_superseded: bool,
+    /// It has learned that its job is gone.
+    was_told: bool,
 }
 
 /// A work item in the queue.
@@ -99,6 +125,11 @@ enum Step {
         behind: usize,
     },
     CatchUp,
+    /// There is no room any more.
+    Fill,
+    MakeRoom,
+    /// The job is removed.
+    Remove,
     /// Somebody waits for what is not under way any more.
     TimeOut(usize),
 }
@@ -108,14 +139,17 @@ struct System {
     workers: usize,
     left: Left,
     defect: Defect,
+    /// How long a call takes that is not answered.
+    silence: Duration,
 }
 
 impl System {
     /// Whether the job ends, and is acknowledged, once nothing fails any more.
     fn converges(&self, state: &State) -> bool {
         let mut state = state.clone();
-        state.left = Left { losses: 0, leases: 0, elections: 0, kills: 0, failures: 0, retries: 0, ..state.left };
+        state.left = Left { early_answers: state.left.early_answers, ..NOTHING };
         state.log.catch_up();
+        state.log.is_full = false;
         for _ in 0..STEPS_TO_HEAL_MAX {
             // The lease of a delivery that nobody works on ends.
             for item in &mut state.items {
@@ -130,14 +164,16 @@ impl System {
             let Some(step) = first else { break };
             state = self.take(&state, *step);
         }
-        state.is_over() && state.log.truth(JOB).is_some_and(JobState::is_end) && state.log.wrong.is_none()
+        let has_ended = state.log.is_removed(JOB) || state.log.truth(JOB).is_some_and(JobState::is_end);
+        let is_idle = |actor: &Actor| actor.operation.is_none() && actor.work.is_none();
+        state.is_over() && has_ended && state.actors.iter().all(is_idle) && state.log.wrong.is_none()
     }
 }
 
 impl State {
-    /// Every work item is acknowledged.
+    /// Every work item is acknowledged, or removed with its job.
     fn is_over(&self) -> bool {
-        self.items.iter().all(|item| item.is_acknowledged)
+        self.log.is_removed(JOB) || self.items.iter().all(|item| item.is_acknowledged)
     }
 }
 
@@ -160,6 +196,7 @@ impl Model for System {
             fresh: Fresh::after(1000 * (at as u64 + 1)),
             was_fenced: false,
             was_superseded: false,
+            was_told: false,
         };
         let actors = (0..self.workers + people).map(actor).collect();
         let items = vec![Item { seq: 1, holder: None, is_acknowledged: false }];
@@ -181,16 +218,26 @@ impl Model for System {
                 state.log.wrong.is_none()
             }),
             Property::always("what is acknowledged has ended, or was submitted again", |_, state: &State| {
-                let truth = state.log.truth(JOB).expect("it was submitted");
-                let is_over = |item: &Item| truth.is_end() || truth.submitted_seq > item.seq;
+                let truth = state.log.truth(JOB);
+                let is_over = |item: &Item| truth.is_none_or(|job| job.is_end() || job.submitted_seq > item.seq);
                 state.items.iter().all(|item| !item.is_acknowledged || is_over(item))
             }),
             Property::always("the job ends once nothing fails", |system: &Self, state| system.converges(state)),
             Property::sometimes("the job ends after everything that may happen", |_, state: &State| {
-                let Left { losses, leases, elections, kills, failures, retries, .. } = state.left;
-                state.is_over() && losses + leases + elections + kills + failures + retries == 0
+                state.is_over() && Left { early_answers: 0, ..state.left } == NOTHING
             }),
         ];
+        if self.left.removals > 0 {
+            properties.push(Property::sometimes("a worker learns that its job is gone", |_, state: &State| {
+                state.actors.iter().any(|actor| actor.was_told)
+            }));
+        }
+        if self.left.fills > 0 {
+            properties.push(Property::sometimes("an event waits for room", |_, state: &State| {
+                let waits = |actor: &Actor| actor.operation.as_ref().is_some_and(|operation| operation.has_paused);
+                state.log.is_full && state.actors.iter().any(waits)
+            }));
+        }
         if self.left.leases > 0 {
             properties.push(Property::sometimes("a worker is fenced", |_, state: &State| {
                 state.actors.iter().any(|actor| actor.was_fenced)
@@ -207,7 +254,9 @@ impl Model for System {
 
 fn search(replicated: bool, left: Left, defect: Defect, states_max: usize) -> impl Checker<System> {
     let workers = if left.retries > 0 { 1 } else { 2 };
-    let system = System { replicated, workers, left, defect };
+    // An append that one call in vain brings to its end is as good as one that takes many, and makes fewer states.
+    let silence = if left == AN_ABSENCE { APPEND_RETRY_MAX } else { NATS_REQUEST_MAX };
+    let system = System { replicated, workers, left, defect, silence };
     let checker = system.checker().threads(2).target_state_count(states_max).spawn_bfs().join();
     eprintln!("{} states, {} of them unique", checker.state_count(), checker.unique_state_count());
     checker
@@ -238,6 +287,37 @@ fn no_order_of_events_around_a_retry_on_one_server_loses_the_job_or_works_on_it_
 fn no_order_of_events_around_a_retry_on_three_servers_loses_the_job_or_works_on_it_twice() {
     withstands(true, Left { kills: 0, ..A_PERSON });
     withstands(true, Left { losses: 0, ..A_PERSON });
+}
+
+#[test]
+fn no_order_of_events_around_a_removal_leaves_a_worker_with_a_job_that_is_gone() {
+    for replicated in [false, true] {
+        withstands(replicated, A_REMOVAL);
+    }
+}
+
+#[test]
+fn no_single_leader_that_lags_behind_takes_a_job_from_its_worker() {
+    withstands(true, AN_ABSENCE);
+}
+
+#[test]
+fn no_order_of_events_while_there_is_no_room_loses_one_or_stores_it_twice() {
+    for replicated in [false, true] {
+        withstands(replicated, NO_ROOM);
+    }
+}
+
+#[test]
+fn the_search_finds_a_worker_that_believes_the_first_leader_that_has_nothing_of_its_job() {
+    let found = search(true, AN_ABSENCE, Defect::BelieveOneAbsence, STATES_FOR_DEFECTS_MAX).discoveries();
+    assert!(found.contains_key("nothing is stored or told that must not be"), "{:?}", found.keys());
+}
+
+#[test]
+fn the_search_finds_a_worker_that_never_believes_that_its_job_is_gone() {
+    let found = search(false, A_REMOVAL, Defect::BelieveNoAbsence, STATES_FOR_DEFECTS_MAX).discoveries();
+    assert!(found.contains_key("the job ends once nothing fails"), "{:?}", found.keys());
 }
 
 #[test]

@@ -50,8 +50,12 @@ pub struct Log {
     pub in_flight: Vec<(Publish, u64)>,
     /// How much of what is committed the leader has caught up with.
     pub caught_up: usize,
+    /// How many leaders there were before this one.
+    pub term: u64,
     /// There is no room for anything new.
     pub is_full: bool,
+    /// How much was stored when a job was removed.
+    removed: [Option<usize>; JOBS.len()],
     /// Message ids from this place on are remembered.
     remembered: usize,
     states: [Option<JobState>; JOBS.len()],
@@ -67,7 +71,9 @@ impl Log {
             stored: Vec::new(),
             in_flight: Vec::new(),
             caught_up: 0,
+            term: 0,
             is_full: false,
+            removed: [None; JOBS.len()],
             remembered: 0,
             states: Default::default(),
             rounds: Default::default(),
@@ -75,9 +81,35 @@ impl Log {
         }
     }
 
+    /// The places of a job's messages on a server that has so many messages. One that has all of those which were there
+    /// when a job was removed has removed it too.
+    fn places(&self, job: usize, count: usize) -> impl DoubleEndedIterator<Item = usize> {
+        let first = self.removed[job].filter(|removed| *removed <= count).unwrap_or(0);
+        (first..count).filter(move |at| self.stored[*at].job == job)
+    }
+
+    fn places_on(&self, job: usize, kind: Kind) -> impl DoubleEndedIterator<Item = usize> {
+        self.places(job, self.caught_up).filter(move |at| self.stored[*at].is_on(job, kind))
+    }
+
     fn last(&self, job: usize, kind: Kind) -> u64 {
-        let seen = &self.stored[..self.caught_up];
-        seen.iter().rposition(|stored| stored.is_on(job, kind)).map_or(0, |at| at as u64 + 1)
+        self.places_on(job, kind).next_back().map_or(0, |at| at as u64 + 1)
+    }
+
+    /// The job has ended, and its removal would come behind everything that is under way.
+    pub fn can_remove(&self, job: usize) -> bool {
+        let is_under_way = self.in_flight.iter().any(|(message, _)| message.job == job);
+        self.caught_up == self.stored.len() && !is_under_way && self.truth(job).is_some_and(JobState::is_end)
+    }
+
+    /// Nothing is left of the job, as when its retention is over.
+    pub fn remove(&mut self, job: usize) {
+        self.removed[job] = Some(self.stored.len());
+        self.states[job] = None;
+    }
+
+    pub const fn is_removed(&self, job: usize) -> bool {
+        self.removed[job].is_some()
     }
 
     /// The leader is given a message; `None`: it answers when the message is committed.
@@ -132,11 +164,14 @@ impl Log {
     /// The leader dies, or the only server starts anew. So many messages in flight have reached the next leader, which
     /// has yet to catch up with so many. Nobody is told.
     pub fn elect(&mut self, kept: usize, behind: usize) {
+        self.term += 1;
         for (message, _) in std::mem::take(&mut self.in_flight).into_iter().take(kept) {
             self.store(message);
         }
         if self.replicated {
-            self.caught_up = self.stored.len().saturating_sub(behind);
+            // No server lags behind for as long as a job is kept after its end.
+            let removed = self.removed.iter().flatten().max().copied().unwrap_or(0);
+            self.caught_up = self.stored.len().saturating_sub(behind).max(removed);
         }
     }
 
@@ -152,14 +187,13 @@ impl Log {
     /// The leader's answer to a question for the first message after a sequence.
     pub fn successor(&self, job: usize, kind: Kind, after: u64) -> Option<Successor> {
         let after = usize::try_from(after).expect("a place");
-        let seen = self.stored[..self.caught_up].iter().enumerate().skip(after);
-        let found = seen.filter(|(_, stored)| stored.is_on(job, kind)).map(|(at, stored)| (at, stored.id)).next();
-        found.map(|(at, id)| Successor { seq: at as u64 + 1, message_id: Some(id.to_string()) })
+        let at = self.places_on(job, kind).find(|at| *at >= after)?;
+        Some(Successor { seq: at as u64 + 1, message_id: Some(self.stored[at].id.to_string()) })
     }
 
     /// A job's state as a server says that has so many messages.
     pub fn state_at(&self, job: usize, count: usize) -> Option<JobState> {
-        let entries: Vec<_> = (0..count).filter(|at| self.stored[*at].job == job).map(|at| self.entry(at)).collect();
+        let entries: Vec<_> = self.places(job, count).map(|at| self.entry(at)).collect();
         fold_all(None, &job_id(job), &entries)
     }
 
@@ -170,7 +204,7 @@ impl Log {
 
     pub fn entry(&self, at: usize) -> Entry {
         let event = self.stored[at].event.clone();
-        Entry { seq: at as u64 + 1, kind: event.body.kind(), event: Some(event) }
+        Entry { seq: at as u64 + 1, kind: event.body.kind(), event: Ok(event) }
     }
 
     /// Stores a message, and looks whether it may be there.

@@ -1,7 +1,9 @@
-//! The recovery of appends and the protocol of claims, against a model of the log: replies are lost, requests come late
-//! and twice, leaders die and their successors lag, there is no room, leases end under workers that go on, processes are killed at any
-//! step, attempts fail and wait for the next, people cancel and retry. Nothing may be stored twice, out of order or by somebody who was fenced; nobody may be told
-//! what is not so; and once nothing fails any more, every job ends.
+//! The recovery of appends, the execution of commands and the protocol of claims, against a model of the log: replies
+//! are lost, requests come late and twice, leaders die and their successors lag, there is no room, leases end under
+//! workers that go on, processes are killed at any step, attempts fail and wait for the next, people cancel and retry,
+//! jobs that ended long ago are removed. Nothing may be stored twice, out of order or by a writer that was fenced; no
+//! writer may be told what is not so; and once nothing fails any more, every job ends, and no worker waits for one that
+//! is gone.
 //!
 //! `MILLRACE_SIMULATION_SEEDS` asks for more seeds. A failure names its seed and shows what happened.
 
@@ -47,6 +49,8 @@ fn withstands(replicated: bool) {
     assert!(stored > 10 * seeds, "too little happened: {stored} events");
     let rare = [retried, count.superseded, count.too_early, count.none_to_retry, count.gave_up];
     assert!(rare.iter().all(|times| *times > seeds / 10), "too little happened: {rare:?}");
+    let rarer = [count.removed, count.gone, count.paused];
+    assert!(rarer.iter().all(|times| *times > seeds / 200), "too little happened: {rarer:?}");
 }
 
 #[test]
@@ -92,12 +96,14 @@ fn every_defect_that_is_put_in_is_found() {
         Defect::CountAllAttempts,
         Defect::CountNoAttempts,
         Defect::StartAgain,
+        Defect::BelieveOneAbsence,
+        Defect::BelieveNoAbsence,
     ] {
         for replicated in [false, true] {
             let found = found(defect, replicated);
             eprintln!("{defect:?}, three servers: {replicated}: {found:.200?}");
             // A server alone has no leader who lags behind.
-            let cannot_be = defect == Defect::ForgetTheWorkItem && !replicated;
+            let cannot_be = matches!(defect, Defect::ForgetTheWorkItem | Defect::BelieveOneAbsence) && !replicated;
             assert!(cannot_be || found.is_some(), "{defect:?} was not found, with three servers: {replicated}");
         }
     }

@@ -6,8 +6,7 @@ use jiff::Timestamp;
 use millrace_domain::{
     Command, Entry, Event, EventBody, JobState, Refusal,
     append::{AppendError, Outcome, Recovery, Step},
-    execution::{Execution, Todo},
-    limits::NATS_REQUEST_MAX,
+    execution::{ExecuteError, Execution, Patience, Todo},
     retry::RETRY_DELAY_MAX,
     subjects::Kind,
 };
@@ -46,6 +45,10 @@ pub enum Defect {
     CountNoAttempts,
     /// A worker starts the attempt before the next one anew.
     StartAgain,
+    /// A worker believes the first leader that has nothing of its job.
+    BelieveOneAbsence,
+    /// A worker never believes that its job is gone.
+    BelieveNoAbsence,
 }
 
 /// A question for the log.
@@ -56,12 +59,30 @@ pub enum Call {
     State { job: usize },
 }
 
+impl Call {
+    /// It arrives at the leader; `None`: it is answered when its message is committed.
+    pub fn arrive(self, log: &mut Log, call: u64) -> Option<Answer> {
+        match self {
+            Self::Publish(publish) => log.publish(publish, call).map(Answer::Append),
+            Self::Successor { job, kind, after } => {
+                Some(Answer::Append(Outcome::Successor(log.successor(job, kind, after))))
+            }
+            Self::State { job } => Some(Answer::State { state: log.state_at(job, log.caught_up), term: log.term }),
+        }
+    }
+}
+
 /// Its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     Append(Outcome),
-    State(Option<JobState>),
-    Nothing,
+    /// The job's state, and which leader has said so.
+    State {
+        state: Option<JobState>,
+        term: u64,
+    },
+    /// None, for so long.
+    Nothing(Duration),
 }
 
 pub enum Next {
@@ -112,34 +133,45 @@ pub struct Operation {
     item: Option<u64>,
     reports: Option<u32>,
     is_claim: bool,
-    /// The same append is sent until the log takes or refuses it.
-    is_endless: bool,
     defect: Defect,
     execution: Execution,
     append: Option<(Recovery, Publish)>,
     elapsed: Duration,
+    /// What it waits for is a state. If there is an append, that has been given up for the time being.
+    reads: bool,
+    /// The leader that had nothing of the job when it was asked last, after an append that was given up.
+    absent: Option<u64>,
+    /// There was no room for its event.
+    pub has_paused: bool,
 }
 
 impl Operation {
     pub fn begin(order: Order<'_>, defect: Defect, fresh: &mut Fresh, log: &mut Log) -> (Self, Next) {
         let Order { job, known, command, writer, item } = order;
         let reports = match &command {
-            Command::Report { attempt, .. } | Command::Fail { attempt, .. } => Some(*attempt),
+            Command::Report { attempt, .. } | Command::Fail { attempt, .. } | Command::Stop { attempt } => {
+                Some(*attempt)
+            }
             _ => None,
         };
+        // As the worker's journal has it: progress is not worth repeating.
+        let is_progress = matches!(&command, Command::Report { body: EventBody::Progress(_), .. });
+        let patience = if reports.is_some() && !is_progress { Patience::Endless } else { Patience::Bounded };
         let is_claim = matches!(command, Command::Claim { .. });
-        let (execution, todo) = Execution::begin(&job_id(job), known, command, now(fresh, is_claim, defect));
+        let (execution, todo) = Execution::begin(&job_id(job), known, command, patience, now(fresh, is_claim, defect));
         let mut operation = Self {
             job,
             writer: writer.to_owned(),
             item,
             reports,
             is_claim,
-            is_endless: reports.is_some(),
             defect,
             execution,
             append: None,
             elapsed: Duration::ZERO,
+            reads: false,
+            absent: None,
+            has_paused: false,
         };
         let next = operation.go(todo, fresh, log);
         (operation, next)
@@ -147,24 +179,47 @@ impl Operation {
 
     pub fn answered(&mut self, answer: Answer, fresh: &mut Fresh, log: &mut Log) -> Next {
         match answer {
-            Answer::State(state) => {
+            Answer::State { state, term } => {
                 // Every message can be read here: the state has seen the last one that the leader has.
                 let mut seq = state.as_ref().map_or(0, |state| state.seq);
                 if self.defect == Defect::ForgetTheWorkItem && self.is_claim {
                     seq = seq.max(self.item.unwrap_or_default());
                 }
-                let todo = self.execution.read(state, seq, now(fresh, self.is_claim, self.defect));
+                let absent = (self.append.is_some() && state.is_none()).then_some(term);
+                if self.defect == Defect::BelieveNoAbsence && absent.is_some() {
+                    seq = 1;
+                }
+                let mut todo = self.execution.read(state, seq, now(fresh, self.is_claim, self.defect));
+                if self.defect == Defect::BelieveOneAbsence && absent.is_some() && todo == Todo::AppendAgain {
+                    self.execution.appended(Err(AppendError::Unavailable(String::new())));
+                    todo = self.execution.read(None, 0, fresh.time());
+                }
+                if let (Some(term), Todo::End(_)) = (absent, &todo) {
+                    self.check_gone(term, log);
+                }
+                self.absent = absent;
                 self.go(todo, fresh, log)
             }
             Answer::Append(outcome) => self.outcome(outcome, fresh, log),
-            Answer::Nothing => {
-                self.elapsed += NATS_REQUEST_MAX;
-                match &self.append {
-                    Some(_) => self.outcome(Outcome::Unknown("no answer".to_owned()), fresh, log),
-                    None => Next::Done(Err(None)),
-                }
+            Answer::Nothing(_) if self.reads => {
+                self.absent = None;
+                let todo = self.execution.not_read("no answer".to_owned());
+                self.go(todo, fresh, log)
+            }
+            Answer::Nothing(time) => {
+                self.elapsed += time;
+                self.outcome(Outcome::Unknown("no answer".to_owned()), fresh, log)
             }
         }
+    }
+
+    pub const fn job(&self) -> usize {
+        self.job
+    }
+
+    /// What it appends follows something of the job.
+    pub const fn is_report(&self) -> bool {
+        self.reports.is_some()
     }
 
     fn outcome(&mut self, outcome: Outcome, fresh: &mut Fresh, log: &mut Log) -> Next {
@@ -201,14 +256,29 @@ impl Operation {
                 self.elapsed = Duration::ZERO;
                 let (recovery, step) = Recovery::begin(&id.to_string());
                 self.append = Some((recovery, publish));
+                (self.reads, self.absent) = (false, None);
+                self.step(step, fresh, log)
+            }
+            Todo::AppendAgain => {
+                let (recovery, publish) = self.append.as_mut().expect("an append comes before its repeat");
+                self.elapsed = Duration::ZERO;
+                self.reads = false;
+                let (again, step) = Recovery::begin(&publish.id.to_string());
+                *recovery = again;
                 self.step(step, fresh, log)
             }
             Todo::Read => {
-                self.append = None;
+                self.reads = true;
                 Next::Call(Call::State { job: self.job })
             }
-            Todo::End(result) => Next::Done(result.map(|state| *state).map_err(Some)),
-            Todo::GiveUp => Next::Done(Err(None)),
+            Todo::Pause(_) => {
+                self.has_paused = true;
+                let todo = self.execution.paused();
+                self.go(todo, fresh, log)
+            }
+            Todo::End(Ok(state)) => Next::Done(Ok(*state)),
+            Todo::End(Err(ExecuteError::Refused(refusal))) => Next::Done(Err(Some(refusal))),
+            Todo::End(Err(_)) => Next::Done(Err(None)),
         }
     }
 
@@ -241,23 +311,32 @@ impl Operation {
             }
             Step::End(Ok(seq)) => {
                 check_stored(publish, seq, log);
-                let event = Some(publish.event.clone());
+                let event = Ok(publish.event.clone());
                 let entry = Entry { seq, kind: publish.event.body.kind(), event };
-                let todo = self.execution.appended(&entry);
+                let todo = self.execution.appended(Ok(entry));
                 self.go(todo, fresh, log)
             }
-            Step::End(Err(AppendError::Conflict { seq })) => {
-                check_conflict(publish, seq, log);
-                let todo = self.execution.forestalled(seq);
+            Step::End(Err(error)) => {
+                match error {
+                    AppendError::Conflict { seq } => {
+                        check_conflict(publish, seq, log);
+                        self.append = None;
+                    }
+                    // No leader lags behind for longer than an append is tried.
+                    AppendError::Unavailable(_) if self.absent == Some(log.term) => log.catch_up(),
+                    _ => {}
+                }
+                let todo = self.execution.appended(Err(error));
                 self.go(todo, fresh, log)
             }
-            Step::End(Err(AppendError::Unavailable(_) | AppendError::NoRoom(_))) if self.is_endless => {
-                self.elapsed = Duration::ZERO;
-                let (again, step) = Recovery::begin(&publish.id.to_string());
-                *recovery = again;
-                self.step(step, fresh, log)
-            }
-            Step::End(Err(_)) => Next::Done(Err(None)),
+        }
+    }
+
+    /// A job that is there may be missing on each of two leaders that lag behind, one after the other, but what a
+    /// single one says is not believed.
+    fn check_gone(&self, term: u64, log: &mut Log) {
+        if log.truth(self.job).is_some() && self.absent.is_none_or(|before| before == term) {
+            log.wrong.get_or_insert(format!("job {} is said to be gone, and is there", self.job));
         }
     }
 }

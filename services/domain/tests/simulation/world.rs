@@ -25,6 +25,8 @@ const WORKERS: usize = 3;
 const STEPS: usize = 350;
 /// In one seed attempts never fail, in another so many of a hundred reports say so.
 const BAD_LUCK_MAX: f64 = 40.0;
+/// In so many seeds jobs that have ended are removed.
+const REMOVING_SEEDS: f64 = 0.5;
 /// So much time may pass at once.
 const TICK_MAX: Duration = Duration::from_secs(5);
 /// Steps after which every job must have ended once nothing fails any more.
@@ -58,6 +60,8 @@ pub struct World {
     fresh: Fresh,
     /// Nothing fails any more.
     heals: bool,
+    /// Jobs that have ended are removed.
+    removes: bool,
     /// How many of a hundred reports say that the attempt has failed.
     bad_luck: f64,
     count: Count,
@@ -86,6 +90,11 @@ pub struct Count {
     pub too_early: usize,
     pub none_to_retry: usize,
     pub gave_up: usize,
+    /// Jobs that were removed, and workers that learned it.
+    pub removed: usize,
+    pub gone: usize,
+    /// Events that there was no room for.
+    pub paused: usize,
 }
 
 impl Count {
@@ -94,6 +103,9 @@ impl Count {
         self.too_early += other.too_early;
         self.none_to_retry += other.none_to_retry;
         self.gave_up += other.gave_up;
+        self.removed += other.removed;
+        self.gone += other.gone;
+        self.paused += other.paused;
     }
 
     const fn note(&mut self, result: &Result<JobState, Option<Refusal>>) {
@@ -124,6 +136,7 @@ pub fn run(seed: u64, replicated: bool, defect: Defect, in_words: bool) -> Run {
     let trace = Trace { hash: DefaultHasher::new(), words: in_words.then(Vec::new) };
     let mut random = SmallRng::seed_from_u64(seed);
     let bad_luck = random.random_range(0.0..BAD_LUCK_MAX);
+    let removes = random.random_bool(REMOVING_SEEDS);
     let mut world = World {
         random,
         defect,
@@ -133,6 +146,7 @@ pub fn run(seed: u64, replicated: bool, defect: Defect, in_words: bool) -> Run {
         queue: Default::default(),
         fresh: Fresh::default(),
         heals: false,
+        removes,
         bad_luck,
         count: Count::default(),
         trace,
@@ -169,10 +183,10 @@ impl World {
     }
 
     /// Every job was submitted, every work item is acknowledged, which it may be only once its job has ended or was
-    /// submitted again, and nobody asks for more.
+    /// submitted again, or removed with its job, and nobody asks for more.
     fn is_over(&self) -> bool {
-        (0..JOBS.len()).all(|job| self.log.truth(job).is_some())
-            && self.queue.items.iter().all(|item| item.is_acknowledged)
+        (0..JOBS.len()).all(|job| self.log.truth(job).is_some() || self.log.is_removed(job))
+            && self.queue.items.iter().all(|item| item.is_acknowledged || self.log.is_removed(item.job))
             && self.processes.iter().all(|process| process.operation.is_none())
     }
 

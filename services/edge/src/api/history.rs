@@ -11,8 +11,8 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use millrace_domain::JobId;
-use millrace_runtime::direct::{ReadError, Stored};
+use millrace_domain::{JobId, subjects};
+use millrace_runtime::direct::Stored;
 use serde_json::{Map, Value};
 
 use super::{
@@ -47,32 +47,19 @@ fn accepts_events(headers: &HeaderMap) -> bool {
 
 async fn history(app: Arc<App>, id: JobId) -> Result<Response, ApiError> {
     // The first page decides on the status; the others follow as the client reads.
-    let (first, next) = page(&app, &id, 0).await?;
+    let mut log = app.jobs.log.read(subjects::job_filter(&id), 0);
+    let first = log.next_page_or_leaders().await?;
     if first.is_empty() {
         return Err(ApiError::UnknownJob);
     }
-    let rest = stream::try_unfold(next, move |after| {
-        let (app, id) = (app.clone(), id.clone());
-        async move {
-            let Some(after) = after else { return Ok(None) };
-            page(&app, &id, after).await.map(Some).map_err(std::io::Error::other)
-        }
+    let rest = stream::try_unfold(log, |mut log| async move {
+        let page = log.next_page_or_leaders().await.map_err(std::io::Error::other)?;
+        Ok::<_, std::io::Error>(Some((page, log)).filter(|(page, _)| !page.is_empty()))
     });
     let pages = stream::iter([Ok(first)]).chain(rest);
     let body = Body::from_stream(pages.map_ok(|page| page.iter().flat_map(line).collect::<Bytes>()));
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, body).into_response())
-}
-
-/// The next page, and after what to ask for the one behind it. The last one ends with what only the leader has.
-async fn page(app: &App, id: &JobId, after: u64) -> Result<(Vec<Stored>, Option<u64>), ReadError> {
-    let (mut page, more) = app.jobs.log.page(id, after).await?;
-    let last = page.last().map_or(after, |stored| stored.seq);
-    if more {
-        return Ok((page, Some(last)));
-    }
-    page.extend(app.jobs.log.rest_of_leader(id, last).await?);
-    Ok((page, None))
 }
 
 /// The event as it was written, whatever its tag and fields, with its sequence.

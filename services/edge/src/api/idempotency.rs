@@ -10,7 +10,7 @@ use axum::http::{HeaderMap as HttpHeaders, HeaderName};
 use millrace_domain::{
     JobId, Submission,
     limits::{APPEND_PAUSE_FIRST, APPEND_PAUSE_MAX, APPEND_RETRY_MAX, IDEMPOTENCY_KEY_BYTES_MAX, NATS_REQUEST_MAX},
-    subjects::KEY_BUCKET,
+    subjects::{KEY_BUCKET, bucket_stream},
 };
 use millrace_runtime::publish;
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ impl Keys {
     pub async fn open(client: &Client) -> anyhow::Result<Self> {
         let context = jetstream::new(client.clone());
         let stream =
-            context.get_stream_no_info(format!("KV_{KEY_BUCKET}")).await.context("cannot open the key bucket")?;
+            context.get_stream_no_info(bucket_stream(KEY_BUCKET)).await.context("cannot open the key bucket")?;
         Ok(Self { client: client.clone(), stream })
     }
 

@@ -79,7 +79,7 @@ pub async fn run(
         };
         let doubt = if disturbed {
             // What is lost after this, the next look finds.
-            checked = log.head().await.map_or(checked, |head| Some(head.last_sequence));
+            checked = log.last_sequence().await.map_or(checked, Some);
             true
         } else {
             match has_heard_all(&feed, &log, &mut checked).await {
@@ -99,7 +99,7 @@ pub async fn run(
 
 async fn has_heard_all(feed: &Feed, log: &Log, checked: &mut Option<u64>) -> Result<bool, ReadError> {
     let heard = feed.recent().last();
-    let last = log.head().await?.last_sequence;
+    let last = log.last_sequence().await?;
     let Some(after) = checked.replace(last) else { return Ok(true) };
     if last < heard.max(after) {
         tracing::warn!(heard, last, "the log is shorter than it was; everything that is watched is asked for");

@@ -94,7 +94,7 @@ pub fn recoveries(history: &History) -> Vec<(JobId, Recovery)> {
             // Under way then: begun by this worker, and nobody has said anything else of the whole job before the kill.
             let at = |it: &Logged| it.event.as_ref().map_or(0, |event| millis(event.at));
             let held = logged.iter().rposition(|it| {
-                matches!(it.event.as_ref().map(|event| &event.body), Some(EventBody::Started { worker, .. }) if *worker == death.worker)
+                matches!(it.event.as_ref().map(|event| &event.body), Ok(EventBody::Started { worker, .. }) if *worker == death.worker)
             });
             let Some(held) = held else { continue };
             let next = logged[held + 1..].iter().find(|it| turns(it));
@@ -118,16 +118,16 @@ fn millis(at: jiff::Timestamp) -> u64 {
 
 /// The attempt is over.
 fn turns(logged: &Logged) -> bool {
-    begins_or_ends(logged) || matches!(logged.event.as_ref().map(|event| &event.body), Some(EventBody::Retrying { .. }))
+    begins_or_ends(logged) || matches!(logged.event.as_ref().map(|event| &event.body), Ok(EventBody::Retrying { .. }))
 }
 
 fn begins_or_ends(logged: &Logged) -> bool {
-    is_end(logged) || matches!(logged.event.as_ref().map(|event| &event.body), Some(EventBody::Started { .. }))
+    is_end(logged) || matches!(logged.event.as_ref().map(|event| &event.body), Ok(EventBody::Started { .. }))
 }
 
 fn is_end(logged: &Logged) -> bool {
     let body = logged.event.as_ref().map(|event| &event.body);
-    matches!(body, Some(EventBody::Completed | EventBody::Failed(_) | EventBody::Canceled))
+    matches!(body, Ok(EventBody::Completed | EventBody::Failed(_) | EventBody::Canceled))
 }
 
 /// The log by job.
@@ -185,7 +185,7 @@ impl Checker<'_> {
         }
         let mut by_url: HashMap<&str, Vec<&JobId>> = HashMap::new();
         for logged in &self.history.log {
-            if let Some(EventBody::Submitted(submission)) = logged.event.as_ref().map(|event| &event.body) {
+            if let Ok(EventBody::Submitted(submission)) = logged.event.as_ref().map(|event| &event.body) {
                 by_url.entry(submission.url.as_str()).or_default().push(&logged.id);
             }
         }
@@ -348,7 +348,7 @@ impl Checker<'_> {
 /// The last tags of a job, for people.
 fn tail(logged: &[&Logged]) -> String {
     let body =
-        |it: &&&Logged| it.event.as_ref().map_or_else(|| "undecodable".to_owned(), |it| format!("{:?}", it.body));
+        |it: &&&Logged| it.event.as_ref().map_or_else(|_| "undecodable".to_owned(), |it| format!("{:?}", it.body));
     let shown: Vec<_> = logged.iter().rev().take(4).map(|it| format!("{} {}", it.seq, body(&it))).collect();
     shown.into_iter().rev().collect::<Vec<_>>().join(", ")
 }

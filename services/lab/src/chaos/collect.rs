@@ -28,7 +28,7 @@ pub async fn log(client: &Client) -> anyhow::Result<Vec<Logged>> {
     each(client, STREAM, |stored| {
         if let Some((kind, id)) = subjects::parse(&stored.subject) {
             let message_id = stored.message_id.unwrap_or_default();
-            log.push(Logged { seq: stored.seq, message_id, id, kind, event: Event::decode(&stored.payload).ok() });
+            log.push(Logged { seq: stored.seq, message_id, id, kind, event: Event::decode(&stored.payload) });
         }
     })
     .await?;
@@ -52,7 +52,7 @@ pub async fn unended(client: &Client) -> anyhow::Result<Vec<JobId>> {
 pub async fn states(client: &Client) -> anyhow::Result<BTreeMap<String, Value>> {
     let prefix = format!("$KV.{STATE_BUCKET}.");
     let mut states = BTreeMap::new();
-    each(client, &format!("KV_{STATE_BUCKET}"), |stored| {
+    each(client, &subjects::bucket_stream(STATE_BUCKET), |stored| {
         let key = stored.subject.strip_prefix(&prefix).unwrap_or(&stored.subject).to_owned();
         states.insert(key, serde_json::from_slice(&stored.payload).unwrap_or_default());
     })

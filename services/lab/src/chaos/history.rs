@@ -86,8 +86,8 @@ pub struct Logged {
     pub id: JobId,
     /// Which of the job's subjects.
     pub kind: Kind,
-    /// `None` if it is no event.
-    pub event: Option<Event>,
+    /// What it says, unless it is no event.
+    pub event: Result<Event, millrace_domain::Undecodable>,
 }
 
 /// What one client saw of one job, over all of its connections.

@@ -63,10 +63,10 @@ fn totals(history: &History, kept: &Kept, rest: &Rest) -> Vec<Vec<String>> {
     for logged in &history.log {
         use millrace_domain::EventBody::{Canceled, Completed, Failed, Retrying};
         let end = match logged.event.as_ref().map(|event| &event.body) {
-            Some(Completed) => "completed".to_owned(),
-            Some(Failed(failure)) => format!("failed: {}", failure.code),
-            Some(Canceled) => "canceled".to_owned(),
-            Some(Retrying { .. }) => {
+            Ok(Completed) => "completed".to_owned(),
+            Ok(Failed(failure)) => format!("failed: {}", failure.code),
+            Ok(Canceled) => "canceled".to_owned(),
+            Ok(Retrying { .. }) => {
                 retries += 1;
                 continue;
             }
@@ -115,7 +115,7 @@ fn times(history: &History, kept: &Kept, recoveries: &[Recovery]) -> Vec<Vec<Str
     let ends: BTreeMap<&str, u64> = history
         .log
         .iter()
-        .filter_map(|it| Some((it.id.as_str(), u64::try_from(it.event.as_ref()?.at.as_millisecond()).ok()?)))
+        .filter_map(|it| Some((it.id.as_str(), u64::try_from(it.event.as_ref().ok()?.at.as_millisecond()).ok()?)))
         .collect();
     let finals = history.sessions.iter().filter_map(|session| {
         let seen = session.seen.iter().find(|seen| seen.end)?;

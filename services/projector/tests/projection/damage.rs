@@ -76,12 +76,12 @@ async fn a_bucket_that_was_emptied_or_made_anew_fills_again() {
     let second = world.submit(&"second".parse().unwrap()).await;
     let ids = [first.job_id.clone(), second.job_id.clone()];
     world.assert_projected(&ids).await;
-    let stream = world.context.get_stream(format!("KV_{STATE_BUCKET}")).await.unwrap();
+    let stream = world.context.get_stream(subjects::bucket_stream(STATE_BUCKET)).await.unwrap();
     stream.purge().await.unwrap();
     let first = world.report(first, info("first")).await;
     world.assert_projected(&ids[..1]).await;
 
-    world.context.delete_stream(format!("KV_{STATE_BUCKET}")).await.unwrap();
+    world.context.delete_stream(subjects::bucket_stream(STATE_BUCKET)).await.unwrap();
     world.report(first, progress(10)).await;
     world.report(second, info("second")).await;
     provision::apply(&world.context, None).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_projection_from_zero_into_an_empty_bucket_makes_every_state() {
     };
     let log = world.context.get_stream(STREAM).await.unwrap();
     log.delete_consumer(PROJECTOR_CONSUMER).await.unwrap();
-    world.context.delete_stream(format!("KV_{STATE_BUCKET}")).await.unwrap();
+    world.context.delete_stream(subjects::bucket_stream(STATE_BUCKET)).await.unwrap();
     provision::apply(&world.context, None).await.unwrap();
     let _projector = world.projector().await;
     world.assert_projected(&jobs).await;

@@ -7,7 +7,7 @@ mod quarantine;
 mod revisions;
 mod support;
 
-use millrace_domain::subjects::STATE_BUCKET;
+use millrace_domain::subjects::{self, STATE_BUCKET};
 use support::World;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,7 +29,7 @@ async fn every_state_in_the_bucket_equals_the_fold_of_the_jobs_log() {
 async fn the_lag_is_told_while_nothing_can_be_written_and_when_it_is_over() {
     let world = World::start().await;
     let projector = world.projector().await;
-    world.context.delete_stream(format!("KV_{STATE_BUCKET}")).await.unwrap();
+    world.context.delete_stream(subjects::bucket_stream(STATE_BUCKET)).await.unwrap();
     let jobs = world.lives("waiting", 20).await;
     let lag = async || projector.metric("millrace_projector_lag_entries").await;
     support::until("all of it is told to wait", async || lag().await == world.last().await as f64).await;

@@ -10,7 +10,10 @@ use std::{
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use futures::StreamExt;
-use millrace_domain::{JobId, JobState, subjects::STATE_BUCKET};
+use millrace_domain::{
+    JobId, JobState,
+    subjects::{self, STATE_BUCKET},
+};
 use tokio::task::JoinHandle;
 
 use crate::support::{LIMIT, World};
@@ -26,7 +29,7 @@ impl Revisions {
     pub async fn follow(world: &World) -> Self {
         let config =
             pull::Config { ack_policy: AckPolicy::None, deliver_policy: DeliverPolicy::All, ..pull::Config::default() };
-        let bucket = world.context.get_stream(format!("KV_{STATE_BUCKET}")).await.unwrap();
+        let bucket = world.context.get_stream(subjects::bucket_stream(STATE_BUCKET)).await.unwrap();
         let consumer: PullConsumer = bucket.create_consumer(config).await.unwrap();
         let mut messages = consumer.messages().await.unwrap();
         let seen = Arc::new(AtomicUsize::new(0));

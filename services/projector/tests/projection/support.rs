@@ -8,10 +8,10 @@ use std::{
 use async_nats::jetstream::{self, consumer::PullConsumer};
 use futures::{StreamExt, stream};
 use millrace_domain::{
-    Command, Entry, EventBody, JobId, JobState, Provider, VideoInfo,
+    Command, EventBody, JobId, JobState, Provider, VideoInfo,
     event::{Progress, StoredFile},
     fold_all,
-    subjects::{PROJECTOR_CONSUMER, STREAM},
+    subjects::{self, PROJECTOR_CONSUMER, STREAM},
 };
 use millrace_harness::{
     nats::{NatsOptions, NatsServer},
@@ -101,8 +101,8 @@ impl World {
     /// What the log says of the jobs.
     pub async fn folds(&self, ids: &[JobId]) -> HashMap<JobId, JobState> {
         let histories = ids.iter().map(|id| async move {
-            let history: Vec<Entry> = self.jobs.log.history(id, 0).await.unwrap();
-            Some((id.clone(), fold_all(None, id, &history)?))
+            let history = self.jobs.log.read(subjects::job_filter(id), 0).rest().await.unwrap();
+            Some((id.clone(), fold_all(None, id, &self.jobs.log.entries(&history))?))
         });
         stream::iter(histories).buffer_unordered(32).filter_map(async |fold| fold).collect().await
     }

@@ -24,7 +24,7 @@ impl World {
 
     /// Log, snapshot and the outcomes of all who wrote agree.
     async fn assert_agreement(&self, id: &JobId, outcomes: &[Outcome]) {
-        let history = self.log.history(id, 0).await.unwrap();
+        let history = self.history(id, 0).await.unwrap();
         let fold = fold_all(None, id, &history).unwrap();
         assert_eq!(self.snapshots.get(id).await.unwrap().as_ref(), Some(&fold));
         assert_eq!(fold.seq, history.last().unwrap().seq);

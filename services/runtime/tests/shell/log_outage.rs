@@ -20,7 +20,7 @@ async fn append_into_the_outage(world: &World, job: &JobId) -> JoinHandle<Result
 }
 
 async fn assert_stored_once(world: &World, job: &JobId, seq: u64) {
-    let history = world.log.history(job, 0).await.unwrap();
+    let history = world.history(job, 0).await.unwrap();
     assert_eq!(seqs(&history), [history[0].seq, seq]);
     assert_eq!(world.messages().await, 2);
 }
@@ -75,8 +75,8 @@ async fn reads_of_a_frozen_server_fail_instead_of_waiting_for_ever() {
     world.server.pause();
     let filters = [subjects::job_filter(&job)];
     let (history, last, leader) =
-        tokio::join!(world.log.history(&job, 0), world.log.last(&filters), world.log.history_of_leader(&job, 0));
+        tokio::join!(world.history(&job, 0), world.log.last(&filters), world.history_of_leader(&job, 0));
     assert!(matches!((history, last, leader), (Err(ReadError(_)), Err(ReadError(_)), Err(ReadError(_)))));
     world.server.resume();
-    assert_eq!(world.log.history(&job, 0).await.unwrap().len(), 1);
+    assert_eq!(world.history(&job, 0).await.unwrap().len(), 1);
 }

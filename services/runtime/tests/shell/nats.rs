@@ -11,6 +11,8 @@ use millrace_runtime::{
     nats::{Disturbance, Nats},
 };
 use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
     sync::broadcast::{Receiver, error::RecvError},
     time::timeout,
 };
@@ -99,4 +101,35 @@ async fn credentials_that_cannot_be_used_are_an_error_and_nothing_to_wait_for() 
         assert!(format!("{error:#}").contains(why), "{error:#}");
     }
     std::fs::remove_file(&folder).unwrap();
+}
+
+/// As much of a server of this version as a client needs to connect.
+async fn server_of_version(listener: TcpListener, version: &str) -> std::io::Result<()> {
+    loop {
+        let (reading, mut writing) = listener.accept().await?.0.into_split();
+        let info = format!(r#"{{"server_id":"x","version":"{version}","proto":1,"max_payload":1048576}}"#);
+        writing.write_all(format!("INFO {info}\r\n").as_bytes()).await?;
+        let mut lines = BufReader::new(reading).lines();
+        while let Some(line) = lines.next_line().await? {
+            if line == "PING" {
+                writing.write_all(b"PONG\r\n").await?;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_lacks_what_is_used_is_refused() {
+    for (version, is_taken) in [("2.12.0", true), ("2.15.1-beta", true), ("2.11.9", false), ("1.99.0", false)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("nats://{}", listener.local_addr().unwrap());
+        let connect = async { Nats::connect(&config(&url), "test", Health::default().check("nats")).await.map(|_| ()) };
+        let connected = tokio::select! {
+            connected = timeout(LIMIT, connect) => connected.expect("an answer"),
+            ended = server_of_version(listener, version) => panic!("the server has ended: {ended:?}"),
+        };
+        assert_eq!(connected.is_ok(), is_taken, "{version}: {connected:?}");
+        let told = connected.err().is_none_or(|error| error.to_string().contains("2.12 or newer"));
+        assert!(told, "{version}");
+    }
 }

@@ -6,7 +6,7 @@ use async_nats::jetstream::{
     stream,
 };
 use millrace_domain::subjects::{
-    KEY_BUCKET, PROJECTOR_CONSUMER, QUARANTINE_STREAM, STATE_BUCKET, STREAM, WORKERS_CONSUMER,
+    self, KEY_BUCKET, PROJECTOR_CONSUMER, QUARANTINE_STREAM, STATE_BUCKET, STREAM, WORKERS_CONSUMER,
 };
 use millrace_harness::nats::{NatsOptions, NatsServer};
 use millrace_runtime::provision::{CheckError, check, check_when_available};
@@ -51,7 +51,7 @@ async fn on_an_empty_server_everything_that_is_missing_is_named_at_once() {
 #[tokio::test]
 async fn one_missing_part_is_named_alone() {
     let world = World::start().await;
-    world.context.delete_stream(format!("KV_{STATE_BUCKET}")).await.unwrap();
+    world.context.delete_stream(subjects::bucket_stream(STATE_BUCKET)).await.unwrap();
     let error = check(&world.context).await.unwrap_err().to_string();
     assert!(error.contains("stream KV_JOB_STATE is missing") && !error.contains("JOB_KEYS"), "{error}");
 }

@@ -16,7 +16,7 @@ impl World {
 
     /// Projects the first entries of the job's log.
     async fn project(&self, job: &JobId, entries: usize) -> JobState {
-        let history = self.log.history(job, 0).await.unwrap();
+        let history = self.history(job, 0).await.unwrap();
         let state = fold_all(None, job, &history[..entries]).unwrap();
         self.snapshots.put(&state, 0).await.unwrap();
         state
@@ -157,7 +157,7 @@ async fn a_state_is_only_written_over_the_revision_that_it_was_folded_on() {
     let world = World::start().await;
     let job = id("job");
     world.job(&job, 3).await;
-    let history = world.log.history(&job, 0).await.unwrap();
+    let history = world.history(&job, 0).await.unwrap();
     let states: Vec<_> = (1..=4).map(|n| fold_all(None, &job, &history[..n]).unwrap()).collect();
     let first = world.snapshots.put(&states[1], 0).await.unwrap();
     assert_eq!(world.snapshots.put(&states[0], 0).await, Err(PublishError::WrongLastSequence));

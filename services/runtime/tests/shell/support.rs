@@ -13,6 +13,7 @@ use millrace_domain::{
 use millrace_harness::nats::{NatsOptions, NatsServer};
 use millrace_runtime::{
     admin::Health,
+    direct::ReadError,
     jobs::Jobs,
     log::{Append, Log},
     nats::{self, Nats},
@@ -88,9 +89,19 @@ impl World {
         self.context.get_stream(STREAM).await.unwrap().cached_info().state.messages
     }
 
+    /// A job's history, as a replica has it.
+    pub async fn history(&self, id: &JobId, after: u64) -> Result<Vec<Entry>, ReadError> {
+        Ok(self.log.entries(&self.log.read(subjects::job_filter(id), after).rest().await?))
+    }
+
+    /// The same from the leader.
+    pub async fn history_of_leader(&self, id: &JobId, after: u64) -> Result<Vec<Entry>, ReadError> {
+        Ok(self.log.entries(&self.log.read(subjects::job_filter(id), after).to_the_end().await?))
+    }
+
     /// The state by the log alone.
     pub async fn fold(&self, id: &JobId) -> Option<JobState> {
-        fold_all(None, id, &self.log.history(id, 0).await.unwrap())
+        fold_all(None, id, &self.history(id, 0).await.unwrap())
     }
 
     /// One of the counters.

@@ -80,7 +80,7 @@ mod tests {
         let entries = bodies.iter().zip(1..).map(|(body, seq)| Entry {
             seq,
             kind: body.kind(),
-            event: Some(Event { at: jiff::Timestamp::UNIX_EPOCH, body: body.clone() }),
+            event: Ok(Event { at: jiff::Timestamp::UNIX_EPOCH, body: body.clone() }),
         });
         let entries: Vec<_> = entries.collect();
         assert_eq!(entries[0].kind, Kind::Submitted);

@@ -53,7 +53,7 @@ async fn uploads(worker: &Worker) -> anyhow::Result<()> {
     let unfinished = worker.blobs.unfinished().await?;
     let states = states(worker, unfinished.iter().map(|upload| upload.key.as_str())).await?;
     // By two clocks: one that is ahead makes nothing old.
-    let now = now().min(worker.jobs.log.head().await?.at);
+    let now = now().min(worker.jobs.log.tip().await?.at);
     for upload in unfinished.iter().filter(|upload| is_left(upload, &states, now)) {
         if let Err(error) = worker.blobs.abort(&upload.key, &upload.id).await {
             tracing::warn!(

@@ -6,12 +6,11 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use async_nats::jetstream;
 use jiff::SignedDuration;
 use millrace_domain::{
     JobId, JobState, files,
     limits::{RETENTION_INTERVAL_MAX, RETENTION_INTERVAL_MIN},
-    subjects::{self, STATE_BUCKET, STREAM},
+    subjects,
 };
 use millrace_runtime::{
     direct::{ReadError, Stored},
@@ -21,14 +20,14 @@ use millrace_runtime::{
 use crate::Worker;
 
 /// Removes what has expired until the shutdown.
-pub async fn run(worker: Arc<Worker>, context: jetstream::Context, retention: Duration) -> anyhow::Result<()> {
+pub async fn run(worker: Arc<Worker>, retention: Duration) -> anyhow::Result<()> {
     let interval = (retention / 10).clamp(RETENTION_INTERVAL_MIN, RETENTION_INTERVAL_MAX);
     loop {
         let pause = interval.mul_f64(rand::random_range(0.5..1.5));
         if worker.shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return Ok(());
         }
-        let swept = worker.shutdown.run_until_cancelled(sweep(&worker, &context, retention)).await;
+        let swept = worker.shutdown.run_until_cancelled(sweep(&worker, retention)).await;
         match swept {
             Some(Ok(0)) | None => {}
             Some(Ok(expired)) => tracing::info!(jobs = expired, "expired jobs were removed"),
@@ -42,18 +41,20 @@ pub async fn run(worker: Arc<Worker>, context: jetstream::Context, retention: Du
 /// Goes through the oldest submissions and removes the jobs that have ended before the retention; how many.
 ///
 /// What counts is when the log took an event, not what time its writer believed it was.
-async fn sweep(worker: &Worker, context: &jetstream::Context, retention: Duration) -> anyhow::Result<u64> {
+async fn sweep(worker: &Worker, retention: Duration) -> anyhow::Result<u64> {
     let retention = SignedDuration::try_from(retention)?;
     // By two clocks: one that is ahead, ours or the server's, removes nothing.
-    let now = now().min(worker.jobs.log.head().await?.at);
+    let now = now().min(worker.jobs.log.tip().await?.at);
     let before = now.checked_sub(retention).context("the retention is too long")?;
     // What the projector has not seen it would write again.
     let projected = worker.jobs.snapshots.progress().await?.up_to;
-    let (mut after, mut expired) = (0, 0);
+    let mut submissions = worker.jobs.log.read(subjects::SUBMITTED_ALL, 0);
+    let mut expired = 0;
     loop {
-        let (page, more) = worker.jobs.log.submissions(after).await?;
-        let Some(last) = page.last() else { return Ok(expired) };
-        after = last.seq;
+        let page = submissions.next_page().await?;
+        if page.is_empty() {
+            return Ok(expired);
+        }
         // What was submitted later cannot have ended before.
         let old: Vec<_> = page.iter().take_while(|stored| stored.stored_at < before).collect();
         let young = old.len() < page.len();
@@ -65,7 +66,7 @@ async fn sweep(worker: &Worker, context: &jetstream::Context, retention: Duratio
             // A replica may be behind; only the leader's word counts.
             let is_same = |state: &JobState| state.is_end() && state.seq == stored.seq;
             if let Some(state) = worker.jobs.snapshots.get_from_leader(&id).await?.filter(is_same) {
-                match expire(worker, context, &state).await {
+                match expire(worker, &state).await {
                     Ok(true) => expired += 1,
                     Ok(false) => {}
                     // Others need not wait for it.
@@ -77,7 +78,7 @@ async fn sweep(worker: &Worker, context: &jetstream::Context, retention: Duratio
                 }
             }
         }
-        if young || !more {
+        if young {
             return Ok(expired);
         }
     }
@@ -91,7 +92,7 @@ async fn newest(worker: &Worker, states: &HashMap<JobId, JobState>) -> Result<Ha
 }
 
 /// Each step may be repeated, and the last one makes the job unknown. `false` when it was tried again meanwhile.
-async fn expire(worker: &Worker, context: &jetstream::Context, state: &JobState) -> anyhow::Result<bool> {
+async fn expire(worker: &Worker, state: &JobState) -> anyhow::Result<bool> {
     let id = &state.job_id;
     let last = state.attempt;
     if let Some((key, upload)) =
@@ -104,10 +105,8 @@ async fn expire(worker: &Worker, context: &jetstream::Context, state: &JobState)
     if worker.jobs.snapshots.read_leader(id).await?.1 != state.seq {
         return Ok(false);
     }
-    let bucket = context.get_stream_no_info(format!("KV_{STATE_BUCKET}")).await?;
-    bucket.purge().filter(subjects::state_subject(id)).await.context("the state could not be removed")?;
-    let log = context.get_stream_no_info(STREAM).await?;
-    log.purge().filter(subjects::job_filter(id)).await.context("the events could not be removed")?;
+    worker.jobs.snapshots.purge(id).await.context("the state could not be removed")?;
+    worker.jobs.log.purge(id).await.context("the events could not be removed")?;
     tracing::debug!(job = %id, "an expired job was removed");
     Ok(true)
 }

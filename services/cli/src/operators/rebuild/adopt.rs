@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_nats::{Client, HeaderMap, jetstream, jetstream::stream::LastRawMessageErrorKind};
-use millrace_domain::{JobId, JobState, limits::NATS_REQUEST_MAX, subjects::STATE_BUCKET};
+use millrace_domain::{
+    JobId, JobState,
+    limits::NATS_REQUEST_MAX,
+    subjects::{self, STATE_BUCKET},
+};
 use millrace_runtime::publish::{self, PublishError};
 use tokio::time::{Instant, sleep};
 
@@ -18,7 +22,7 @@ const TRIES_MAX: u32 = 1000;
 
 /// Puts right the states under these keys.
 pub async fn run(client: &Client, reader: &Reader, keys: &[String]) -> anyhow::Result<()> {
-    let bucket = jetstream::new(client.clone()).get_stream_no_info(format!("KV_{STATE_BUCKET}")).await?;
+    let bucket = jetstream::new(client.clone()).get_stream_no_info(subjects::bucket_stream(STATE_BUCKET)).await?;
     for key in keys {
         put_right(client, reader, &bucket, key)
             .await

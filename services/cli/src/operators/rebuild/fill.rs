@@ -4,7 +4,7 @@ use std::{path::Path, process::Stdio};
 
 use anyhow::{Context, bail};
 use async_nats::jetstream;
-use millrace_domain::subjects::{REBUILD_BUCKET, STATE_BUCKET};
+use millrace_domain::subjects::{self, REBUILD_BUCKET, STATE_BUCKET};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -16,10 +16,10 @@ use crate::connect::NatsArgs;
 /// Makes an empty bucket that is kept like the live one. What a rebuild before has left is deleted.
 pub async fn make_bucket(context: &jetstream::Context) -> anyhow::Result<()> {
     let live = context
-        .get_stream(format!("KV_{STATE_BUCKET}"))
+        .get_stream(subjects::bucket_stream(STATE_BUCKET))
         .await
         .with_context(|| format!("NATS has no bucket {STATE_BUCKET}; `millrace provision` makes it"))?;
-    let name = format!("KV_{REBUILD_BUCKET}");
+    let name = subjects::bucket_stream(REBUILD_BUCKET);
     // It is there only if a rebuild was stopped, or has found something.
     let _ = context.delete_stream(&name).await;
     let mut config = live.cached_info().config.clone();

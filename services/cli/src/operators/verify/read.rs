@@ -8,17 +8,14 @@ use std::{
 use anyhow::{Context, bail};
 use async_nats::{
     Client,
-    jetstream::{
-        self,
-        consumer::pull,
-        stream::{LastRawMessageErrorKind, RawMessageErrorKind},
-    },
+    jetstream::{self, consumer::pull, stream::LastRawMessageErrorKind},
 };
 use millrace_domain::{
     Entry, Event, JobId, JobState, fold,
     limits::SNAPSHOT_BATCH_MAX,
     subjects::{self, Kind, PROJECTOR_CONSUMER, QUARANTINE_STREAM, STREAM},
 };
+use millrace_runtime::cursor::Cursor;
 use millrace_runtime::direct::{self, Stored};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -27,8 +24,6 @@ use super::SHOWN_MAX;
 
 const BATCH: usize = 1000;
 const POLL: Duration = Duration::from_millis(20);
-/// A replica that is behind the leader is asked again for so long.
-const REPLICA_LAG_MAX: Duration = Duration::from_secs(10);
 
 /// Reads both streams.
 pub struct Reader {
@@ -68,7 +63,7 @@ impl Reader {
 
     /// Reads on where `log` ends, up to and with sequence `until`; without it, to what is the log's end now.
     pub async fn read_on(&self, log: &mut Log, until: Option<u64>) -> anyhow::Result<()> {
-        let from = log.last + 1;
+        let after = log.last;
         log.last = match until {
             Some(until) => until,
             None => {
@@ -80,7 +75,7 @@ impl Reader {
                 info.cached_info().state.last_sequence
             }
         };
-        self.each(STREAM, from, log.last, |stored| log.take(&stored)).await
+        self.each(STREAM, after, log.last, |stored| log.take(&stored)).await
     }
 
     /// Waits until the projector has applied sequence `last`; returns how far it is.
@@ -128,7 +123,7 @@ impl Reader {
 
     /// Every state that a bucket has.
     pub async fn states(&self, bucket: &str) -> anyhow::Result<States> {
-        let stream = format!("KV_{bucket}");
+        let stream = subjects::bucket_stream(bucket);
         let info = self
             .context
             .get_stream(&stream)
@@ -138,7 +133,7 @@ impl Reader {
         let prefix = format!("$KV.{bucket}.");
         let mut states = States::new();
         // A key that is written meanwhile moves to the end: it may be met twice, and then the later one counts.
-        self.each(&stream, 1, last, |stored| {
+        self.each(&stream, 0, last, |stored| {
             let key = stored.subject.strip_prefix(&prefix).unwrap_or(&stored.subject).to_owned();
             if stored.deleted {
                 states.remove(&key);
@@ -157,12 +152,13 @@ impl Reader {
         mut state: Option<JobState>,
         until: u64,
     ) -> anyhow::Result<Option<JobState>> {
-        let filter = subjects::job_filter(id);
-        let mut from = state.as_ref().map_or(1, |state| state.seq + 1);
-        while from <= until {
-            let batch = self.batch(STREAM, &filter, from).await?;
+        let after = state.as_ref().map_or(0, |state| state.seq);
+        let mut cursor = self.cursor(STREAM, subjects::job_filter(id), after).await?;
+        let mut last = after;
+        while last < until {
+            let batch = cursor.next_page_or_leaders().await?;
             let Some(newest) = batch.last() else { break };
-            from = newest.seq + 1;
+            last = newest.seq;
             for (id, entry) in batch.iter().filter(|stored| stored.seq <= until).filter_map(entry) {
                 state = fold(state, &id, &entry);
             }
@@ -170,35 +166,22 @@ impl Reader {
         Ok(state)
     }
 
-    /// Calls `take` for every message, in order, until all those from `from` up to sequence `last` have been read.
-    async fn each(&self, stream: &str, mut from: u64, last: u64, mut take: impl FnMut(Stored)) -> anyhow::Result<()> {
-        while from <= last {
-            let batch = self.batch(stream, ">", from).await?;
+    /// Calls `take` for every message, in order, until all those after `after` up to sequence `last` have been read.
+    async fn each(&self, stream: &str, after: u64, last: u64, mut take: impl FnMut(Stored)) -> anyhow::Result<()> {
+        let mut cursor = self.cursor(stream, ">", after).await?;
+        let mut read = after;
+        while read < last {
+            let batch = cursor.next_page_or_leaders().await?;
             let Some(newest) = batch.last() else { break };
-            from = newest.seq + 1;
+            read = newest.seq;
             batch.into_iter().for_each(&mut take);
         }
         Ok(())
     }
 
-    /// The next messages from `from` on; none only if the stream's leader has none either.
-    async fn batch(&self, stream: &str, filter: &str, from: u64) -> anyhow::Result<Vec<Stored>> {
-        let deadline = Instant::now() + REPLICA_LAG_MAX;
-        loop {
-            let (batch, _) = direct::next(&self.client, stream, filter, from, BATCH).await?;
-            if !batch.is_empty() {
-                return Ok(batch);
-            }
-            let leader = self.context.get_stream_no_info(stream).await?;
-            match leader.get_first_raw_message_by_subject(filter, from).await {
-                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(batch),
-                Err(error) => bail!("the stream {stream} cannot be read: {error}"),
-                Ok(_) if Instant::now() > deadline => {
-                    bail!("a replica of the stream {stream} stays behind its leader: it ends before sequence {from}")
-                }
-                Ok(_) => sleep(POLL).await,
-            }
-        }
+    async fn cursor(&self, name: &str, filter: impl Into<String>, after: u64) -> anyhow::Result<Cursor> {
+        let stream = self.context.get_stream_no_info(name).await?;
+        Ok(Cursor::new(&self.client, stream, name, filter, after).in_pages_of(BATCH))
     }
 }
 
@@ -211,7 +194,7 @@ impl Log {
         let Some((id, entry)) = entry(stored) else {
             return self.undecodable(stored, "its subject is none of a job's");
         };
-        if let Err(error) = Event::decode(&stored.payload) {
+        if let Err(error) = &entry.event {
             self.undecodable(stored, &error.to_string());
         }
         let state = self.jobs.entry(id.clone()).or_default();
@@ -228,5 +211,5 @@ impl Log {
 
 fn entry(stored: &Stored) -> Option<(JobId, Entry)> {
     let (kind, id): (Kind, JobId) = subjects::parse(&stored.subject)?;
-    Some((id, Entry { seq: stored.seq, kind, event: Event::decode(&stored.payload).ok() }))
+    Some((id, Entry { seq: stored.seq, kind, event: Event::decode(&stored.payload) }))
 }

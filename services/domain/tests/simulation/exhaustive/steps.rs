@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use millrace_domain::{Command, JobState, Refusal, Stage, append::Outcome, subjects::Kind};
+use millrace_domain::{Command, JobState, Refusal, Stage, subjects::Kind};
 
-use super::{Item, JOB, NAMES, State, Step, System};
+use super::{Actor, Item, JOB, NAMES, State, Step, System};
 use crate::{
     log::Log,
     operation::{Answer, Call, Next, Operation, Order},
@@ -33,6 +33,7 @@ impl System {
                 actor.operation = None;
                 let Some(mut work) = actor.work.take() else { return };
                 actor.was_superseded |= matches!(result, Err(Some(Refusal::Superseded { .. })));
+                actor.was_told |= work.attempt.is_some() && result == Err(Some(Refusal::Unknown));
                 let item = state.items.iter_mut().find(|item| item.seq == work.item).expect("it was handed over");
                 match work.done(result, self.defect) {
                     After::GoOn => actor.work = Some(work),
@@ -87,13 +88,7 @@ impl System {
             state.left.early_answers -= 1;
         }
         let (at, call) = state.net.remove(packet);
-        let answer = match call.clone() {
-            Call::Publish(publish) => state.log.publish(publish, at as u64).map(Answer::Append),
-            Call::Successor { job, kind, after } => {
-                Some(Answer::Append(Outcome::Successor(state.log.successor(job, kind, after))))
-            }
-            Call::State { job } => Some(Answer::State(state.log.state_at(job, state.log.caught_up))),
-        };
+        let answer = call.clone().arrive(&mut state.log, at as u64);
         (at, call, answer)
     }
 
@@ -102,7 +97,7 @@ impl System {
         let (Some(message), Some((call, outcome))) = (message, state.log.commit()) else { return };
         let at = usize::try_from(call).expect("a worker");
         if state.actors[at].waits == Some(Call::Publish(message)) {
-            self.answered(state, at, if is_heard { Answer::Append(outcome) } else { Answer::Nothing });
+            self.answered(state, at, if is_heard { Answer::Append(outcome) } else { Answer::Nothing(self.silence) });
         }
     }
 
@@ -136,7 +131,7 @@ impl System {
                 state.left.losses -= u8::from(is_lost);
                 if state.actors[at].waits == Some(call) {
                     match answer {
-                        _ if is_lost => self.answered(&mut state, at, Answer::Nothing),
+                        _ if is_lost => self.answered(&mut state, at, Answer::Nothing(self.silence)),
                         Some(answer) => self.answered(&mut state, at, answer),
                         None => {}
                     }
@@ -145,7 +140,7 @@ impl System {
             Step::Delay(packet) => {
                 state.left.losses -= 1;
                 let (at, _) = state.net[packet];
-                self.answered(&mut state, at, Answer::Nothing);
+                self.answered(&mut state, at, Answer::Nothing(self.silence));
             }
             Step::Commit => self.commit(&mut state, true),
             Step::CommitUnheard => {
@@ -161,7 +156,16 @@ impl System {
                 state.log.elect(kept, behind);
             }
             Step::CatchUp => state.log.catch_up(),
-            Step::TimeOut(at) => self.answered(&mut state, at, Answer::Nothing),
+            Step::Fill => {
+                state.left.fills -= 1;
+                state.log.is_full = true;
+            }
+            Step::MakeRoom => state.log.is_full = false,
+            Step::Remove => {
+                state.left.removals -= 1;
+                state.log.remove(JOB);
+            }
+            Step::TimeOut(at) => self.answered(&mut state, at, Answer::Nothing(self.silence)),
         }
         for (at, stored) in state.log.stored.iter().enumerate().skip(before.log.stored.len()) {
             if stored.is_on(JOB, Kind::Submitted) {
@@ -199,7 +203,10 @@ impl System {
                 }
                 (None, None) => {
                     let items = state.items.iter().enumerate();
-                    let free = items.filter(|(_, item)| item.holder.is_none() && !item.is_acknowledged);
+                    // While there is no room it would be given back again and again, which only multiplies the states.
+                    let is_there =
+                        |item: &Item| !item.is_acknowledged && !state.log.is_removed(JOB) && !state.log.is_full;
+                    let free = items.filter(|(_, item)| item.holder.is_none() && is_there(item));
                     steps.extend(free.map(|(item, _)| Step::Take(at, item)));
                 }
             }
@@ -236,6 +243,16 @@ impl System {
         }
         if state.log.caught_up < state.log.stored.len() {
             steps.push(Step::CatchUp);
+        }
+        if state.log.is_full {
+            steps.push(Step::MakeRoom);
+        } else if state.left.fills > 0 {
+            steps.push(Step::Fill);
+        }
+        // So late that whatever was under way and expects no event of the job has come to its end.
+        let is_old = |actor: &Actor| actor.work.as_ref().is_some_and(|work| work.attempt.is_none());
+        if state.left.removals > 0 && state.log.can_remove(JOB) && !state.actors.iter().any(is_old) {
+            steps.push(Step::Remove);
         }
     }
 }

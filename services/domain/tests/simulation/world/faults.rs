@@ -2,8 +2,11 @@
 
 use millrace_domain::{Command, JobState};
 
-use super::{Process, World};
-use crate::log::JOBS;
+use super::{Packet, Process, World};
+use crate::{
+    log::{JOBS, Publish},
+    operation::Call,
+};
 
 impl World {
     /// Something goes wrong.
@@ -27,7 +30,9 @@ impl World {
             60..62 => self.log.is_full ^= true,
             62..70 => {
                 let kept = self.pick(self.log.in_flight.len() + 1);
-                let behind = self.pick(4);
+                // Most have nearly everything; some have been away for long.
+                let behind_max = if self.chance(10.0) { self.log.stored.len() + 1 } else { 4 };
+                let behind = self.pick(behind_max);
                 self.trace.note("elect", (kept, behind));
                 self.log.elect(kept, behind);
             }
@@ -51,8 +56,31 @@ impl World {
         }
     }
 
+    /// A job that ended long ago is removed: so long that whatever was under way of it then and expects no event of it
+    /// has come to its end.
+    fn remove(&mut self) {
+        let job = self.pick(JOBS.len());
+        let is_old = |process: &Process| {
+            let claims = process.work.as_ref().is_some_and(|work| work.job == job && work.attempt.is_none());
+            let asks = process.operation.as_ref().is_some_and(|it| it.job() == job && !it.is_report());
+            claims || asks
+        };
+        if !self.log.can_remove(job) || self.processes.iter().any(is_old) {
+            return;
+        }
+        self.trace.note("remove", job);
+        let is_first = |publish: &Publish| publish.job == job && publish.expected == 0;
+        self.net
+            .retain(|packet| !matches!(packet, Packet::Ask { what: Call::Publish(publish), .. } if is_first(publish)));
+        self.log.remove(job);
+        self.count.removed += 1;
+    }
+
     /// People cancel and retry, several of them at once, by edges that know the job as it was some time ago.
     pub(super) fn people(&mut self) {
+        if self.removes && self.chance(40.0) {
+            return self.remove();
+        }
         let job = self.pick(JOBS.len());
         let can_retry = self.log.truth(job).is_some_and(|state| state.stage.is_retryable());
         let retries = self.chance(if can_retry { 90.0 } else { 40.0 });
@@ -66,9 +94,9 @@ impl World {
         }
     }
 
-    /// A job as a server says that lags behind.
+    /// A job as a server says that lags behind, but not for as long as a job is kept.
     pub(super) fn stale(&mut self, job: usize) -> Option<JobState> {
         let count = self.pick(self.log.stored.len() + 1);
-        self.log.state_at(job, count)
+        if self.log.is_removed(job) { None } else { self.log.state_at(job, count) }
     }
 }

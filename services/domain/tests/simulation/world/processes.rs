@@ -1,6 +1,9 @@
 //! Processes, and what is under way between them and the log.
 
-use millrace_domain::{Command, JobState, Submission};
+use millrace_domain::{
+    Command, JobState, Refusal, Submission,
+    limits::{APPEND_RETRY_MAX, NATS_REQUEST_MAX},
+};
 use rand::RngExt;
 
 use super::{Packet, WORKERS, World};
@@ -27,7 +30,7 @@ impl World {
         }
         if at >= WORKERS {
             let job = at - WORKERS;
-            if self.log.truth(job).is_none() {
+            if self.log.truth(job).is_none() && !self.log.is_removed(job) {
                 let url = "http://a/".parse().expect("an address");
                 self.begin(at, job, None, Command::Submit(Submission { url, quality: None }));
             }
@@ -81,8 +84,11 @@ impl World {
         match next {
             Next::Call(call) => self.call(at, call),
             Next::Done(result) => {
-                self.processes[at].operation = None;
+                let operation = self.processes[at].operation.take();
                 self.count.note(&result);
+                self.count.paused += usize::from(operation.as_ref().is_some_and(|operation| operation.has_paused));
+                let is_gone = |operation: &Operation| operation.is_report() && result == Err(Some(Refusal::Unknown));
+                self.count.gone += usize::from(operation.is_some_and(|operation| is_gone(&operation)));
                 self.trace.note("done", (at, result.as_ref().map(|state| state.seq).map_err(|why| format!("{why:?}"))));
                 if let Some(mut work) = self.processes[at].work.take() {
                     let after = work.done(result, self.defect);
@@ -116,14 +122,7 @@ impl World {
             Packet::Ask { process, call, what } => {
                 self.net.remove(at);
                 self.trace.note("arrive", (process, call));
-                let answer = match what {
-                    Call::Publish(publish) => self.log.publish(publish, call).map(Answer::Append),
-                    Call::Successor { job, kind, after } => Some(Answer::Append(
-                        millrace_domain::append::Outcome::Successor(self.log.successor(job, kind, after)),
-                    )),
-                    Call::State { job } => Some(Answer::State(self.log.state_at(job, self.log.caught_up))),
-                };
-                if let Some(answer) = answer {
+                if let Some(answer) = what.arrive(&mut self.log, call) {
                     self.reply(call, answer);
                 }
             }
@@ -139,8 +138,10 @@ impl World {
 
     pub(super) fn time_out(&mut self, at: usize) {
         if self.processes[at].waits.is_some() && !self.processes[at].is_frozen {
-            self.trace.note("time out", at);
-            self.answered(at, Answer::Nothing);
+            // A process may have been stopped meanwhile.
+            let time = if self.chance(25.0) { APPEND_RETRY_MAX } else { NATS_REQUEST_MAX };
+            self.trace.note("time out", (at, time));
+            self.answered(at, Answer::Nothing(time));
         }
     }
 
@@ -151,9 +152,9 @@ impl World {
             let next = operation.answered(answer, &mut self.fresh, &mut self.log);
             self.processes[at].operation = Some(operation);
             self.next(at, next);
-        } else if let (Some(mut work), Answer::State(newest)) = (self.processes[at].work.clone(), answer) {
+        } else if let (Some(mut work), Answer::State { state, .. }) = (self.processes[at].work.clone(), answer) {
             self.processes[at].work = None;
-            let after = work.looked(newest, self.defect);
+            let after = work.looked(state, self.defect);
             self.after(at, work, after);
         }
     }

@@ -43,7 +43,7 @@ impl Queue {
     pub fn lost(&self, log: &Log) -> Option<&Item> {
         self.items.iter().find(|item| {
             let is_over = |state: &JobState| state.submitted_seq > item.seq || state.is_end();
-            item.is_acknowledged && !log.truth(item.job).is_some_and(is_over)
+            item.is_acknowledged && !log.is_removed(item.job) && !log.truth(item.job).is_some_and(is_over)
         })
     }
 }
@@ -54,9 +54,10 @@ impl World {
     pub(super) fn take(&mut self, at: usize) {
         let held = |id: u64| self.processes.iter().any(|p| p.work.as_ref().is_some_and(|work| work.delivery == id));
         let is_free = |holder: Option<u64>| !holder.is_some_and(|holder| !self.heals || held(holder));
+        let is_there = |item: &Item| !item.is_acknowledged && !self.log.is_removed(item.job);
         let items = self.queue.items.iter().enumerate();
         let free: Vec<usize> =
-            items.filter(|(_, item)| !item.is_acknowledged && is_free(item.holder)).map(|(at, _)| at).collect();
+            items.filter(|(_, item)| is_there(item) && is_free(item.holder)).map(|(at, _)| at).collect();
         if free.is_empty() {
             return;
         }

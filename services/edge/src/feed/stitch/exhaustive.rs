@@ -68,7 +68,7 @@ fn id(job: usize) -> JobId {
 impl Feed {
     fn entry(&self, job: usize, place: usize) -> Entry {
         let event = Event { at: jiff::Timestamp::UNIX_EPOCH, body: self.events[job][place].clone() };
-        Entry { seq: place as u64 + 1, kind: event.body.kind(), event: Some(event) }
+        Entry { seq: place as u64 + 1, kind: event.body.kind(), event: Ok(event) }
     }
 
     fn truth(&self, job: usize, count: usize) -> Option<JobState> {

@@ -89,7 +89,7 @@ proptest! {
 }
 
 fn noise(seq: u64) -> Entry {
-    Entry { seq, kind: Kind::Events, event: None }
+    Entry { seq, kind: Kind::Events, event: Err(millrace_domain::Undecodable("noise".into())) }
 }
 
 fn heard(seq: u64, previous: u64) -> Heard {
@@ -104,7 +104,7 @@ fn state(seq: u64) -> JobState {
 fn an_event_after_a_retry_that_was_lost_does_not_hide_it() {
     let event = |seq, body| Event { at: jiff::Timestamp::from_second(seq).unwrap(), body };
     let started = |attempt| EventBody::Started { worker: "w".into(), attempt };
-    let entry = |seq: u64, kind, body| Entry { seq, kind, event: Some(event(seq.cast_signed(), body)) };
+    let entry = |seq: u64, kind, body| Entry { seq, kind, event: Ok(event(seq.cast_signed(), body)) };
     let canceled = entry(2, Kind::Events, EventBody::Canceled);
     let resubmitted = entry(3, Kind::Submitted, EventBody::Resubmitted);
     let again = entry(4, Kind::Events, started(2));
@@ -194,7 +194,7 @@ fn an_event_that_cannot_be_read_is_counted_but_changes_nothing_else() {
     stitch.loaded(&id(), Source::Any, Some(state(1)));
     assert!(stitch.heard(&id(), heard(7, 0)).publish);
     let newer = Event { at: jiff::Timestamp::UNIX_EPOCH, body: EventBody::Unknown };
-    let entry = Entry { seq: 9, kind: Kind::Events, event: Some(newer) };
+    let entry = Entry { seq: 9, kind: Kind::Events, event: Ok(newer) };
     assert!(stitch.heard(&id(), Heard { entry, previous: 7 }).publish);
     assert_eq!(stitch.state(), Some(&JobState { events_seq: 9, ..state(9) }));
 }

@@ -71,7 +71,7 @@ pub fn status_text(id: &JobId, seq: u64, mark: Option<Mark>) -> String {
         .enumerate()
         .map(|(number, body)| {
             let kind = body.kind();
-            Entry { seq: number as u64 + 1, kind, event: Some(Event { at, body }) }
+            Entry { seq: number as u64 + 1, kind, event: Ok(Event { at, body }) }
         })
         .collect();
     let mut state = fold_all(None, id, &entries).expect("it begins with the submission");

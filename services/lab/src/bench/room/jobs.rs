@@ -140,7 +140,7 @@ mod tests {
             .zip(1..)
             .map(|(body, seq)| {
                 let kind = body.kind();
-                Entry { seq, kind, event: Some(Event { at: now(), body }) }
+                Entry { seq, kind, event: Ok(Event { at: now(), body }) }
             })
             .collect();
         assert_eq!(entries.len() as u64, EVENTS);

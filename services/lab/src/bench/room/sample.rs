@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use millrace_domain::subjects::{STATE_BUCKET, STREAM};
+use millrace_domain::subjects::{self, STATE_BUCKET, STREAM};
 use millrace_harness::nats::NatsServer;
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ impl Sample {
             let log = streams.join(STREAM);
             sum.log += bytes(&log.join("msgs"));
             sum.consumers += bytes(&log.join("obs"));
-            sum.states += bytes(&streams.join(format!("KV_{STATE_BUCKET}")).join("msgs"));
+            sum.states += bytes(&streams.join(subjects::bucket_stream(STATE_BUCKET)).join("msgs"));
             sum.disk += bytes(server.store());
             sum.memory += proc::rss_kib(&[server.pid()])? * 1024.0;
         }

@@ -32,7 +32,7 @@ impl Builder {
         let at = jiff::Timestamp::from_millisecond(i64::try_from(at).unwrap()).unwrap();
         let message_id = format!("{job}/{seq}");
         self.0.acked.push(Acked { seq, message_id: message_id.clone() });
-        self.0.log.push(Logged { seq, message_id, id: id(job), kind, event: Some(Event { at, body }) });
+        self.0.log.push(Logged { seq, message_id, id: id(job), kind, event: Ok(Event { at, body }) });
     }
 
     /// States, and one client of each job that has seen its end.
@@ -271,7 +271,13 @@ fn processes_and_files_that_are_left_are_seen() {
 fn a_log_with_an_undecodable_message_still_folds() {
     let damage = |it: &mut Builder| {
         let seq = it.0.log.len() as u64 + 1;
-        it.0.log.push(Logged { seq, message_id: "x".into(), id: id("b"), kind: Kind::Events, event: None });
+        it.0.log.push(Logged {
+            seq,
+            message_id: "x".into(),
+            id: id("b"),
+            kind: Kind::Events,
+            event: Err(millrace_domain::Undecodable("x".into())),
+        });
     };
     assert_eq!(said_of_log(damage), [Promise::EndsOnce]);
 }

@@ -58,7 +58,7 @@ pub fn id() -> JobId {
 
 pub fn submitted(seq: u64) -> Entry {
     let submission = millrace_domain::Submission { url: "https://a.example/".parse().unwrap(), quality: None };
-    Entry { seq, kind: Kind::Submitted, event: Some(at(seq, EventBody::Submitted(submission))) }
+    Entry { seq, kind: Kind::Submitted, event: Ok(at(seq, EventBody::Submitted(submission))) }
 }
 
 /// Distinct times, so that states of different sequences differ.
@@ -92,19 +92,33 @@ pub fn log() -> impl Strategy<Value = Vec<Entry>> {
                 1 => Command::Report { attempt, body: EventBody::Progress(progress) },
                 2 => Command::Cancel,
                 5 => Command::Retry,
-                3 => Command::Report { attempt, body: EventBody::Failed(FailureKind::WorkerFailed.failure()) },
+                3 => Command::Fail {
+                    attempt,
+                    kind: FailureKind::Unsupported,
+                    retry_after: None,
+                    random: 0.0,
+                    budget: Budget::default(),
+                },
                 _ => {
                     seq += gap;
-                    entries.push(Entry { seq, kind: Kind::Events, event: None });
+                    entries.push(Entry {
+                        seq,
+                        kind: Kind::Events,
+                        event: Err(millrace_domain::Undecodable("noise".into())),
+                    });
                     continue;
                 }
             };
             for body in decide(state.as_ref(), command, Timestamp::UNIX_EPOCH).unwrap_or_default() {
                 seq += gap;
-                entries.push(Entry { seq, kind: body.kind(), event: Some(at(seq, body)) });
+                entries.push(Entry { seq, kind: body.kind(), event: Ok(at(seq, body)) });
             }
         }
-        if entries.is_empty() { vec![Entry { seq: 1, kind: Kind::Events, event: None }] } else { entries }
+        if entries.is_empty() {
+            vec![Entry { seq: 1, kind: Kind::Events, event: Err(millrace_domain::Undecodable("noise".into())) }]
+        } else {
+            entries
+        }
     })
 }
 
