@@ -14,6 +14,7 @@ pub struct Metrics {
     pub jobs_watched: IntGauge,
     pub events_heard: IntCounter,
     pub gaps: IntCounter,
+    pub quiet_jobs_asked: IntCounter,
     pub sweep_finds: IntCounter,
     pub snapshot_batches: IntCounter,
     pub snapshot_failures: IntCounter,
@@ -64,6 +65,10 @@ impl Metrics {
                 "Republished events that arrived, watched or not",
             )?,
             gaps: counter("millrace_edge_gaps_total", "Gaps in the live feed of a watched job that were noticed")?,
+            quiet_jobs_asked: counter(
+                "millrace_edge_quiet_jobs_asked_total",
+                "Watched jobs whose last sequence was read from the log because they were quiet, or after a gap",
+            )?,
             sweep_finds: counter("millrace_edge_sweep_finds_total", "Lost events that only the sweep has found")?,
             snapshot_batches: counter("millrace_edge_snapshot_batches_total", "Batched snapshot loads")?,
             snapshot_failures: counter("millrace_edge_snapshot_failures_total", "Snapshot loads that failed")?,
