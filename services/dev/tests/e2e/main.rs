@@ -28,4 +28,5 @@ mod retries;
 #[cfg(feature = "s3")]
 mod s3;
 mod stack;
+mod support;
 mod watching;

@@ -16,6 +16,7 @@ use millrace_domain::{
 use millrace_harness::{
     nats::{NatsOptions, NatsServer},
     processes::{Service, ServiceOptions, free_port},
+    wait,
 };
 use millrace_runtime::{
     jobs::{Jobs, Patience},
@@ -153,13 +154,9 @@ impl Projector {
     }
 }
 
-/// Waits until something holds.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {LIMIT:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+/// Waits until something holds, as long as a busy machine may take.
+pub async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
+    wait::until(what, LIMIT, holds).await;
 }
 
 /// How far a download has come, of 100 bytes.
