@@ -42,8 +42,8 @@ const BACKLOG_MAX: usize = 100_000;
 /// The states that readers of one edge have had, and when.
 type Seen = Arc<Mutex<Vec<(u64, Instant)>>>;
 
-/// Jobs with readers at two edges, of which the crowd comes to the first. The second one tells what else the machine was
-/// busy with at the same time.
+/// Jobs with readers at two edges, of which the crowd comes to the first. The second one shows what else the machine
+/// was busy with at the same time.
 struct World {
     stack: Stack,
     _quiet: Edge,
@@ -115,8 +115,8 @@ impl World {
         until("all of the readers have the state", SOON, all).await;
     }
 
-    /// From append to frame, at both edges: what 99 of 100 frames did not exceed, while events flow. Every second one is
-    /// on the crowd's job.
+    /// From append to frame, at both edges: what 99 of 100 frames did not exceed, while events flow. Every second event
+    /// is on the crowd's job.
     async fn p99(&mut self) -> [Duration; 2] {
         let jobs = self.jobs.clone();
         self.seen.iter().for_each(|seen| seen.lock().unwrap().clear());
@@ -136,8 +136,8 @@ impl World {
         })
     }
 
-    /// Some windows, of which one decides: other processes of the machine only ever add to one, while what the crowd costs
-    /// is in each of them.
+    /// Some windows, of which one decides: other processes of the machine only ever add to one, while what the crowd
+    /// costs is in each of them.
     async fn windows(&mut self) -> Vec<[Duration; 2]> {
         let mut windows = Vec::new();
         for _ in 0..WINDOWS {

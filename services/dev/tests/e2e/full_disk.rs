@@ -1,5 +1,5 @@
-//! The disk on which a worker keeps downloads under way is full: people and operators are told, and the job goes on when
-//! there is room.
+//! The disk on which a worker keeps downloads under way is full: people and operators are told, and the job goes on
+//! when there is room.
 
 use std::time::Duration;
 

@@ -64,7 +64,7 @@ async fn of_many_who_come_at_once_each_gets_the_newest_state_whether_or_not_the_
         last.push(append(&log, &id, 0, started()).await);
         ids.push(id);
     }
-    // How many of them come together, chance decides; and the first of them are what makes the edge ask how far the projector is.
+    // How many of them come together, chance decides; and the first of them make the edge ask how far the projector is.
     let deadline = Instant::now() + JOB_MAX;
     while stack.metric(SPARED).await == 0.0 {
         assert!(Instant::now() < deadline, "the log is asked for everybody");

@@ -100,8 +100,8 @@ fn uploads_in(root: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     (of(".upload-"), of(".upload_id-"))
 }
 
-/// One job through the deaths of its workers to its end; returns when the queue is empty, the store is clean, and the last
-/// worker has stopped.
+/// One job through the deaths of its workers to its end; returns when the queue is empty, the store is clean, and the
+/// last worker has stopped.
 async fn live_and_die(stack: &Stack, deaths: &Deaths, is_clean: impl Fn() -> bool) -> String {
     let fails = deaths.iter().any(|point| point.ends_with("_failed"));
     let id = stack.submit(if fails { "/missing.mp4" } else { "/video.mp4?rate=40000000" }).await;

@@ -1,5 +1,5 @@
-//! The log is away for a while, as it is when its leader changes: downloads go on, sockets stay open, state changes wait
-//! and arrive, and a submission is either taken or can be repeated.
+//! The log is away for a while, as it is when its leader changes: downloads go on, sockets stay open, state changes
+//! wait and arrive, and a submission is either taken or can be repeated.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     api::Api,
     stack::{JOB_MAX, Options, Stack},
-    support::{SOON, append_all, started},
+    support::{append_all, started},
 };
 
 /// Short, since the test waits for its end after each worker's death.
@@ -203,7 +203,7 @@ async fn a_work_item_of_before_the_retry_changes_nothing_when_it_comes_again() {
 
     let _worker = stack.another_worker("late", &[]).await;
     let mut watcher = stack.watch(&id);
-    while watcher.next_json(SOON).await.unwrap()["data"]["stage"] != "downloading" {}
+    while watcher.next_json(JOB_MAX).await.unwrap()["data"]["stage"] != "downloading" {}
     stale.ack_with(AckKind::Nak(None)).await.unwrap();
     // The other slot is free: it takes the stale item at once and has done with it before the download is over.
     until("the stale item is done with", JOB_MAX, async || stack.queued().await == (0, 1)).await;
@@ -249,7 +249,7 @@ async fn a_job_that_brings_down_its_workers_fails_after_as_many_of_them_as_it_ma
     for attempt in 1..=3 {
         let mut worker = stack.another_worker(&format!("victim-{attempt}"), &["--workers-lost-max", "3"]).await;
         loop {
-            let status = watcher.next_json(Duration::from_secs(30)).await.unwrap()["data"].clone();
+            let status = watcher.next_json(JOB_MAX).await.unwrap()["data"].clone();
             if status["stage"] == "downloading" && status["attempt"] == attempt {
                 break;
             }
@@ -264,7 +264,7 @@ async fn a_job_that_brings_down_its_workers_fails_after_as_many_of_them_as_it_ma
 
     // A person may have it tried all the same: with as many workers more.
     assert_eq!(retry(&stack.api, &id).await.json()["attempt"], 4);
-    while watcher.next_json(Duration::from_secs(30)).await.unwrap()["data"]["stage"] != "downloading" {}
+    while watcher.next_json(JOB_MAX).await.unwrap()["data"]["stage"] != "downloading" {}
     assert_eq!(stack.api.delete(&format!("/api/download/{id}")).await.status, 202);
     stack.verify();
 }

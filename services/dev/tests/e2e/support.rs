@@ -1,4 +1,5 @@
-//! What tests share beside the stack: how long an answer may take, events that a test writes itself, and bare connections.
+//! What tests share beside the stack: how long an answer may take, events that a test writes itself, and bare
+//! connections.
 
 use std::time::Duration;
 

@@ -34,7 +34,7 @@ async fn whoever_connects_late_or_after_the_end_gets_the_state_at_once() {
     let stack = Stack::start().await;
     let id = stack.submit("/video.mp4?rate=4000000").await;
     let mut first = stack.watch(&id);
-    while first.next_json(SOON).await.unwrap()["data"]["progress"].as_u64() < Some(15) {}
+    while first.next_json(JOB_MAX).await.unwrap()["data"]["progress"].as_u64() < Some(15) {}
 
     let mut late = stack.watch(&id);
     let status = late.next_json(SOON).await.unwrap();
