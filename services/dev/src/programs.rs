@@ -37,11 +37,12 @@ impl Programs {
         }
     }
 
-    /// Builds the binaries of these packages, with cargo's own progress on standard error.
+    /// Builds the binaries of these packages, and this program, with cargo's own progress on standard error.
     pub fn build(&self, root: &Path, packages: &[&str]) -> anyhow::Result<()> {
         let mut command = cargo(root);
         command.arg("build").arg("--target-dir").arg(&self.target);
-        command.args(packages.iter().flat_map(|package| ["--package", package]));
+        // With this program's package, what they share is built with the same features, so that cargo has it already.
+        command.args([packages, &["millrace-dev"]].concat().iter().flat_map(|package| ["--package", package]));
         if self.release {
             command.arg("--release");
         }
@@ -57,7 +58,7 @@ impl Programs {
     /// # Errors
     /// When something does not build, or does not run. It does not return otherwise.
     pub fn build_and_become(&self, root: &Path, packages: &[&str]) -> anyhow::Result<Infallible> {
-        self.build(root, &[packages, &["millrace-dev"]].concat())?;
+        self.build(root, packages)?;
         let error = Command::new(self.path("dev")?).args(std::env::args_os().skip(1)).arg("--built").exec();
         Err(error).context("what was built did not run")
     }
