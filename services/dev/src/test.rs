@@ -1,15 +1,30 @@
 //! `cargo dev test`: everything that CI checks, in order, until the first failure.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    path::Path,
+    process::{Command, ExitCode},
+    thread,
+};
 
 use anyhow::{Context, bail};
 use millrace_harness::{checkout, programs::cargo, tools::Tools};
+use serde_json::Value;
 
 use crate::{schemas_command, terminal::Output};
 
+/// The end-to-end tests: they wait for servers, leases and downloads most of the time.
+const WAITING: &str = "e2e";
+/// So many of them at once keep a processor busy.
+const WAITING_PER_PROCESSOR: usize = 2;
+/// Holds times to bounds while it loads the machine as far as it goes.
+const ALONE: &str = "chaos";
+
 const HELP: &str = "\
-In order, stopping at the first failure: the outside tools, the format, the lints, the schemas in schemas/, the build, and all tests
-with the processes and the servers that they need. It ends with what the test runners say.
+In order, stopping at the first failure: the outside tools, the format, the lints, the schemas in schemas/, the build,
+and all tests with the processes and the servers that they need. The end-to-end tests wait a lot, so they run beside the
+others, whose output comes after theirs; chaos runs last, alone. It ends with what the test runners say.
 
 Examples:
   cargo dev test                       Everything
@@ -52,14 +67,60 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // All targets: with the same features of the dependencies as the tests, and with every binary that they start.
     run_cargo(&root, &["build", "--workspace", "--all-targets"])?;
     step("Tests");
-    let mut tests = vec!["test", "--workspace"];
+    // Not the examples in comments, of which there are none (tests/tidy.rs): rustdoc would read each crate once more.
     if !args.filters.is_empty() {
-        tests.push("--");
-        tests.extend(args.filters.iter().map(String::as_str));
+        let filters = ["--all-targets", "--"].into_iter().chain(args.filters.iter().map(String::as_str)).collect();
+        return Ok(code(tests(&root, filters).status().context("cargo did not run")?.success()));
     }
-    // The last words are those of the test runners.
-    let status = cargo(&root).args(&tests).status().context("cargo did not run")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let others = others(&root)?;
+    let others = ["--lib", "--bins"].into_iter().chain(others.iter().flat_map(|name| ["--test", name])).collect();
+    let threads = thread::available_parallelism().map_or(2, usize::from) * WAITING_PER_PROCESSOR;
+    let threads = format!("--test-threads={threads}");
+    let all = beside(tests(&root, vec!["--test", WAITING, "--", &threads]), tests(&root, others))?
+        && tests(&root, vec!["--test", ALONE]).status().context("cargo did not run")?.success();
+    Ok(code(all))
+}
+
+fn code(success: bool) -> ExitCode {
+    if success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn tests(root: &Path, args: Vec<&str>) -> Command {
+    let mut command = cargo(root);
+    command.args(["test", "--workspace"]).args(args);
+    command
+}
+
+/// The names of all other integration tests, so that a new one is never left out.
+fn others(root: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let output = cargo(root).args(["metadata", "--format-version", "1", "--no-deps"]).output()?;
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata did not answer in JSON")?;
+    let list = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
+    let targets = list(&metadata, "packages").into_iter().flat_map(|package| list(&package, "targets"));
+    let tests = targets.filter(|target| list(target, "kind").contains(&Value::from("test")));
+    let mut names: BTreeSet<_> = tests.filter_map(|test| Some(test["name"].as_str()?.to_owned())).collect();
+    for apart in [WAITING, ALONE] {
+        if !names.remove(apart) {
+            bail!("there is no integration test `{apart}` any more; say here which ones are run apart");
+        }
+    }
+    Ok(names)
+}
+
+/// Runs both at the same time; what the second one says comes whole, after the first one. Whether both succeeded.
+fn beside(mut first: Command, mut second: Command) -> anyhow::Result<bool> {
+    let (mut said, to) = std::io::pipe()?;
+    let mut child = second.stdout(to.try_clone()?).stderr(to).spawn().context("cargo did not run")?;
+    // It holds the pipe's other end, which would never be closed.
+    drop(second);
+    let reader = thread::spawn(move || {
+        let mut text = Vec::new();
+        said.read_to_end(&mut text).map(|_| text)
+    });
+    let first = first.status().context("cargo did not run")?.success();
+    let text = reader.join().expect("no panic while reading")?;
+    std::io::stdout().write_all(&text)?;
+    Ok(child.wait()?.success() && first)
 }
 
 fn run_cargo(root: &Path, args: &[&str]) -> anyhow::Result<()> {

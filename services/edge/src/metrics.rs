@@ -30,6 +30,8 @@ millrace_runtime::metrics! {
         pub events_heard: IntCounter,
         /// Gaps detected in the live feed of watched jobs.
         pub gaps: IntCounter,
+        /// Watched jobs whose last sequence was read from the log because they were quiet, or after a gap.
+        pub quiet_jobs_asked: IntCounter,
         /// Lost events that only the sweep found.
         pub sweep_finds: IntCounter,
         /// Batches of states loaded.

@@ -68,17 +68,22 @@ impl Drop for Disk {
     }
 }
 
-/// Whether the test of this name (as cargo prints it) may go on, and mount. Otherwise it has just run in a user
-/// namespace of its own, where it may.
+/// Whether the test that calls this may go on, and mount. Otherwise it has just run in a user namespace of its own,
+/// where it may.
+///
+/// To be called on the test's own thread, which has the test's name; so not from `#[tokio::test(flavor = "multi_thread")]`
+/// within a spawned task.
 ///
 /// # Panics
 /// When it failed there, or no such namespace can be made.
 #[must_use]
-pub fn may_mount(test: &str) -> bool {
+pub fn may_mount() -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let Err(error) = Disk::mount(folder.path(), 1024 * 1024) else { return true };
     assert!(std::env::var_os(INSIDE).is_none(), "{error:#}, not even in a namespace of one's own");
     let this = std::env::current_exe().expect("the test's program");
+    let thread = std::thread::current();
+    let test = thread.name().filter(|name| *name != "main").expect("a test's own thread");
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "--"]).arg(this);
     command.args([test, "--exact", "--nocapture"]).env(INSIDE, "1").stdin(Stdio::null());
@@ -95,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_disk_takes_what_it_has_room_for_and_no_more() {
-        if !may_mount("disk::tests::a_disk_takes_what_it_has_room_for_and_no_more") {
+        if !may_mount() {
             return;
         }
         let folder = tempfile::tempdir().unwrap();

@@ -22,6 +22,7 @@ mod reaper;
 pub mod s3;
 mod serving;
 pub mod tools;
+pub mod wait;
 pub mod ws;
 
 use std::path::{Path, PathBuf};

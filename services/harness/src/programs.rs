@@ -40,11 +40,12 @@ impl Programs {
         }
     }
 
-    /// Builds the binaries of these packages, with cargo's own progress on standard error.
+    /// Builds the binaries of these packages, and this program, with cargo's own progress on standard error.
     pub fn build(&self, root: &Path, packages: &[&str]) -> anyhow::Result<()> {
         let mut command = cargo(root);
         command.arg("build").arg("--target-dir").arg(&self.target);
-        command.args(packages.iter().flat_map(|package| ["--package", package]));
+        // With this program's package, what they share is built with the same features, so that cargo has it already.
+        command.args([packages, &["millrace-dev"]].concat().iter().flat_map(|package| ["--package", package]));
         if self.release {
             command.arg("--release");
         }

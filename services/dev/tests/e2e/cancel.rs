@@ -1,8 +1,13 @@
 //! A person ends a job.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::stack::{Options, Stack};
+use millrace_harness::wait::until;
+
+use crate::stack::{JOB_MAX, Stack};
+
+/// A promise.
+const STOPPED_MAX: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn a_cancel_stops_a_download_and_leaves_nothing() {
@@ -10,33 +15,25 @@ async fn a_cancel_stops_a_download_and_leaves_nothing() {
         let stack = Stack::start().await;
         let id = stack.submit(path).await;
         let mut watcher = stack.watch(&id);
-        loop {
-            let status = watcher.next_json(Duration::from_secs(30)).await.expect("a message");
-            // 10 for the source that stalls before any progress.
-            if status["data"]["progress"].as_u64() >= Some(10) {
-                break;
-            }
-        }
+        // 10 for the source that stalls before any progress.
+        while watcher.next_json(JOB_MAX).await.expect("a message")["data"]["progress"].as_u64() < Some(10) {}
         let answer = stack.api.delete(&format!("/api/download/{id}")).await;
-        let canceled_at = Instant::now();
         assert_eq!((answer.status, &answer.json()["errorCode"]), (202, &"canceled".into()), "{answer:?}");
+        until("nothing is left", STOPPED_MAX, async || stack.is_clean()).await;
         let end = stack.watch_to_end(&mut watcher).await.pop().unwrap();
         assert_eq!((&end["status"], &end["stage"]), (&"failed".into(), &"canceled".into()));
-
-        // The promise is two seconds.
-        tokio::time::sleep_until((canceled_at + Duration::from_secs(2)).into()).await;
-        stack.assert_no_leftovers();
         assert_eq!(stack.api.delete(&format!("/api/download/{id}")).await.status, 409);
 
         // The slot is free again.
         assert_eq!(stack.end_of("/video.mp4").await["status"], "completed");
+        stack.assert_no_leftovers();
         stack.verify();
     }
 }
 
 #[tokio::test]
 async fn a_job_can_be_canceled_before_any_worker_has_it() {
-    let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+    let stack = Stack::queue_only().await;
     let id = stack.submit("/video.mp4").await;
     assert_eq!(stack.api.delete(&format!("/api/download/{id}")).await.status, 202);
     let status = stack.api.get(&format!("/api/status/{id}")).await.json();

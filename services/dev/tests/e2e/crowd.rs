@@ -8,7 +8,7 @@ use std::{
 
 use futures::StreamExt;
 use millrace_domain::limits::{CLIENT_CONTROL_BYTES_MAX, CLIENT_WRITE_MAX};
-use millrace_harness::processes::Service;
+use millrace_harness::wait::until;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::{
@@ -18,7 +18,10 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::stack::{Options, Stack};
+use crate::{
+    stack::{Edge, Stack},
+    support::{SOON, handshake},
+};
 
 const CROWD: usize = 1_000;
 /// At each edge. Half of them watch the crowd's job, the others the other jobs.
@@ -35,16 +38,15 @@ const NOISE: Duration = Duration::from_millis(20);
 const MEMORY_EACH_MAX: usize = CLIENT_CONTROL_BYTES_MAX + 4 * 1024;
 /// What the kernels on both sides and the edge hold for one who does not read; states come by the megabyte.
 const BACKLOG_MAX: usize = 100_000;
-const SOON: Duration = Duration::from_secs(10);
 
 /// The states that readers of one edge have had, and when.
 type Seen = Arc<Mutex<Vec<(u64, Instant)>>>;
 
-/// Jobs with readers at two edges, of which the crowd comes to the first. The second one tells what else the machine was
-/// busy with at the same time.
+/// Jobs with readers at two edges, of which the crowd comes to the first. The second one shows what else the machine
+/// was busy with at the same time.
 struct World {
     stack: Stack,
-    _quiet: Service,
+    _quiet: Edge,
     log: async_nats::jetstream::Context,
     jobs: Vec<String>,
     /// When states left, by their sequence.
@@ -55,10 +57,10 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
-        let log = async_nats::jetstream::new(stack.nats.connect().await);
-        let (quiet, quiet_port) = stack.another_edge().await;
-        let ports = [stack.port(), quiet_port];
+        let stack = Stack::queue_only().await;
+        let log = stack.jetstream().await;
+        let quiet = stack.another_edge().await;
+        let ports = [stack.port(), quiet.port];
         let (jobs, sent, seen) = (Vec::new(), HashMap::new(), Default::default());
         let mut world = Self { stack, _quiet: quiet, log, jobs, sent, seen, events: 0 };
         for _ in 0..JOBS {
@@ -109,15 +111,12 @@ impl World {
     /// Waits until the readers of the crowd's job have all had a state of it.
     async fn all_have(&self, seq: u64) {
         let had = |seen: &Seen| seen.lock().unwrap().iter().filter(|(seen, _)| *seen == seq).count();
-        let deadline = Instant::now() + SOON;
-        while self.seen.iter().map(had).sum::<usize>() < READERS {
-            assert!(Instant::now() < deadline, "not all of the readers have state {seq}");
-            sleep(Duration::from_millis(5)).await;
-        }
+        let all = async || self.seen.iter().map(had).sum::<usize>() >= READERS;
+        until("all of the readers have the state", SOON, all).await;
     }
 
-    /// From append to frame, at both edges: what 99 of 100 frames did not exceed, while events flow. Every second one is
-    /// on the crowd's job.
+    /// From append to frame, at both edges: what 99 of 100 frames did not exceed, while events flow. Every second event
+    /// is on the crowd's job.
     async fn p99(&mut self) -> [Duration; 2] {
         let jobs = self.jobs.clone();
         self.seen.iter().for_each(|seen| seen.lock().unwrap().clear());
@@ -137,8 +136,8 @@ impl World {
         })
     }
 
-    /// Some windows, of which one decides: other processes of the machine only ever add to one, while what the crowd costs
-    /// is in each of them.
+    /// Some windows, of which one decides: other processes of the machine only ever add to one, while what the crowd
+    /// costs is in each of them.
     async fn windows(&mut self) -> Vec<[Duration; 2]> {
         let mut windows = Vec::new();
         for _ in 0..WINDOWS {
@@ -154,16 +153,10 @@ impl World {
     }
 
     async fn sockets_are(&self, count: usize, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        loop {
-            let open = self.stack.metric("millrace_edge_sockets").await;
-            #[allow(clippy::cast_precision_loss)]
-            if open == count as f64 {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{open} sockets after {limit:?}, not {count}");
-            sleep(Duration::from_millis(100)).await;
-        }
+        #[allow(clippy::cast_precision_loss)]
+        let count = count as f64;
+        let are = async || self.stack.metric("millrace_edge_sockets").await == count;
+        until(&format!("there are {count} sockets"), limit, are).await;
     }
 
     /// Sends states until the crowd takes none any more: of each, only the readers' are written.
@@ -194,11 +187,7 @@ async fn deaf(stack: &Stack, id: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(([127, 0, 0, 1], stack.port()).into()).await.expect("a connection");
-    let handshake = format!(
-        "GET /ws/download/{id} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    );
-    stream.write_all(handshake.as_bytes()).await.unwrap();
+    stream.write_all(handshake(&format!("/ws/download/{id}"), "").as_bytes()).await.unwrap();
     stream
 }
 

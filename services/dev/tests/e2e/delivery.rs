@@ -1,9 +1,11 @@
 //! The main job: from an address to a link, message by message.
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::stack::{JOB_MAX, Stack, files_under};
+use crate::{
+    stack::{JOB_MAX, Stack, files_under},
+    support::{STEPS, sha256, steps},
+};
 
 /// Slow enough for several progress messages, fast enough for a test: about 5 s.
 const RATE: u64 = 4_000_000;
@@ -33,7 +35,7 @@ async fn a_job_goes_through_every_step_and_the_link_gives_the_sources_bytes() {
     assert_eq!(url, format!("{}/api/download/{id}/file", stack.api.base));
     let file = stack.api.get(&format!("/api/download/{id}/file")).await;
     assert_eq!(file.status, 200);
-    assert_eq!(hex(&Sha256::digest(&file.body)), stack.media.video_sha256());
+    assert_eq!(sha256(&file.body), stack.media.video_sha256());
     assert_eq!(file.header("content-type"), "video/mp4");
     assert!(file.header("content-disposition").starts_with("attachment; filename=\""), "{:?}", file.headers);
 
@@ -56,7 +58,7 @@ async fn a_job_goes_through_every_step_and_the_link_gives_the_sources_bytes() {
     let other = stack.api.get_with(&format!("/api/download/{id}/file"), &[("if-match", "\"another\"")]).await;
     assert_eq!((other.status, other.json()["code"].as_str()), (412, Some("precondition_failed")));
 
-    let status = stack.api.get(&format!("/api/status/{id}")).await.json();
+    let status = stack.status(&id).await;
     assert_eq!(&status, end, "HTTP and WebSocket tell the same");
     assert_history(&stack, &id, end).await;
     let stored = files_under(&stack.folder.path().join("files"));
@@ -74,7 +76,7 @@ async fn a_page_with_a_video_on_it_is_downloaded_with_its_title() {
     assert!(end["videoInfo"]["title"].as_str().is_some_and(|title| !title.is_empty()), "{end}");
     assert!(end["videoInfo"]["thumbnail"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1")), "{end}");
     let file = stack.api.get(&format!("/api/download/{}/file", end["jobId"].as_str().unwrap())).await;
-    assert_eq!(hex(&Sha256::digest(&file.body)), stack.media.video_sha256());
+    assert_eq!(sha256(&file.body), stack.media.video_sha256());
     stack.verify();
 }
 
@@ -122,15 +124,9 @@ async fn assert_history(stack: &Stack, id: &str, end: &Value) {
     let history = stack.api.get(&format!("/api/download/{id}/events")).await;
     assert_eq!(history.header("content-type"), "application/x-ndjson");
     let lines: Vec<Value> = history.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let tags: Vec<_> =
-        lines.iter().map(|line| line["type"].as_str().unwrap()).filter(|tag| *tag != "progress").collect();
-    assert_eq!(tags, ["submitted", "started", "info", "downloaded", "uploading", "uploaded", "completed"]);
+    assert_eq!(steps(&lines), STEPS);
     assert_eq!(lines.last().unwrap()["seq"], end["seq"]);
     assert_eq!(lines[1]["worker"], "worker-under-test");
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures::StreamExt;
+use millrace_harness::wait::until;
 use tokio::{
     net::TcpStream,
     task::JoinSet,
@@ -16,12 +17,14 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
 
-use crate::stack::{Options, Stack};
+use crate::{
+    stack::{Options, Stack},
+    support::SOON,
+};
 
 const DRAIN: Duration = Duration::from_secs(5);
 const SOCKETS: usize = 500;
 const STREAMS: usize = 200;
-const SOON: Duration = Duration::from_secs(10);
 /// How much faster than evenly clients may leave.
 const PACE_MAX: f64 = 1.5;
 
@@ -94,17 +97,14 @@ async fn client(here: String, there: String) -> (Instant, Instant) {
 
 /// Waits until the edge has so many of something.
 async fn metric_is(stack: &Stack, name: &str, count: usize) {
-    let deadline = Instant::now() + SOON;
     #[allow(clippy::cast_precision_loss)]
-    while stack.metric(name).await < count as f64 {
-        assert!(Instant::now() < deadline, "{name} does not become {count}");
-        sleep(Duration::from_millis(20)).await;
-    }
+    let count = count as f64;
+    until(&format!("{name} is {count}"), SOON, async || stack.metric(name).await >= count).await;
 }
 
 /// Readiness fails and nobody is let in while most clients are still there.
 async fn assert_closed_to_newcomers(stack: &Stack) {
-    let url = format!("{}/readyz", stack.edge_admin());
+    let url = format!("{}/readyz", stack.edge_admin);
     let deadline = Instant::now() + Duration::from_secs(1);
     while reqwest::get(&url).await.unwrap().status() != 503 {
         assert!(Instant::now() < deadline, "an edge that stops is still ready");
@@ -117,9 +117,9 @@ async fn assert_closed_to_newcomers(stack: &Stack) {
 #[tokio::test]
 async fn sockets_of_an_edge_that_stops_are_closed_one_after_the_other_and_come_back_so_elsewhere() {
     let mut stack = draining_stack().await;
-    let (_other, port) = stack.another_edge().await;
+    let other = stack.another_edge().await;
     let id = stack.submit("/video.mp4").await;
-    let there = format!("ws://127.0.0.1:{port}/ws/download/{id}");
+    let there = format!("ws://127.0.0.1:{}/ws/download/{id}", other.port);
     let mut clients = JoinSet::new();
     for _ in 0..SOCKETS {
         clients.spawn(client(stack.ws_url(&id), there.clone()));

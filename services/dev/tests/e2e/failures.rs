@@ -1,6 +1,11 @@
 //! What goes wrong at the source, and what people are told.
 
-use crate::stack::{Options, Stack};
+use millrace_harness::wait::until;
+
+use crate::stack::{JOB_MAX, Options, Stack};
+
+/// Claims of two jobs that the log refuses while they wait: several of each.
+const REFUSALS: f64 = 6.0;
 
 #[tokio::test]
 async fn each_failing_source_ends_its_job_with_a_reason() {
@@ -31,26 +36,18 @@ async fn each_failing_source_ends_its_job_with_a_reason() {
 async fn jobs_wait_for_a_log_that_refuses_writes_and_are_done_when_it_takes_them_again() {
     let stack = Stack::start().await;
     let worker = stack.worker.as_ref().expect("a worker");
-    let nats = async_nats::connect(stack.nats.url()).await.unwrap();
-    let context = async_nats::jetstream::new(nats);
-    let limit = async |messages: i64| {
-        let mut config = context.get_stream("JOBS").await.unwrap().cached_info().config.clone();
-        config.max_messages = messages;
-        context.update_stream(config).await.unwrap();
-    };
     worker.pause();
     let ids = [stack.submit("/video.mp4").await, stack.submit("/page.html").await];
-    // As a full disk would: every append is refused at once.
-    limit(2).await;
+    stack.limit_log(2).await;
     worker.resume();
-    let waiting = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
-    while tokio::time::Instant::now() < waiting {
+    until("the log refuses claims", JOB_MAX, async || {
         for id in &ids {
-            assert_eq!(stack.api.get(&format!("/api/status/{id}")).await.json()["status"], "queued");
+            assert_eq!(stack.status(id).await["status"], "queued");
         }
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    }
-    limit(-1).await;
+        Stack::metric_at(&stack.worker_admin, "millrace_log_no_room_total").await >= REFUSALS
+    })
+    .await;
+    stack.limit_log(-1).await;
     for id in ids {
         let mut watcher = stack.watch(&id);
         let end = stack.watch_to_end(&mut watcher).await.pop().unwrap();

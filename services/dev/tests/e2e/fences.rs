@@ -2,30 +2,19 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use millrace_harness::wait::{holds_within, until};
 
 use crate::{
-    kills::{check_file, status},
+    kills::check_file,
     stack::{JOB_MAX, Options, Stack, files_under},
 };
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + JOB_MAX;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {JOB_MAX:?}: {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
 
 fn is_frozen(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
 }
 
-async fn fenced(admin: &str) -> bool {
-    let Ok(answer) = reqwest::get(format!("{admin}/metrics")).await else { return false };
-    answer.text().await.unwrap().contains(r#"millrace_worker_attempts_total{outcome="fenced"} 1"#)
-}
+const FENCED: &str = r#"millrace_worker_attempts_total{outcome="fenced"}"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_wakes_up_past_its_lease_leaves_the_job_to_its_successor() {
@@ -34,23 +23,17 @@ async fn a_worker_that_wakes_up_past_its_lease_leaves_the_job_to_its_successor()
     for point in ["before_completed", "between_parts", "after_progress"] {
         let id = stack.submit("/video.mp4?rate=5000000").await;
         let (first, admin) = stack.spawn_worker("first", &[("MILLRACE_FAILPOINT", &format!("{point}=stop"))]);
-        until("the first worker freezes", async || is_frozen(first.pid())).await;
+        until("the first worker freezes", JOB_MAX, async || is_frozen(first.pid())).await;
         let (second, _) = stack.spawn_worker("second", &[]);
-        let deadline = Instant::now() + JOB_MAX / 3;
-        while status(&stack, &id).await["attempt"] != 2 {
-            assert!(Instant::now() < deadline, "{point}: the second worker does not begin: {}", second.log_tail());
-            sleep(Duration::from_millis(20)).await;
-        }
+        let begun = holds_within(JOB_MAX / 3, async || stack.status(&id).await["attempt"] == 2).await;
+        assert!(begun, "{point}: the second worker does not begin: {}", second.log_tail());
 
         first.resume();
-        until("the first worker is fenced", async || fenced(&admin).await).await;
-        let left: Vec<_> = files_under(&stack.folder.path().join("first"))
-            .into_iter()
-            .filter(|path| !path.ends_with("lock"))
-            .collect();
+        until("the first worker is fenced", JOB_MAX, async || Stack::metric_at(&admin, FENCED).await == 1.0).await;
+        let left = stack.left_in("first");
         assert!(left.is_empty(), "{point}: {left:?}");
         assert_eq!(stack.tools_in("first"), 0, "{point}: processes are left");
-        assert_eq!(status(&stack, &id).await["status"], "processing", "{point}: too late to see");
+        assert_eq!(stack.status(&id).await["status"], "processing", "{point}: too late to see");
         assert_eq!(
             stack.queued().await,
             (0, 1),
@@ -59,7 +42,7 @@ async fn a_worker_that_wakes_up_past_its_lease_leaves_the_job_to_its_successor()
 
         // Both would take the next job.
         drop(first);
-        until("the job is done", async || stack.queued().await == (0, 0)).await;
+        until("the job is done", JOB_MAX, async || stack.queued().await == (0, 0)).await;
         let stored = files_under(&stack.folder.path().join("files/jobs").join(&id));
         check_file(&stack, &id, &stored, &vec![point]).await;
         drop(second);

@@ -4,25 +4,30 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use millrace_domain::{
-    Event, EventBody, Provider, VideoInfo,
+    EventBody, Provider, VideoInfo,
     event::{Progress, StoredFile},
 };
-use millrace_runtime::log::{Append, Log};
+use millrace_harness::wait::until;
+use millrace_runtime::log::Log;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::stack::{Options, Stack};
+use crate::{
+    stack::{JOB_MAX, Stack},
+    support::{self, SOON, started},
+};
 
 const CLIENTS_PER_JOB: usize = 10;
 const JOBS: usize = 8;
 const EVENTS: u64 = 200;
+const OPENED: &str = "millrace_edge_sockets_opened_total";
 
 /// A client as the contract has it: reconnects with what it has seen, here to the next edge each time. Returns the last
 /// status, and how often it connected.
 async fn client(ports: Vec<u16>, id: String, mut turn: usize) -> (Value, usize) {
     let (mut seen, mut connected) = (0, 0);
-    let deadline = Instant::now() + Duration::from_secs(90);
+    let deadline = Instant::now() + JOB_MAX;
     loop {
         assert!(Instant::now() < deadline, "job {id}: no end after {connected} connections, at seq {seen}");
         let port = ports[turn % ports.len()];
@@ -50,14 +55,12 @@ async fn client(ports: Vec<u16>, id: String, mut turn: usize) -> (Value, usize) 
 
 /// One job's whole life at a steady pace, as a worker would write it; the last sequence.
 async fn life(log: Log, id: String) -> u64 {
-    let id = id.parse().expect("an id");
     let mut last = 0;
     let mut append = async |body: EventBody| {
-        let event = Event { at: millrace_runtime::now(), body };
-        last = log.append(&Append::new(&id, last, &event)).await.expect("appended");
+        last = support::append(&log, &id, last, body).await;
         last
     };
-    append(EventBody::Started { worker: "test".into(), attempt: 1 }).await;
+    append(started()).await;
     append(EventBody::Info { video_info: VideoInfo::default() }).await;
     for step in 1..=EVENTS {
         append(EventBody::Progress(Progress {
@@ -83,11 +86,10 @@ async fn life(log: Log, id: String) -> u64 {
 
 #[tokio::test]
 async fn clients_that_move_between_edges_that_restart_never_see_the_past_and_all_see_the_end() {
-    let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
-    let (mut second, second_port) = stack.another_edge().await;
-    let ports = vec![stack.port(), second_port];
-    let nats = async_nats::connect(stack.nats.url()).await.unwrap();
-    let log = Log::open(&nats, &prometheus::Registry::new()).await.unwrap();
+    let stack = Stack::queue_only().await;
+    let mut second = stack.another_edge().await;
+    let ports = vec![stack.port(), second.port];
+    let log = stack.log().await;
 
     let mut lives = Vec::new();
     let mut clients = Vec::new();
@@ -99,10 +101,13 @@ async fn clients_that_move_between_edges_that_restart_never_see_the_past_and_all
         }
     }
     // Half of the fleet goes, with its clients, and comes back as another edge on the same port.
-    sleep(Duration::from_secs(2)).await;
-    let status = second.terminate(Duration::from_secs(15)).await.expect("it stops in time");
+    #[allow(clippy::cast_precision_loss)]
+    let all = (JOBS * CLIENTS_PER_JOB) as f64;
+    let opened = async || Stack::metric_at(&second.admin, OPENED).await;
+    until("as many as there are have come to the second edge", SOON, async || opened().await >= all).await;
+    let status = second.service.terminate(Duration::from_secs(15)).await.expect("it stops in time");
     assert!(status.success(), "{status}");
-    let (_third, third_admin) = stack.edge_on(second_port).await;
+    let third = stack.edge_on(second.port).await;
 
     let mut ends = Vec::new();
     for life in lives {
@@ -110,13 +115,12 @@ async fn clients_that_move_between_edges_that_restart_never_see_the_past_and_all
     }
     let mut moves = 0;
     for client in clients {
-        let (end, connected) =
-            timeout(Duration::from_secs(90), client).await.expect("every client sees the end").unwrap();
+        let (end, connected) = timeout(JOB_MAX, client).await.expect("every client sees the end").unwrap();
         assert!(ends.contains(&end["seq"].as_u64().unwrap()), "{end}");
         moves += connected;
     }
     assert!(moves > JOBS * CLIENTS_PER_JOB * 2, "clients did move: {moves}");
-    let came_back = Stack::metric_at(&third_admin, "millrace_edge_sockets_opened_total").await;
+    let came_back = Stack::metric_at(&third.admin, OPENED).await;
     assert!(came_back > 0.0, "clients came back to the edge that was restarted");
     stack.verify();
 }

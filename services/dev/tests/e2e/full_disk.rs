@@ -1,20 +1,21 @@
-//! The disk on which a worker keeps downloads under way is full: people and operators are told, and the job goes on when
-//! there is room.
+//! The disk on which a worker keeps downloads under way is full: people and operators are told, and the job goes on
+//! when there is room.
 
 use std::time::Duration;
 
 use millrace_harness::{
     disk::{Disk, may_mount},
     processes::Service,
+    wait::until,
 };
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
 
-use crate::stack::{JOB_MAX, Options, Stack};
+use crate::stack::{JOB_MAX, Stack};
 
 const MIB: u64 = 1024 * 1024;
 /// More than a worker wants to see free before it takes a job, and less than the video.
 const TOO_LITTLE: u64 = 17 * MIB;
+const ROOM: &str = "millrace_worker_work_room_bytes";
 
 /// A system whose only worker has a small disk of its own, and the worker's admin address. First what is dropped first.
 struct Small {
@@ -26,7 +27,7 @@ struct Small {
 
 impl Small {
     async fn start() -> Self {
-        let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+        let stack = Stack::queue_only().await;
         let work = stack.folder.path().join("work");
         std::fs::create_dir(&work).unwrap();
         let disk = Disk::mount(&work, 64 * MIB).unwrap();
@@ -35,26 +36,31 @@ impl Small {
         Self { worker, admin, disk, stack }
     }
 
-    /// Waits until the worker is not ready for want of room.
+    /// Waits until the worker is not ready for want of room; what it says.
     async fn refuses(&self) -> String {
-        let deadline = Instant::now() + JOB_MAX;
-        loop {
+        let mut said = String::new();
+        until("the worker is not ready", JOB_MAX, async || {
             let answer = reqwest::get(format!("{}/readyz", self.admin)).await.unwrap();
-            let (status, text) = (answer.status(), answer.text().await.unwrap());
-            if status == 503 && text.contains("is full") {
-                return text;
-            }
-            assert!(Instant::now() < deadline, "the worker stays ready: {text}");
-            sleep(Duration::from_millis(100)).await;
-        }
+            let status = answer.status();
+            said = answer.text().await.unwrap();
+            status == 503 && said.contains("is full")
+        })
+        .await;
+        said
+    }
+
+    /// Fills the disk but for so many bytes, and waits until the worker has looked at it.
+    async fn looks_again_with(&self, rest: u64) {
+        self.disk.fill(rest).unwrap();
+        #[allow(clippy::cast_precision_loss)]
+        let rest = rest as f64;
+        until("the worker looks for room", JOB_MAX, async || Stack::metric_at(&self.admin, ROOM).await <= rest).await;
     }
 }
 
 #[tokio::test]
 async fn a_download_that_finds_the_disk_full_is_tried_again_with_the_reason_and_completes_once_there_is_room() {
-    if !may_mount(
-        "full_disk::a_download_that_finds_the_disk_full_is_tried_again_with_the_reason_and_completes_once_there_is_room",
-    ) {
+    if !may_mount() {
         return;
     }
     let small = Small::start().await;
@@ -90,22 +96,23 @@ async fn a_download_that_finds_the_disk_full_is_tried_again_with_the_reason_and_
 
 #[tokio::test]
 async fn a_worker_whose_disk_is_full_takes_no_job_and_says_so_until_there_is_room() {
-    if !may_mount("full_disk::a_worker_whose_disk_is_full_takes_no_job_and_says_so_until_there_is_room") {
+    if !may_mount() {
         return;
     }
     let mut small = Small::start().await;
-    small.disk.fill(0).unwrap();
+    small.disk.fill(3 * MIB).unwrap();
     let told = small.refuses().await;
     assert!(told.contains(small.stack.folder.path().join("work").to_str().unwrap()), "{told}");
-    let room = Stack::metric_at(&small.admin, "millrace_worker_work_room_bytes").await;
-    assert!(room < 1e6, "{room}");
     let id = small.stack.submit("/video.mp4").await;
     let mut watcher = small.stack.watch(&id);
     let queued: Value = watcher.next_json(JOB_MAX).await.unwrap();
     assert_eq!(queued["data"]["stage"], "queued", "{queued}");
-    // Longer than it takes to look for room and for a job.
-    sleep(Duration::from_secs(5)).await;
-    assert_eq!(small.stack.api.get(&format!("/api/status/{id}")).await.json()["stage"], "queued");
+    // At each look it would take the job; when it looks for the last time, it has done with the others.
+    for rest in [2 * MIB, MIB, 0] {
+        small.looks_again_with(rest).await;
+    }
+    assert_eq!(small.stack.queued().await, (1, 0), "the job was handed out");
+    assert_eq!(small.stack.status(&id).await["stage"], "queued");
 
     small.disk.empty().unwrap();
     let end = small.stack.watch_to_end(&mut watcher).await.pop().unwrap();

@@ -1,64 +1,19 @@
 //! The WebSocket handshake over a bare connection: whole, in pieces, with frames right behind it, and what is refused.
 
-use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
+use crate::{
+    stack::Stack,
+    support::{answer_to, connect, handshake, read_until},
 };
-
-use crate::stack::{Options, Stack};
-
-const SOON: Duration = Duration::from_secs(10);
-
-async fn queue_only() -> Stack {
-    Stack::start_with(Options { without_worker: true, ..Default::default() }).await
-}
-
-async fn connect(stack: &Stack) -> TcpStream {
-    let stream = TcpStream::connect(("127.0.0.1", stack.port())).await.expect("a connection");
-    stream.set_nodelay(true).unwrap();
-    stream
-}
-
-fn request(path: &str, more: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
-    )
-}
-
-/// Reads until all the words have come, in any order; fails when the connection ends first.
-async fn read_until(stream: &mut TcpStream, words: &[&str]) -> String {
-    let mut seen = Vec::new();
-    loop {
-        let text = String::from_utf8_lossy(&seen).into_owned();
-        if words.iter().all(|word| text.contains(word)) {
-            return text;
-        }
-        let mut buffer = [0; 4096];
-        let count = timeout(SOON, stream.read(&mut buffer)).await.unwrap_or_else(|_| panic!("only {text}")).unwrap();
-        assert!(count > 0, "closed after {text}");
-        seen.extend_from_slice(&buffer[..count]);
-    }
-}
-
-async fn answer_to(stack: &Stack, request: &str) -> String {
-    let mut stream = connect(stack).await;
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut bytes = Vec::new();
-    let _ = timeout(SOON, stream.read_to_end(&mut bytes)).await.expect("the connection is closed");
-    String::from_utf8_lossy(&bytes).into_owned()
-}
 
 #[tokio::test]
 async fn a_handshake_byte_by_byte_with_frames_behind_it_is_answered_like_a_whole_one() {
-    let stack = queue_only().await;
+    let stack = Stack::queue_only().await;
     let id = stack.submit("/video.mp4").await;
     // "ping" as text, and a ping frame with the payload "x"; masked by zeros.
     let frames = [&[0x81, 0x84, 0, 0, 0, 0][..], b"ping", &[0x89, 0x81, 0, 0, 0, 0], b"x"].concat();
-    let bytes = [request(&format!("/ws/download/{id}"), "").as_bytes(), &frames].concat();
+    let bytes = [handshake(&format!("/ws/download/{id}"), "").as_bytes(), &frames].concat();
     for size in [1, 7, bytes.len()] {
         let mut stream = connect(&stack).await;
         for piece in bytes.chunks(size) {
@@ -73,25 +28,25 @@ async fn a_handshake_byte_by_byte_with_frames_behind_it_is_answered_like_a_whole
 
 #[tokio::test]
 async fn a_connection_that_was_kept_alive_can_still_become_a_socket() {
-    let stack = queue_only().await;
+    let stack = Stack::queue_only().await;
     let id = stack.submit("/video.mp4").await;
     let mut stream = connect(&stack).await;
     stream.write_all(format!("GET /api/status/{id} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
     read_until(&mut stream, &["HTTP/1.1 200 ", "\"queued\""]).await;
-    stream.write_all(request(&format!("/ws/download/{id}"), "").as_bytes()).await.unwrap();
+    stream.write_all(handshake(&format!("/ws/download/{id}"), "").as_bytes()).await.unwrap();
     read_until(&mut stream, &["HTTP/1.1 101 ", "\"queued\""]).await;
 
     // Both requests in one write, of which hyper gets all.
     let mut stream = connect(&stack).await;
     let both =
-        format!("GET /api/status/{id} HTTP/1.1\r\nHost: a\r\n\r\n{}", request(&format!("/ws/download/{id}"), ""));
+        format!("GET /api/status/{id} HTTP/1.1\r\nHost: a\r\n\r\n{}", handshake(&format!("/ws/download/{id}"), ""));
     stream.write_all(both.as_bytes()).await.unwrap();
     read_until(&mut stream, &["HTTP/1.1 200 ", "HTTP/1.1 101 ", "{\"type\":\"status\""]).await;
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_handshake_is_told_as_a_problem() {
-    let stack = queue_only().await;
+    let stack = Stack::queue_only().await;
     let close = |request: String| request.replace("keep-alive, Upgrade", "close, Upgrade");
     for (path, more, status, code) in [
         ("/ws/download/a.b", "", 400, "invalid_job_id"),
@@ -100,17 +55,17 @@ async fn what_is_wrong_with_a_handshake_is_told_as_a_problem() {
         ("/ws/download/a?since=1&since=2", "", 400, "invalid_since"),
         ("/ws/download/a", "Origin: https://evil.example\r\n", 403, "origin_not_allowed"),
     ] {
-        let answer = answer_to(&stack, &close(request(path, more))).await;
+        let answer = answer_to(&stack, &close(handshake(path, more))).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
         assert!(answer.contains("application/problem+json"), "{path}: {answer}");
         assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{path}: {answer}");
     }
     // An id that is escaped is the same id.
     let mut stream = connect(&stack).await;
-    stream.write_all(request("/ws/download/%61", "").as_bytes()).await.unwrap();
+    stream.write_all(handshake("/ws/download/%61", "").as_bytes()).await.unwrap();
     read_until(&mut stream, &["HTTP/1.1 101 "]).await;
 
-    let large = request("/ws/download/a", &format!("X: {}\r\n", "x".repeat(20_000)));
+    let large = handshake("/ws/download/a", &format!("X: {}\r\n", "x".repeat(20_000)));
     for (request, status, code) in
         [(large.as_str(), 431, "head_too_large"), ("no request at all\r\n\r\n", 400, "malformed_request")]
     {
@@ -119,7 +74,7 @@ async fn what_is_wrong_with_a_handshake_is_told_as_a_problem() {
         assert!(answer.contains("application/problem+json"), "{answer}");
         assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{answer}");
     }
-    let head = close(request("/ws/download/a", "")).replace("GET ", "HEAD ");
+    let head = close(handshake("/ws/download/a", "")).replace("GET ", "HEAD ");
     let answer = answer_to(&stack, &head).await;
     assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET"), "{answer}");
 }

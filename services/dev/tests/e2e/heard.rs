@@ -3,31 +3,27 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures::{StreamExt, future::join_all};
-use millrace_domain::{Event, EventBody, event::Progress};
+use millrace_domain::{EventBody, event::Progress, limits::SWEEPS_FREQUENT};
 use millrace_harness::{
-    ports::free_port,
     proxy::{MessageFault, Proxy},
+    wait::until,
 };
-use millrace_runtime::log::{Append, Log};
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::stack::{Options, Stack};
+use crate::{
+    stack::{JOB_MAX, Stack},
+    support::{SOON, append, started},
+};
 
 const JOBS: usize = 64;
-const SOON: Duration = Duration::from_secs(30);
-
-async fn log(stack: &Stack) -> Log {
-    let nats = async_nats::connect(stack.nats.url()).await.unwrap();
-    Log::open(&nats, &prometheus::Registry::new()).await.unwrap()
-}
-
-async fn append(log: &Log, id: &str, after: u64, body: EventBody) -> u64 {
-    let event = Event { at: millrace_runtime::now(), body };
-    log.append(&Append::new(&id.parse().unwrap(), after, &event)).await.expect("appended")
-}
+const ASKED: &str = "millrace_edge_quiet_jobs_asked_total";
+const FOUND: &str = "millrace_edge_sweep_finds_total";
+const SPARED: &str = "millrace_log_spared_total";
 
 fn progress(bytes: u64) -> EventBody {
     EventBody::Progress(Progress { downloaded_bytes: bytes, total_bytes: Some(100), ..Default::default() })
@@ -41,8 +37,8 @@ async fn client(port: u16, id: &str) -> Client {
 }
 
 /// The sequence of the next status.
-async fn next_seq(client: &mut Client, limit: Duration) -> u64 {
-    let message = timeout(limit, client.next()).await.expect("a message in time").unwrap().unwrap();
+async fn next_seq(client: &mut Client) -> u64 {
+    let message = timeout(SOON, client.next()).await.expect("a message in time").unwrap().unwrap();
     let status: Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
     status["data"]["seq"].as_u64().expect("a sequence")
 }
@@ -51,31 +47,26 @@ async fn next_seq(client: &mut Client, limit: Duration) -> u64 {
 async fn storm(stack: &Stack, ids: &[String]) -> Vec<u64> {
     let told = join_all(ids.iter().map(|id| async move {
         let mut client = client(stack.port(), id).await;
-        next_seq(&mut client, SOON).await
+        next_seq(&mut client).await
     }))
     .await;
-    let left = async {
-        while stack.metric("millrace_edge_jobs_watched").await > 0.0 {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(SOON, left).await.expect("they leave");
+    until("they leave", SOON, async || stack.metric("millrace_edge_jobs_watched").await == 0.0).await;
     told
 }
 
 #[tokio::test]
 async fn of_many_who_come_at_once_each_gets_the_newest_state_whether_or_not_the_log_was_asked() {
-    let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
-    let log = log(&stack).await;
+    let stack = Stack::queue_only().await;
+    let log = stack.log().await;
     let (mut ids, mut last) = (Vec::new(), Vec::new());
     for _ in 0..JOBS {
         let id = stack.submit("/video.mp4").await;
-        last.push(append(&log, &id, 0, EventBody::Started { worker: "test".into(), attempt: 1 }).await);
+        last.push(append(&log, &id, 0, started()).await);
         ids.push(id);
     }
-    // How many of them come together, chance decides; and the first of them are what makes the edge ask how far the projector is.
-    let deadline = Instant::now() + SOON;
-    while stack.metric("millrace_log_spared_total").await == 0.0 {
+    // How many of them come together, chance decides; and the first of them make the edge ask how far the projector is.
+    let deadline = Instant::now() + JOB_MAX;
+    while stack.metric(SPARED).await == 0.0 {
         assert!(Instant::now() < deadline, "the log is asked for everybody");
         assert_eq!(storm(&stack, &ids).await, last);
     }
@@ -85,9 +76,9 @@ async fn of_many_who_come_at_once_each_gets_the_newest_state_whether_or_not_the_
     for (number, id) in ids.iter().enumerate().step_by(2) {
         last[number] = append(&log, id, last[number], progress(1)).await;
     }
-    let before = stack.metric("millrace_log_spared_total").await;
-    let deadline = Instant::now() + SOON;
-    while stack.metric("millrace_log_spared_total").await == before {
+    let before = stack.metric(SPARED).await;
+    let deadline = Instant::now() + JOB_MAX;
+    while stack.metric(SPARED).await == before {
         assert!(Instant::now() < deadline, "the log is asked for everybody");
         assert_eq!(storm(&stack, &ids).await, last);
     }
@@ -96,24 +87,25 @@ async fn of_many_who_come_at_once_each_gets_the_newest_state_whether_or_not_the_
 
 #[tokio::test]
 async fn a_last_message_that_is_lost_is_found_at_once_also_of_a_job_that_has_long_been_quiet() {
-    let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
-    let log = log(&stack).await;
+    let stack = Stack::queue_only().await;
+    let log = stack.log().await;
     let nats: SocketAddr = stack.nats.url().trim_start_matches("nats://").parse().unwrap();
     let link = Proxy::start(nats, 1).await.unwrap();
-    let port = free_port();
-    let (_edge, admin) = stack.edge_through(&format!("nats://{}", link.address()), port).await;
+    let edge = stack.edge_through(format!("nats://{}", link.address())).await;
+    let metric = async |name| Stack::metric_at(&edge.admin, name).await;
     let id = stack.submit("/video.mp4").await;
-    let last = append(&log, &id, 0, EventBody::Started { worker: "test".into(), attempt: 1 }).await;
-    let mut client = client(port, &id).await;
-    assert_eq!(next_seq(&mut client, SOON).await, last);
+    let last = append(&log, &id, 0, started()).await;
+    let mut client = client(edge.port, &id).await;
+    assert_eq!(next_seq(&mut client).await, last);
 
-    // The job itself was asked for 16.5 to 19.5 s after it was watched, and will be again 12 s later.
-    sleep(Duration::from_secs(20)).await;
-    let found = Stack::metric_at(&admin, "millrace_edge_sweep_finds_total").await;
+    // It is asked for less and less often: the next time is further away than an answer may take.
+    let asked = f64::from(SWEEPS_FREQUENT + 2);
+    until("the job has long been quiet", JOB_MAX, async || metric(ASKED).await >= asked).await;
+    let found = metric(FOUND).await;
     let lost = MessageFault { subject: "live.".into(), lost: 1.0, late: 0.0, lateness: Duration::ZERO };
     link.set_messages(Some(lost));
     let last = append(&log, &id, last, progress(50)).await;
-    assert_eq!(next_seq(&mut client, Duration::from_secs(8)).await, last);
+    assert_eq!(next_seq(&mut client).await, last);
     assert_eq!(link.lost(), 1);
-    assert_eq!(Stack::metric_at(&admin, "millrace_edge_sweep_finds_total").await, found + 1.0);
+    assert_eq!(metric(FOUND).await, found + 1.0);
 }

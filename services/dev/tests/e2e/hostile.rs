@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use millrace_domain::limits::{HTTP_HEAD_MAX, REFUSALS_IN_FLIGHT_MAX};
+use millrace_harness::wait::until;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::{Instant, sleep, timeout},
 };
 
-use crate::stack::{Options, Stack};
+use crate::{
+    stack::{Options, Stack},
+    support::{SOON, connect, handshake, read_to_end, read_until},
+};
 
 /// The bound is 5 s from the accept to the end of the headers.
 const HEADERS_MAX: Duration = Duration::from_secs(9);
@@ -18,26 +21,6 @@ const HEADERS_MAX: Duration = Duration::from_secs(9);
 async fn stack_with(env: &[(&str, &str)]) -> Stack {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Stack::start_with(Options { without_worker: true, env, ..Default::default() }).await
-}
-
-async fn connect(stack: &Stack) -> TcpStream {
-    TcpStream::connect(("127.0.0.1", stack.port())).await.expect("a connection")
-}
-
-fn handshake(stack: &Stack, id: &str, more: &str) -> String {
-    format!(
-        "GET /ws/download/{id} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n",
-        stack.port()
-    )
-}
-
-/// What comes until the server ends the connection.
-async fn read_to_end(stream: &mut TcpStream) -> String {
-    let mut bytes = Vec::new();
-    // A reset ends it as well.
-    let _ = stream.read_to_end(&mut bytes).await;
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[tokio::test]
@@ -54,7 +37,7 @@ async fn a_connection_whose_headers_do_not_come_is_closed() {
     };
     let drop_by_drop = async {
         let mut stream = connect(&stack).await;
-        let head = handshake(&stack, "a", "");
+        let head = handshake("/ws/download/a", "");
         for byte in head.bytes() {
             if stream.write_all(&[byte]).await.is_err() {
                 break;
@@ -94,15 +77,8 @@ async fn compression_is_not_taken_and_a_bad_handshake_is_refused() {
     let id = stack.submit("/video.mp4").await;
     let mut stream = connect(&stack).await;
     let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
-    stream.write_all(handshake(&stack, &id, offer).as_bytes()).await.unwrap();
-    let mut seen = Vec::new();
-    while !String::from_utf8_lossy(&seen).contains("\"queued\"") {
-        let mut buffer = [0; 4096];
-        let count = timeout(Duration::from_secs(5), stream.read(&mut buffer)).await.expect("an answer").unwrap();
-        assert!(count > 0, "closed after {}", String::from_utf8_lossy(&seen));
-        seen.extend_from_slice(&buffer[..count]);
-    }
-    let answer = String::from_utf8_lossy(&seen).to_lowercase();
+    stream.write_all(handshake(&format!("/ws/download/{id}"), offer).as_bytes()).await.unwrap();
+    let answer = read_until(&mut stream, &["\"queued\""]).await.to_lowercase();
     assert!(answer.starts_with("http/1.1 101 "), "{answer}");
     assert!(
         answer.contains("s3pplmbitxaq9kygzzhzrbk+xoo="),
@@ -116,7 +92,9 @@ async fn compression_is_not_taken_and_a_bad_handshake_is_refused() {
         ("Upgrade: websocket", "Upgrade: h2c", "426"),
     ] {
         let mut stream = connect(&stack).await;
-        let request = handshake(&stack, &id, "").replace(header, bad).replace("keep-alive, Upgrade", "close, Upgrade");
+        let request = handshake(&format!("/ws/download/{id}"), "")
+            .replace(header, bad)
+            .replace("keep-alive, Upgrade", "close, Upgrade");
         stream.write_all(request.as_bytes()).await.unwrap();
         let answer = timeout(HEADERS_MAX, read_to_end(&mut stream)).await.expect("an answer");
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{bad}: {answer}");
@@ -133,7 +111,7 @@ async fn connections_above_the_bounds_get_503_and_room_comes_back() {
             open.push(socket);
         }
         let mut refused = connect(&stack).await;
-        refused.write_all(handshake(&stack, "unknown", "").as_bytes()).await.unwrap();
+        refused.write_all(handshake("/ws/download/unknown", "").as_bytes()).await.unwrap();
         let answer = timeout(HEADERS_MAX, read_to_end(&mut refused)).await.expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: "), "{variable}: {answer}");
         assert!(answer.contains("\"code\":\"too_many_connections\""), "{answer}");
@@ -141,11 +119,10 @@ async fn connections_above_the_bounds_get_503_and_room_comes_back() {
         // The metric is on another port, and takes no place of these.
         assert!(stack.metric("millrace_edge_connections_refused_total").await >= 1.0);
         open.pop().unwrap().close(None).await.unwrap();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while tokio_tungstenite::connect_async(stack.ws_url("unknown")).await.is_err() {
-            assert!(Instant::now() < deadline, "{variable}: room does not come back");
-            sleep(Duration::from_millis(50)).await;
-        }
+        until("room comes back", SOON, async || {
+            tokio_tungstenite::connect_async(stack.ws_url("unknown")).await.is_ok()
+        })
+        .await;
     }
 }
 
@@ -184,7 +161,7 @@ async fn a_flood_of_frames_that_are_no_messages_does_not_keep_a_loop_from_the_ot
     let frames: [&[u8]; 2] = [&[0x8a, 0x80, 0, 0, 0, 0], &[0x00, 0x80, 0, 0, 0, 0]];
     for frame in frames {
         let mut flood = connect(&stack).await;
-        flood.write_all(handshake(&stack, &id, "").as_bytes()).await.unwrap();
+        flood.write_all(handshake(&format!("/ws/download/{id}"), "").as_bytes()).await.unwrap();
         if frame[0] == 0 {
             flood.write_all(&[0x01, 0x80, 0, 0, 0, 0]).await.unwrap();
         }
@@ -199,11 +176,8 @@ async fn a_flood_of_frames_that_are_no_messages_does_not_keep_a_loop_from_the_ot
         }
         flooding.await.unwrap();
     }
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while stack.metric("millrace_edge_sockets_closed_total{code=\"1008\"}").await < 2.0 {
-        assert!(Instant::now() < deadline, "floods are closed with 1008");
-        sleep(Duration::from_millis(100)).await;
-    }
+    let closed = async || stack.metric("millrace_edge_sockets_closed_total{code=\"1008\"}").await >= 2.0;
+    until("floods are closed with 1008", SOON, closed).await;
 }
 
 #[tokio::test]

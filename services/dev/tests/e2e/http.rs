@@ -3,19 +3,16 @@
 use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
+use millrace_harness::wait::until;
 use serde_json::json;
 
-use crate::stack::{Options, Stack};
+use crate::{stack::Stack, support::SOON};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-async fn queue_only() -> Stack {
-    Stack::start_with(Options { without_worker: true, ..Default::default() }).await
-}
-
 #[tokio::test]
 async fn a_bad_submission_is_told_what_is_wrong_and_stores_nothing() {
-    let stack = queue_only().await;
+    let stack = Stack::queue_only().await;
     let long = json!({"url": format!("http://a/{}", "x".repeat(5000))}).to_string();
     let huge = format!("{{\"url\": \"{}\"}}", "x".repeat(20_000));
     for (body, status, code) in [
@@ -39,14 +36,13 @@ async fn a_bad_submission_is_told_what_is_wrong_and_stores_nothing() {
     }
     let form = stack.api.post_with("/api/download", "{}", &[("content-type", "text/plain")]).await;
     assert_eq!((form.status, form.json()["code"].as_str()), (415, Some("unsupported_media_type")));
-    let jobs = async_nats::connect(stack.nats.url()).await.unwrap();
-    let mut stream = async_nats::jetstream::new(jobs).get_stream("JOBS").await.unwrap();
-    assert_eq!(stream.info().await.unwrap().state.messages, 0);
+    let log = stack.jetstream().await.get_stream("JOBS").await.unwrap();
+    assert_eq!(log.cached_info().state.messages, 0);
 }
 
 #[tokio::test]
 async fn a_202_is_known_at_once_and_says_where() {
-    let stack = queue_only().await;
+    let stack = Stack::queue_only().await;
     for _ in 0..20 {
         let answer = stack
             .api
@@ -64,7 +60,7 @@ async fn a_202_is_known_at_once_and_says_where() {
 
 #[tokio::test]
 async fn the_same_idempotency_key_returns_the_first_job() {
-    let stack = queue_only().await;
+    let stack = Stack::queue_only().await;
     let body = json!({"url": "http://127.0.0.1/a.mp4"}).to_string();
     let submit = async |body: &str, key: &str| {
         stack.api.post_with("/api/download", body, &[JSON, ("idempotency-key", key)]).await
@@ -96,7 +92,7 @@ async fn the_same_idempotency_key_returns_the_first_job() {
 
 #[tokio::test]
 async fn unknown_jobs_bad_ids_and_foreign_pages_are_refused_on_every_route() {
-    let stack = queue_only().await;
+    let stack = Stack::queue_only().await;
     for path in ["/api/status/{}", "/api/download/{}/file", "/api/download/{}/events"] {
         let unknown = stack.api.get(&path.replace("{}", "unknown")).await;
         assert_eq!((unknown.status, unknown.json()["code"].as_str()), (404, Some("unknown_job")), "{path}");
@@ -127,7 +123,7 @@ async fn unknown_jobs_bad_ids_and_foreign_pages_are_refused_on_every_route() {
 
 #[tokio::test]
 async fn pages_of_allowed_origins_may_read_what_an_answer_tells_in_headers() {
-    let stack = queue_only().await;
+    let stack = Stack::queue_only().await;
     let answer = stack.api.get_with("/api/status/unknown", &[("origin", "http://localhost:5173")]).await;
     let exposed = answer.header("access-control-expose-headers").to_lowercase();
     for name in ["location", "retry-after", "content-disposition", "content-range", "accept-ranges", "etag"] {
@@ -137,7 +133,7 @@ async fn pages_of_allowed_origins_may_read_what_an_answer_tells_in_headers() {
 
 #[tokio::test]
 async fn the_page_is_served_with_a_policy() {
-    let stack = queue_only().await;
+    let stack = Stack::queue_only().await;
     let page = stack.api.get("/").await;
     assert_eq!(page.status, 200);
     assert!(page.header("content-type").starts_with("text/html"));
@@ -147,7 +143,7 @@ async fn the_page_is_served_with_a_policy() {
 
 #[tokio::test]
 async fn while_nats_is_dead_every_call_that_needs_it_is_soon_refused_and_sockets_and_the_page_stay() {
-    let mut stack = queue_only().await;
+    let mut stack = Stack::queue_only().await;
     let id = stack.submit("/video.mp4").await;
     let (mut socket, _) = tokio_tungstenite::connect_async(stack.ws_url(&id)).await.unwrap();
     stack.nats.one().kill();
@@ -171,8 +167,6 @@ async fn while_nats_is_dead_every_call_that_needs_it_is_soon_refused_and_sockets
     socket.send("ping".into()).await.unwrap();
     while socket.next().await.expect("it is open").unwrap().to_text().unwrap() != millrace_domain::wire::PONG {}
     stack.nats.one().restart().await.expect("nats-server again");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while stack.api.get(&format!("/api/status/{id}")).await.status != 200 {
-        assert!(Instant::now() < deadline, "it does not come back");
-    }
+    let is_back = async || stack.api.get(&format!("/api/status/{id}")).await.status == 200;
+    until("it comes back", 2 * SOON, is_back).await;
 }

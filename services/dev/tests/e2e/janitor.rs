@@ -1,8 +1,8 @@
 //! What nobody leads to in the store is found by looking, and what is somebody's stays.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
-use tokio::time::{Instant, sleep};
+use millrace_harness::wait::until;
 
 use crate::stack::{JOB_MAX, Options, Stack};
 
@@ -20,22 +20,16 @@ async fn files_of_attempts_that_are_over_go_and_those_of_jobs_that_live_or_that_
     let (done, link) = (done["jobId"].as_str().unwrap().to_owned(), done["downloadUrl"].as_str().unwrap().to_owned());
     let failed = stack.end_of("/missing.mp4").await["jobId"].as_str().unwrap().to_owned();
     let running = stack.submit("/stall.mp4").await;
-    let deadline = Instant::now() + JOB_MAX;
-    while stack.api.get(&format!("/api/status/{running}")).await.json()["attempt"] != 1 {
-        assert!(Instant::now() < deadline, "the job does not start");
-        sleep(Duration::from_millis(50)).await;
-    }
+    until("the job starts", JOB_MAX, async || stack.status(&running).await["attempt"] == 1).await;
     let goes = [format!("{done}/1/other.mp4"), format!("{done}/1/video.mp4#7"), format!("{failed}/1/video.mp4")];
     let stays = [format!("{running}/1/video.mp4#1"), "of-nobody/1/video.mp4".to_owned(), "read.me".to_owned()];
     for file in goes.iter().chain(&stays) {
         put(&files.join("jobs").join(file));
     }
-    while goes.iter().any(|file| files.join("jobs").join(file).exists()) {
-        assert!(Instant::now() < deadline, "what dead workers have left stays");
-        sleep(Duration::from_millis(50)).await;
-    }
+    let exists = |file: &String| files.join("jobs").join(file).exists();
+    until("what dead workers have left goes", JOB_MAX, async || !goes.iter().any(exists)).await;
     for file in &stays {
-        assert!(files.join("jobs").join(file).exists(), "{file} is gone");
+        assert!(exists(file), "{file} is gone");
     }
     assert_eq!(reqwest::get(&link).await.unwrap().status(), 200, "{link}");
     stack.verify();

@@ -1,21 +1,25 @@
 //! A worker killed at each named point, and restarted on the same folder as a supervisor would: each job still has one
 //! end and one file, and nothing is left of what was begun in vain.
 
-use std::{os::unix::process::ExitStatusExt, path::Path, time::Duration};
+use std::{
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use futures::future::join_all;
 use millrace_harness::{
     processes::Service,
     s3::{BUCKET, S3Server},
+    wait::holds_within,
 };
 use millrace_runtime::failpoints::POINTS;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-use tokio::time::{Instant, sleep};
 
 use crate::{
-    delivery::hex,
     s3,
     stack::{JOB_MAX, Options, Stack, files_under},
+    support::sha256,
 };
 
 /// Long enough for a busy machine to renew it, short enough to wait for.
@@ -52,27 +56,21 @@ fn every_step_of_an_upload() -> Vec<Deaths> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_at_any_step_leaves_one_end_one_file_and_nothing_else() {
-    let mut lanes = Vec::new();
-    for lane in 0..LANES {
-        let lives: Vec<_> = every_point().into_iter().skip(lane).step_by(LANES).collect();
-        lanes.push(tokio::spawn(async move {
-            let options = Options { without_worker: true, lease: Some(LEASE), ..Default::default() };
-            let stack = Stack::start_with(options).await;
-            for deaths in lives {
-                let id = live_and_die(&stack, &deaths, || true).await;
-                let stored = files_under(&stack.folder.path().join("files/jobs").join(&id));
-                check_file(&stack, &id, &stored, &deaths).await;
-            }
-            let strays = files_under(&stack.folder.path().join("files"))
-                .into_iter()
-                .filter(|path| path.to_string_lossy().contains('#'));
-            assert_eq!(strays.count(), 0, "uploads are left half done");
-            stack.verify();
-        }));
-    }
-    for lane in lanes {
-        lane.await.unwrap();
-    }
+    join_all((0..LANES).map(async |lane| {
+        let options = Options { without_worker: true, lease: Some(LEASE), ..Default::default() };
+        let stack = Stack::start_with(options).await;
+        for deaths in every_point().into_iter().skip(lane).step_by(LANES) {
+            let id = live_and_die(&stack, &deaths, || true).await;
+            let stored = files_under(&stack.folder.path().join("files/jobs").join(&id));
+            check_file(&stack, &id, &stored, &deaths).await;
+        }
+        let strays = files_under(&stack.folder.path().join("files"))
+            .into_iter()
+            .filter(|path| path.to_string_lossy().contains('#'));
+        assert_eq!(strays.count(), 0, "uploads are left half done");
+        stack.verify();
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +92,7 @@ async fn a_worker_killed_at_any_step_of_an_upload_leaves_no_upload_in_the_bucket
 }
 
 /// The files by which the S3 server knows of uploads, and those of their parts.
-fn uploads_in(root: &Path) -> (Vec<std::path::PathBuf>, Vec<std::path::PathBuf>) {
+fn uploads_in(root: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let files = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let files: Vec<_> = files.collect();
@@ -102,8 +100,8 @@ fn uploads_in(root: &Path) -> (Vec<std::path::PathBuf>, Vec<std::path::PathBuf>)
     (of(".upload-"), of(".upload_id-"))
 }
 
-/// One job through the deaths of its workers to its end; returns when the queue is empty, the store is clean, and the last
-/// worker has stopped.
+/// One job through the deaths of its workers to its end; returns when the queue is empty, the store is clean, and the
+/// last worker has stopped.
 async fn live_and_die(stack: &Stack, deaths: &Deaths, is_clean: impl Fn() -> bool) -> String {
     let fails = deaths.iter().any(|point| point.ends_with("_failed"));
     let id = stack.submit(if fails { "/missing.mp4" } else { "/video.mp4?rate=40000000" }).await;
@@ -115,19 +113,13 @@ async fn live_and_die(stack: &Stack, deaths: &Deaths, is_clean: impl Fn() -> boo
     }
     let (mut worker, admin) = stack.spawn_worker("work", &[]);
     worker.wait_ready(&admin, JOB_MAX).await.expect("a worker");
-    let deadline = Instant::now() + JOB_MAX;
-    while stack.queued().await != (0, 0) || !ended(&status(stack, &id).await) || !is_clean() {
-        assert!(Instant::now() < deadline, "{deaths:?}: no end: {}\n{}", status(stack, &id).await, worker.log_tail());
-        sleep(Duration::from_millis(50)).await;
-    }
+    let is_over = async || stack.queued().await == (0, 0) && ended(&stack.status(&id).await) && is_clean();
+    let is_over = holds_within(JOB_MAX, is_over).await;
+    assert!(is_over, "{deaths:?}: no end: {}\n{}", stack.status(&id).await, worker.log_tail());
     stop(&mut worker).await;
-    assert_eq!(files_under(&stack.folder.path().join("work")), Vec::<std::path::PathBuf>::new(), "{deaths:?}");
+    assert_eq!(files_under(&stack.folder.path().join("work")), Vec::<PathBuf>::new(), "{deaths:?}");
     assert_eq!(stack.tools_in("work"), 0, "{deaths:?}: processes are left");
     id
-}
-
-pub async fn status(stack: &Stack, id: &str) -> Value {
-    stack.api.get(&format!("/api/status/{id}")).await.json()
 }
 
 fn ended(status: &Value) -> bool {
@@ -140,14 +132,14 @@ async fn stop(worker: &mut Service) {
 }
 
 /// One end in the log, and the one file that it tells of, if any.
-pub async fn check_file(stack: &Stack, id: &str, stored: &[std::path::PathBuf], deaths: &Deaths) {
+pub async fn check_file(stack: &Stack, id: &str, stored: &[PathBuf], deaths: &Deaths) {
     let history = stack.api.get(&format!("/api/download/{id}/events")).await.text();
     let events: Vec<Value> = history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let ends =
         events.iter().filter(|event| matches!(event["type"].as_str(), Some("completed" | "failed" | "canceled")));
     assert_eq!(ends.count(), 1, "{deaths:?}: {history}");
     assert!(!history.contains("storage_failed"), "{deaths:?}: nobody takes an upload from a living attempt: {history}");
-    let status = status(stack, id).await;
+    let status = stack.status(id).await;
     let started = events.iter().filter(|event| event["type"] == "started").count();
     assert_eq!(status["attempt"], started, "{deaths:?}: each worker claims the next attempt: {history}");
     if status["status"] == "failed" {
@@ -157,5 +149,5 @@ pub async fn check_file(stack: &Stack, id: &str, stored: &[std::path::PathBuf], 
     let [file] = stored else { panic!("{deaths:?}: {stored:?}") };
     let key = events.iter().rfind(|event| event["type"] == "uploaded").unwrap()["key"].as_str().unwrap();
     assert!(file.ends_with(key), "{deaths:?}: {} is stored, the log tells of {key}", file.display());
-    assert_eq!(hex(&Sha256::digest(std::fs::read(file).unwrap())), stack.media.video_sha256(), "{deaths:?}");
+    assert_eq!(sha256(std::fs::read(file).unwrap()), stack.media.video_sha256(), "{deaths:?}");
 }

@@ -1,15 +1,21 @@
-//! The log is away for a while, as it is when its leader changes: downloads go on, sockets stay open, state changes wait
-//! and arrive, and a submission is either taken or can be repeated.
+//! The log is away for a while, as it is when its leader changes: downloads go on, sockets stay open, state changes
+//! wait and arrive, and a submission is either taken or can be repeated.
 
 use std::time::Duration;
 
 use async_nats::jetstream;
 use millrace_domain::subjects::STREAM;
-use millrace_harness::ws::{Watcher, What};
+use millrace_harness::{
+    wait::until,
+    ws::{Watcher, What},
+};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::stack::{JOB_MAX, Nats, Options, Stack, files_under};
+use crate::{
+    stack::{JOB_MAX, Nats, Options, Stack, files_under},
+    support::{STEPS, steps},
+};
 
 /// As long as choosing a new leader takes.
 const AWAY: Duration = Duration::from_secs(8);
@@ -49,11 +55,7 @@ pub async fn assert_went_on(stack: &Stack, id: &str, mut watcher: Watcher, mut s
         assert!(pair[0]["progress"].as_u64() <= pair[1]["progress"].as_u64(), "progress fell: {} {}", pair[0], pair[1]);
     }
     assert_eq!(statuses.last().unwrap()["attempt"], 1);
-    let history = stack.api.get(&format!("/api/download/{id}/events")).await.text();
-    let lines: Vec<Value> = history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let tags: Vec<_> =
-        lines.iter().map(|line| line["type"].as_str().unwrap()).filter(|tag| *tag != "progress").collect();
-    assert_eq!(tags, ["submitted", "started", "info", "downloaded", "uploading", "uploaded", "completed"]);
+    assert_eq!(steps(&stack.history(id).await), STEPS);
     stack.assert_no_leftovers();
     stack.verify();
 }
@@ -76,16 +78,16 @@ async fn a_download_that_ends_while_nats_is_dead_waits_with_its_changes_and_lose
     let mut stack = Stack::start().await;
     let (id, watcher, statuses) = downloading(&stack, 60).await;
     stack.nats.one().kill();
-    // The download is complete and stored by then.
-    sleep(AWAY).await;
-    assert!(!files_under(&stack.folder.path().join("files")).is_empty(), "the upload waited for the log");
+    // The download is complete then, and its state changes wait.
+    let files = stack.folder.path().join("files");
+    until("the upload begins without the log", JOB_MAX, async || !files_under(&files).is_empty()).await;
     stack.nats.one().restart().await.expect("nats-server again");
     assert_went_on(&stack, &id, watcher, statuses).await;
 }
 
 #[tokio::test]
 async fn a_submission_while_the_log_is_dead_gets_503_with_retry_after_and_its_repeat_makes_one_job() {
-    let mut stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+    let mut stack = Stack::queue_only().await;
     stack.nats.one().kill();
     let body = json!({"url": stack.media.url("/video.mp4")}).to_string();
     let headers = [("content-type", "application/json"), ("idempotency-key", "the same")];

@@ -94,7 +94,7 @@ async fn the_metrics_of_the_readme_are_those_that_the_services_expose_with_all_l
     worker.wait_ready(&worker_admin, Duration::from_secs(30)).await.expect("the worker");
     projector.wait_ready(&projector_admin, Duration::from_secs(30)).await.expect("the projector");
     let exposed = [
-        ("edge", exposed_at(stack.edge_admin()).await),
+        ("edge", exposed_at(&stack.edge_admin).await),
         ("worker", exposed_at(&worker_admin).await),
         ("projector", exposed_at(&projector_admin).await),
     ];

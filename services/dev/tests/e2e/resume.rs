@@ -1,16 +1,15 @@
-//! What a worker has downloaded of a file is not downloaded again, whatever ended the attempt; and it never becomes a part of another file.
+//! What a worker has downloaded of a file is not downloaded again, whatever ended the attempt; and it never becomes a
+//! part of another file.
 
 use std::{path::Path, time::Duration};
 
 use millrace_domain::limits::TOOL_RETRIES_MAX;
-use millrace_harness::ws::Watcher;
+use millrace_harness::{wait::until, ws::Watcher};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-use tokio::time::{Instant, sleep};
 
 use crate::{
-    delivery::hex,
     stack::{JOB_MAX, Options, Stack, files_under, media_files},
+    support::sha256,
 };
 
 const LEASE: Duration = Duration::from_secs(3);
@@ -38,19 +37,6 @@ async fn until_retrying(watcher: &mut Watcher) {
     while next(watcher).await["stage"] != "retrying" {}
 }
 
-async fn until(what: &str, longest: Duration, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + longest;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {longest:?}: {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Files in a work folder that are more than a worker's lock.
-fn left_in(stack: &Stack, work: &str) -> usize {
-    files_under(&stack.folder.path().join(work)).iter().filter(|path| !path.ends_with("lock")).count()
-}
-
 fn is_kept(stack: &Stack, work: &str) -> bool {
     let in_kept = |path: &Path| path.parent().is_some_and(|folder| folder.extension().is_some_and(|end| end == "kept"));
     files_under(&stack.folder.path().join(work)).iter().any(|path| in_kept(path))
@@ -62,7 +48,7 @@ async fn completed(stack: &Stack, watcher: &mut Watcher, id: &str) -> String {
     assert_eq!((&end["status"], &end["attempt"]), (&"completed".into(), &2.into()), "{end}");
     let stored = files_under(&stack.folder.path().join("files/jobs").join(id));
     let [file] = &stored[..] else { panic!("{stored:?}") };
-    hex(&Sha256::digest(std::fs::read(file).unwrap()))
+    sha256(std::fs::read(file).unwrap())
 }
 
 /// The second attempt has asked for the rest, and the file is the source's.
@@ -71,7 +57,7 @@ async fn assert_resumed(stack: &Stack, admin: &str, watcher: &mut Watcher, id: &
     let resumed = Stack::metric_at(admin, "millrace_worker_resumed_bytes_total").await;
     assert!(resumed > stack.media.video_size() as f64 / 8.0, "{resumed}");
     assert_eq!(stack.media.ranges("/video.mp4").last(), Some(&format!("bytes={resumed}-")));
-    until("nothing is left", SWEPT_MAX, async || left_in(stack, "work") == 0).await;
+    until("nothing is left", SWEPT_MAX, async || stack.left_in("work").is_empty()).await;
     assert_eq!(stack.tools_in("work"), 0);
     stack.verify();
 }
@@ -115,7 +101,7 @@ async fn a_file_that_is_another_one_by_the_next_attempt_is_stored_as_a_whole() {
     let from = other.len() / 4;
     other.iter_mut().skip(from).step_by(500).for_each(|byte| *byte = !*byte);
     stack.media.replace("/video.mp4", other.clone());
-    assert_eq!(completed(&stack, &mut watcher, &id).await, hex(&Sha256::digest(&other)), "{}", worker.log_tail());
+    assert_eq!(completed(&stack, &mut watcher, &id).await, sha256(&other), "{}", worker.log_tail());
     assert!(
         stack.media.ranges("/video.mp4").len() > usize::try_from(TOOL_RETRIES_MAX).unwrap(),
         "it has tried to go on"
@@ -132,7 +118,7 @@ async fn what_is_kept_of_a_job_leaves_when_the_job_is_canceled() {
     let mut watcher = stack.watch(&id);
     until_retrying(&mut watcher).await;
     assert_eq!(stack.api.delete(&format!("/api/download/{id}")).await.status, 202);
-    until("nothing is left", SWEPT_MAX, async || left_in(&stack, "work") == 0).await;
+    until("nothing is left", SWEPT_MAX, async || stack.left_in("work").is_empty()).await;
     stack.verify();
 }
 
@@ -152,7 +138,7 @@ async fn what_is_kept_of_a_job_leaves_when_another_worker_has_begun_it() {
     until_retrying(&mut watcher).await;
     while next(&mut watcher).await["status"] != "processing" {}
     until("the first worker's part leaves", SWEPT_MAX, async || !is_kept(&stack, "first")).await;
-    let status = stack.api.get(&format!("/api/status/{id}")).await.json();
+    let status = stack.status(&id).await;
     assert_eq!(status["status"], "processing", "too late to see: {status}");
     assert_eq!(completed(&stack, &mut watcher, &id).await, stack.media.video_sha256());
     assert_eq!(stack.api.delete(&format!("/api/download/{other}")).await.status, 202);

@@ -1,13 +1,11 @@
 //! What has ended long ago leaves, all of it; what has not ended stays.
 
-use std::time::Duration;
-
 use millrace_domain::{
     Event, EventBody, JobId, Submission,
     subjects::{STATE_BUCKET, STREAM, bucket_stream},
 };
-use millrace_runtime::log::{Append, Log};
-use tokio::time::{Instant, sleep};
+use millrace_harness::wait::until;
+use millrace_runtime::log::Append;
 
 use crate::stack::{JOB_MAX, Options, Stack, files_under};
 
@@ -21,20 +19,16 @@ async fn an_ended_job_expires_with_its_file_and_its_events_whatever_its_writers_
     for path in ["/video.mp4", "/missing.mp4"] {
         ids.push(stack.end_of(path).await["jobId"].as_str().unwrap().to_owned());
     }
-    let deadline = Instant::now() + JOB_MAX;
     for id in &ids {
-        while stack.api.get(&format!("/api/status/{id}")).await.status != 404 {
-            assert!(Instant::now() < deadline, "{id} does not expire");
-            sleep(Duration::from_millis(100)).await;
-        }
+        let is_gone = async || stack.api.get(&format!("/api/status/{id}")).await.status == 404;
+        until("the job expires", JOB_MAX, is_gone).await;
         assert_eq!(stack.api.get(&format!("/api/download/{id}/file")).await.status, 404);
         assert_eq!(stack.api.get(&format!("/api/download/{id}/events")).await.status, 404);
     }
     assert!(files_under(&stack.folder.path().join("files")).is_empty());
-    assert_eq!(stack.api.get(&format!("/api/status/{unfinished}")).await.json()["status"], "processing");
+    assert_eq!(stack.status(&unfinished).await["status"], "processing");
 
-    let client = stack.nats.connect().await;
-    let context = async_nats::jetstream::new(client);
+    let context = stack.jetstream().await;
     for (stream, subjects) in [(STREAM.to_owned(), 2), (bucket_stream(STATE_BUCKET), 1)] {
         let info = context.get_stream(stream).await.unwrap().cached_info().clone();
         assert_eq!(info.state.subjects_count, subjects, "{}: only the unfinished job is left", info.config.name);
@@ -44,11 +38,15 @@ async fn an_ended_job_expires_with_its_file_and_its_events_whatever_its_writers_
 
 /// An edge whose clock is years ahead: its jobs must neither stay for ever nor keep others.
 async fn submit_from_the_future(stack: &Stack) -> String {
-    let log = Log::open(&stack.nats.connect().await, &prometheus::Registry::new()).await.unwrap();
     let url = stack.media.url("/missing.mp4").parse().unwrap();
     let body = EventBody::Submitted(Submission { url, quality: None });
     let id: JobId = "from-the-future".parse().unwrap();
-    log.append(&Append::new(&id, 0, &Event { at: "2099-01-01T00:00:00Z".parse().unwrap(), body })).await.unwrap();
+    stack
+        .log()
+        .await
+        .append(&Append::new(&id, 0, &Event { at: "2099-01-01T00:00:00Z".parse().unwrap(), body }))
+        .await
+        .unwrap();
     let mut watcher = stack.watch(id.as_str());
     stack.watch_to_end(&mut watcher).await;
     id.to_string()

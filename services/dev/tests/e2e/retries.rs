@@ -5,24 +5,22 @@ use std::time::Duration;
 use async_nats::jetstream::{AckKind, consumer::PullConsumer};
 use futures::{StreamExt, future::join_all};
 use jiff::Timestamp;
-use millrace_domain::{Event, EventBody, failure::FailureKind};
-use millrace_runtime::log::{Append, Log};
+use millrace_domain::{EventBody, failure::FailureKind};
+use millrace_harness::wait::until;
 use serde_json::{Value, json};
 
 use crate::{
     api::Api,
-    stack::{Options, Stack},
+    stack::{JOB_MAX, Options, Stack},
+    support::{append_all, started},
 };
 
-const SOON: Duration = Duration::from_secs(10);
+/// Short, since the test waits for its end after each worker's death.
+const LEASE: Duration = Duration::from_secs(2);
 
 async fn with_budget(attempts_max: u32) -> Stack {
     let env = vec![("MILLRACE_ATTEMPTS_MAX".into(), attempts_max.to_string())];
     Stack::start_with(Options { env, ..Default::default() }).await
-}
-
-async fn queue_only() -> Stack {
-    Stack::start_with(Options { without_worker: true, ..Default::default() }).await
 }
 
 fn time(status: &Value, field: &str) -> Timestamp {
@@ -48,9 +46,8 @@ fn seconds_of_pause(waits: &Value) -> f64 {
 
 /// The tags in a job's history, in their order.
 async fn tags(stack: &Stack, id: &str) -> Vec<String> {
-    let history = stack.api.get(&format!("/api/download/{id}/events")).await.text();
-    let lines = history.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    lines.map(|line| line["type"].as_str().expect("a tag").to_owned()).collect()
+    let history = stack.history(id).await.into_iter();
+    history.map(|event| event["type"].as_str().expect("a tag").to_owned()).collect()
 }
 
 fn count(tags: &[String], tag: &str) -> usize {
@@ -61,23 +58,8 @@ async fn retry(api: &Api, id: &str) -> crate::api::Answer {
     api.post_with(&format!("/api/download/{id}/retry"), "", &[]).await
 }
 
-/// The log, for a test that writes what a worker would.
-async fn log(stack: &Stack) -> Log {
-    let client = async_nats::connect(stack.nats.url()).await.unwrap();
-    Log::open(&client, &prometheus::Registry::new()).await.unwrap()
-}
-
 fn retrying(kind: FailureKind, until: Timestamp) -> EventBody {
     EventBody::Retrying { code: kind.code().into(), message: kind.sentence().into(), until }
-}
-
-/// Appends to a job that has no events yet.
-async fn append_all(log: &Log, id: &str, bodies: Vec<EventBody>) {
-    let (id, mut last) = (id.parse().unwrap(), 0);
-    for body in bodies {
-        let event = Event { at: millrace_runtime::now(), body };
-        last = log.append(&Append::new(&id, last, &event)).await.unwrap();
-    }
 }
 
 #[tokio::test]
@@ -179,9 +161,9 @@ async fn a_person_has_a_failed_job_tried_again_and_its_watchers_see_it_complete(
 
 #[tokio::test]
 async fn retries_by_many_at_once_on_several_edges_make_one_attempt() {
-    let stack = queue_only().await;
-    let (_second, second_port) = stack.another_edge().await;
-    let apis = [Api::new(stack.api.base.clone()), Api::new(format!("http://127.0.0.1:{second_port}"))];
+    let stack = Stack::queue_only().await;
+    let second = stack.another_edge().await;
+    let apis = [Api::new(stack.api.base.clone()), Api::new(format!("http://127.0.0.1:{}", second.port))];
     let id = stack.submit("/video.mp4").await;
     let early = retry(&stack.api, &id).await;
     assert_eq!((early.status, early.json()["code"].as_str()), (409, Some("not_ended")));
@@ -210,7 +192,7 @@ async fn retries_by_many_at_once_on_several_edges_make_one_attempt() {
 
 #[tokio::test]
 async fn a_work_item_of_before_the_retry_changes_nothing_when_it_comes_again() {
-    let stack = queue_only().await;
+    let stack = Stack::queue_only().await;
     let id = stack.submit("/video.mp4?rate=4000000").await;
     // A worker that has the job and will not let go of it.
     let consumer: PullConsumer = stack.jetstream().await.get_consumer_from_stream("workers", "JOBS").await.unwrap();
@@ -221,17 +203,10 @@ async fn a_work_item_of_before_the_retry_changes_nothing_when_it_comes_again() {
 
     let _worker = stack.another_worker("late", &[]).await;
     let mut watcher = stack.watch(&id);
-    while watcher.next_json(SOON).await.unwrap()["data"]["stage"] != "downloading" {}
+    while watcher.next_json(JOB_MAX).await.unwrap()["data"]["stage"] != "downloading" {}
     stale.ack_with(AckKind::Nak(None)).await.unwrap();
     // The other slot is free: it takes the stale item at once and has done with it before the download is over.
-    let state = async || {
-        let mut consumer = consumer.clone();
-        let info = consumer.info().await.unwrap();
-        (info.num_ack_pending, info.num_pending)
-    };
-    while state().await != (1, 0) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the stale item is done with", JOB_MAX, async || stack.queued().await == (0, 1)).await;
     let end = stack.watch_to_end(&mut watcher).await.pop().unwrap();
     assert_eq!((&end["status"], &end["attempt"]), (&"completed".into(), &2.into()), "{end}");
     let tags = tags(&stack, &id).await;
@@ -241,9 +216,8 @@ async fn a_work_item_of_before_the_retry_changes_nothing_when_it_comes_again() {
 
 #[tokio::test]
 async fn a_delivery_before_its_time_is_given_back_and_one_of_a_wrong_clock_is_not_waited_for() {
-    let stack = queue_only().await;
-    let log = log(&stack).await;
-    let started = || EventBody::Started { worker: "gone".into(), attempt: 1 };
+    let stack = Stack::queue_only().await;
+    let log = stack.log().await;
     let until = millrace_runtime::now() + Duration::from_secs(8);
     let never = millrace_runtime::now() + Duration::from_secs(100 * 24 * 3600);
     let early = stack.submit("/video.mp4").await;
@@ -268,24 +242,14 @@ async fn a_delivery_before_its_time_is_given_back_and_one_of_a_wrong_clock_is_no
 
 #[tokio::test]
 async fn a_job_that_brings_down_its_workers_fails_after_as_many_of_them_as_it_may_cost() {
-    let stack = queue_only().await;
-    let context = stack.jetstream().await;
-    let stream = context.get_stream("JOBS").await.unwrap();
-    let mut config = stream.consumer_info("workers").await.unwrap().config;
-    config.ack_wait = Duration::from_secs(2);
-    stream
-        .update_consumer::<async_nats::jetstream::consumer::pull::Config>(
-            async_nats::jetstream::consumer::FromConsumer::try_from_consumer_config(config).unwrap(),
-        )
-        .await
-        .unwrap();
-
+    let options = Options { without_worker: true, lease: Some(LEASE), ..Default::default() };
+    let stack = Stack::start_with(options).await;
     let id = stack.submit("/stall.mp4").await;
     let mut watcher = stack.watch(&id);
     for attempt in 1..=3 {
         let mut worker = stack.another_worker(&format!("victim-{attempt}"), &["--workers-lost-max", "3"]).await;
         loop {
-            let status = watcher.next_json(Duration::from_secs(30)).await.unwrap()["data"].clone();
+            let status = watcher.next_json(JOB_MAX).await.unwrap()["data"].clone();
             if status["stage"] == "downloading" && status["attempt"] == attempt {
                 break;
             }
@@ -300,27 +264,20 @@ async fn a_job_that_brings_down_its_workers_fails_after_as_many_of_them_as_it_ma
 
     // A person may have it tried all the same: with as many workers more.
     assert_eq!(retry(&stack.api, &id).await.json()["attempt"], 4);
-    while watcher.next_json(Duration::from_secs(30)).await.unwrap()["data"]["stage"] != "downloading" {}
+    while watcher.next_json(JOB_MAX).await.unwrap()["data"]["stage"] != "downloading" {}
     assert_eq!(stack.api.delete(&format!("/api/download/{id}")).await.status, 202);
     stack.verify();
 }
 
 #[tokio::test]
 async fn a_retry_while_the_log_is_away_is_refused_and_can_be_repeated() {
-    let stack = queue_only().await;
+    let stack = Stack::queue_only().await;
     let id = stack.submit("/video.mp4").await;
     assert_eq!(stack.api.delete(&format!("/api/download/{id}")).await.status, 202);
-    let context = stack.jetstream().await;
-    let limit = async |messages: i64| {
-        let mut config = context.get_stream("JOBS").await.unwrap().cached_info().config.clone();
-        config.max_messages = messages;
-        context.update_stream(config).await.unwrap();
-    };
-    // As a full disk would: every append is refused at once.
-    limit(2).await;
+    stack.limit_log(2).await;
     let refused = retry(&stack.api, &id).await;
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("no_room")), "{refused:?}");
-    limit(-1).await;
+    stack.limit_log(-1).await;
     assert_eq!(retry(&stack.api, &id).await.status, 202);
     stack.verify();
 }

@@ -1,11 +1,10 @@
 //! The main job with an S3-compatible store.
 
 use millrace_harness::s3::{ACCESS_KEY, BUCKET, REGION, S3Server, SECRET_KEY};
-use sha2::{Digest, Sha256};
 
 use crate::{
-    delivery::hex,
     stack::{Options, Stack, files_under},
+    support::sha256,
 };
 
 /// A stack on a server's bucket.
@@ -39,7 +38,7 @@ async fn a_job_ends_in_a_bucket_and_its_link_redirects_to_a_signed_address() {
     assert_eq!(file.status(), 200);
     assert_eq!(file.headers()["content-type"], "video/mp4");
     assert!(file.headers()["content-disposition"].to_str().unwrap().starts_with("attachment;"));
-    assert_eq!(hex(&Sha256::digest(file.bytes().await.unwrap())), stack.media.video_sha256());
+    assert_eq!(sha256(file.bytes().await.unwrap()), stack.media.video_sha256());
     let path = format!("/api/download/{id}/file");
     let head = stack.api.request(reqwest::Method::HEAD, &path).send().await.unwrap();
     let head = reqwest::Client::new().head(head.headers()["location"].to_str().unwrap()).send().await.unwrap();

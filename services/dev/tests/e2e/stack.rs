@@ -1,5 +1,7 @@
 //! One whole system for one test, on ports of its own.
 
+mod place;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -7,17 +9,20 @@ use std::{
     time::Duration,
 };
 
+use async_nats::jetstream;
 use millrace_domain::subjects::{STREAM, WORKERS_CONSUMER};
 use millrace_harness::{
     media::{MediaFiles, MediaServer, MediaSpec},
     nats::{NatsCluster, NatsOptions, NatsServer},
     ports::free_port,
-    processes::{Service, ServiceOptions},
+    processes::Service,
     tools::Tools,
     ws::{WatchOptions, Watcher},
 };
+use millrace_runtime::log::Log;
 use serde_json::{Value, json};
 
+use self::place::Place;
 use crate::api::Api;
 
 /// How long a job may take on a busy machine.
@@ -88,11 +93,18 @@ pub struct Stack {
     pub edge: Service,
     pub edge_admin: String,
     pub worker: Option<Service>,
+    pub worker_admin: String,
     pub projector: Service,
     pub folder: tempfile::TempDir,
     port: u16,
-    storage: String,
-    env: Vec<(String, String)>,
+    place: Place,
+}
+
+/// One more edge.
+pub struct Edge {
+    pub service: Service,
+    pub port: u16,
+    pub admin: String,
 }
 
 /// The outside programs, installed once.
@@ -117,11 +129,16 @@ impl Stack {
         Self::start_with(Options::default()).await
     }
 
+    /// Without a worker: jobs stay queued.
+    pub async fn queue_only() -> Self {
+        Self::start_with(Options { without_worker: true, ..Default::default() }).await
+    }
+
     pub async fn start_with(options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let media = MediaServer::start(media_files(), "127.0.0.1:0".parse().unwrap()).expect("the media server");
         let nats = Nats::start(options.cluster, options.nats).await;
-        let context = async_nats::jetstream::new(nats.connect().await);
+        let context = jetstream::new(nats.connect().await);
         millrace_runtime::provision::apply(&context, options.cluster.then_some(3)).await.expect("provisioned");
 
         if let Some(lease) = options.lease {
@@ -131,109 +148,80 @@ impl Stack {
             jobs.update_consumer(config).await.expect("a lease");
         }
 
-        let storage = options.storage.clone().unwrap_or_else(|| folder.path().join("files").display().to_string());
+        let place = Place {
+            nats_url: nats.url(),
+            storage: options.storage.unwrap_or_else(|| folder.path().join("files").display().to_string()),
+            folder: folder.path().to_owned(),
+            env: options.env,
+        };
         let port = free_port();
-        let (projector_admin, edge_admin, worker_admin) = (free_port(), free_port(), free_port());
-        let common = |admin: u16| {
-            vec![
-                "--nats-url".into(),
-                nats.url(),
-                "--admin-listen".into(),
-                format!("127.0.0.1:{admin}"),
-                "--log".into(),
-                "debug,async_nats=info,hyper=info".into(),
-            ]
-        };
-        let spawn = |name: &str, admin: u16, more: Vec<String>| {
-            let env = options.env.iter().cloned().collect();
-            let args = common(admin).into_iter().chain(more).collect();
-            Service::spawn(name, ServiceOptions { args, env, ..Default::default() }).expect(name)
-        };
-        let mut projector = spawn("millrace-projector", projector_admin, vec![]);
-        let drain = options.drain.unwrap_or(DRAIN);
-        let mut edge = spawn("millrace-edge", edge_admin, edge_args(port, &storage, drain));
-        let mut worker = (!options.without_worker)
-            .then(|| spawn("millrace-worker", worker_admin, worker_args(&storage, &folder.path().join("work"))));
-        let admin = |port: u16| format!("http://127.0.0.1:{port}");
-        projector.wait_ready(&admin(projector_admin), READY_MAX).await.expect("the projector");
-        edge.wait_ready(&admin(edge_admin), READY_MAX).await.expect("the edge");
-        if let Some(worker) = &mut worker {
-            worker.wait_ready(&admin(worker_admin), READY_MAX).await.expect("the worker");
+        let (mut projector, projector_admin) = place.projector();
+        let (mut edge, edge_admin) = place.edge(port, options.drain.unwrap_or(DRAIN));
+        let worker = (!options.without_worker).then(|| place.worker("work", &[], &[]));
+        let (mut worker, worker_admin) = worker.unzip();
+        projector.wait_ready(&projector_admin, READY_MAX).await.expect("the projector");
+        edge.wait_ready(&edge_admin, READY_MAX).await.expect("the edge");
+        if let (Some(worker), Some(admin)) = (&mut worker, &worker_admin) {
+            worker.wait_ready(admin, READY_MAX).await.expect("the worker");
         }
         let api = Api::new(format!("http://127.0.0.1:{port}"));
-        Self {
-            api,
-            media,
-            nats,
-            edge,
-            edge_admin: admin(edge_admin),
-            worker,
-            projector,
-            folder,
-            port,
-            storage,
-            env: options.env,
-        }
+        let worker_admin = worker_admin.unwrap_or_default();
+        Self { api, media, nats, edge, edge_admin, worker, worker_admin, projector, folder, port, place }
     }
 
-    /// One more edge on the same NATS and storage; its port.
-    pub async fn another_edge(&self) -> (Service, u16) {
+    /// One more edge on the same NATS and storage.
+    pub async fn another_edge(&self) -> Edge {
+        self.edge_on(free_port()).await
+    }
+
+    /// One more edge, on this port.
+    pub async fn edge_on(&self, port: u16) -> Edge {
+        let (mut service, admin) = self.place.edge(port, DRAIN);
+        service.wait_ready(&admin, READY_MAX).await.expect("the edge");
+        Edge { service, port, admin }
+    }
+
+    /// One more edge, which reaches NATS at another address.
+    pub async fn edge_through(&self, nats_url: String) -> Edge {
         let port = free_port();
-        (self.edge_on(port).await.0, port)
-    }
-
-    /// One more edge, on this port; its admin address.
-    pub async fn edge_on(&self, port: u16) -> (Service, String) {
-        self.edge_through(&self.nats.url(), port).await
-    }
-
-    /// The same, which reaches NATS at another address.
-    pub async fn edge_through(&self, nats: &str, port: u16) -> (Service, String) {
-        let admin = free_port();
-        let storage = self.folder.path().join("files").display().to_string();
-        let mut args = edge_args(port, &storage, DRAIN);
-        args.extend(["--nats-url".into(), nats.into(), "--admin-listen".into(), format!("127.0.0.1:{admin}")]);
-        let mut edge = Service::spawn("millrace-edge", ServiceOptions { args, ..Default::default() }).expect("an edge");
-        let admin = format!("http://127.0.0.1:{admin}");
-        edge.wait_ready(&admin, READY_MAX).await.expect("the edge");
-        (edge, admin)
+        let (mut service, admin) = Place { nats_url, ..self.place.clone() }.edge(port, DRAIN);
+        service.wait_ready(&admin, READY_MAX).await.expect("the edge");
+        Edge { service, port, admin }
     }
 
     /// One more worker on the same NATS and storage, with a work folder of its own.
-    pub async fn another_worker(&self, name: &str, more: &[&str]) -> Service {
-        let admin = free_port();
-        let storage = self.folder.path().join("files").display().to_string();
-        let mut args = worker_args(&storage, &self.folder.path().join(name));
-        args.extend(["--nats-url".into(), self.nats.url(), "--admin-listen".into(), format!("127.0.0.1:{admin}")]);
-        args.extend(more.iter().map(|&arg| arg.to_owned()));
-        let mut worker = Service::spawn("millrace-worker", ServiceOptions { args, ..Default::default() }).expect(name);
-        worker.wait_ready(&format!("http://127.0.0.1:{admin}"), READY_MAX).await.expect("the worker");
+    pub async fn another_worker(&self, work: &str, more: &[&str]) -> Service {
+        let (mut worker, admin) = self.place.worker(work, more, &[]);
+        worker.wait_ready(&admin, READY_MAX).await.expect(work);
         worker
     }
 
-    /// A client of JetStream beside the services.
-    pub async fn jetstream(&self) -> async_nats::jetstream::Context {
-        async_nats::jetstream::new(async_nats::connect(self.nats.url()).await.expect("NATS"))
+    /// The same with one slot; its admin address. It may not come up.
+    pub fn spawn_worker(&self, work: &str, env: &[(&str, &str)]) -> (Service, String) {
+        self.place.worker(work, &["--slots", "1"], env)
     }
 
-    /// A worker with one slot on a folder of its own inside the stack's; its admin address. It may not come up.
-    pub fn spawn_worker(&self, work: &str, env: &[(&str, &str)]) -> (Service, String) {
-        let admin = free_port();
-        let mut args = worker_args(&self.storage, &self.folder.path().join(work));
-        args.extend(
-            ["--nats-url", &self.nats.url(), "--admin-listen", &format!("127.0.0.1:{admin}")].map(str::to_owned),
-        );
-        args.extend(["--slots", "1", "--log", "debug,async_nats=info,hyper=info"].map(str::to_owned));
-        let given = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let env = self.env.iter().cloned().chain(given).collect();
-        let worker = Service::spawn("millrace-worker", ServiceOptions { args, env, ..Default::default() });
-        (worker.expect("a worker"), format!("http://127.0.0.1:{admin}"))
+    /// A client of JetStream beside the services.
+    pub async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(self.nats.connect().await)
+    }
+
+    /// The log, for a test that writes what a worker would, or another producer.
+    pub async fn log(&self) -> Log {
+        Log::open(&self.nats.connect().await, &prometheus::Registry::new()).await.expect("the log")
+    }
+
+    /// How many messages the log takes, -1 for no bound: beyond, it refuses each append at once, as a full disk does.
+    pub async fn limit_log(&self, messages: i64) {
+        let context = self.jetstream().await;
+        let mut config = context.get_stream(STREAM).await.expect("the log").cached_info().config.clone();
+        config.max_messages = messages;
+        context.update_stream(config).await.expect("a bound");
     }
 
     /// How many jobs the queue holds: waiting, and handed out without an acknowledgement.
     pub async fn queued(&self) -> (u64, usize) {
-        let client = async_nats::connect(self.nats.url()).await.expect("NATS");
-        let jobs = async_nats::jetstream::new(client).get_stream(STREAM).await.expect("the log");
+        let jobs = self.jetstream().await.get_stream(STREAM).await.expect("the log");
         let info = jobs.consumer_info(WORKERS_CONSUMER).await.expect("the queue");
         (info.num_pending, info.num_ack_pending)
     }
@@ -242,17 +230,12 @@ impl Stack {
         self.port
     }
 
-    /// Where the edge tells of itself.
-    pub fn edge_admin(&self) -> &str {
-        &self.edge_admin
-    }
-
     /// The value of one of the edge's metrics, with its labels as they are printed; 0 when it is not there.
     pub async fn metric(&self, name: &str) -> f64 {
         Self::metric_at(&self.edge_admin, name).await
     }
 
-    /// The same of another edge.
+    /// The same of another process, by its admin address.
     pub async fn metric_at(admin: &str, name: &str) -> f64 {
         let text = reqwest::get(format!("{admin}/metrics")).await.unwrap().text().await.unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -310,13 +293,33 @@ impl Stack {
         self.watch_to_end(&mut watcher).await.pop().expect("a last message")
     }
 
-    /// Nothing temporary is left and no tool runs for this system.
+    /// Whether nothing temporary is left and no tool runs for this system.
+    pub fn is_clean(&self) -> bool {
+        self.left_in("work").is_empty() && processes_naming(&self.folder.path().join("work")).is_empty()
+    }
+
     pub fn assert_no_leftovers(&self) {
-        let work = self.folder.path().join("work");
-        let left: Vec<_> = files_under(&work).into_iter().filter(|path| !path.ends_with("lock")).collect();
+        let left = self.left_in("work");
         assert!(left.is_empty(), "temporary files are left: {left:?}");
-        let running = processes_naming(&work);
+        let running = processes_naming(&self.folder.path().join("work"));
         assert!(running.is_empty(), "processes are left: {running:?}");
+    }
+
+    /// Files in a work folder that are more than a worker's lock.
+    pub fn left_in(&self, work: &str) -> Vec<PathBuf> {
+        let files = files_under(&self.folder.path().join(work)).into_iter();
+        files.filter(|path| !path.ends_with("lock")).collect()
+    }
+
+    /// A job's state, by HTTP.
+    pub async fn status(&self, id: &str) -> Value {
+        self.api.get(&format!("/api/status/{id}")).await.json()
+    }
+
+    /// A job's events, by HTTP.
+    pub async fn history(&self, id: &str) -> Vec<Value> {
+        let history = self.api.get(&format!("/api/download/{id}/events")).await.text();
+        history.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
     /// The number of processes that work somewhere in a folder of the stack's.
@@ -337,39 +340,6 @@ impl Stack {
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "the projection differs from the log:\n{text}");
     }
-}
-
-fn edge_args(port: u16, storage: &str, drain: Duration) -> Vec<String> {
-    let strings = [
-        "--listen",
-        &format!("127.0.0.1:{port}"),
-        "--public-base-url",
-        &format!("http://127.0.0.1:{port}"),
-        "--storage",
-        storage,
-        "--drain-seconds",
-        &drain.as_secs().to_string(),
-    ];
-    strings.map(str::to_owned).to_vec()
-}
-
-fn worker_args(storage: &str, work: &Path) -> Vec<String> {
-    let tools = tools();
-    let path = |path: &Path| path.display().to_string();
-    vec![
-        "--storage".into(),
-        storage.into(),
-        "--work-dir".into(),
-        path(work),
-        "--name".into(),
-        "worker-under-test".into(),
-        "--yt-dlp".into(),
-        path(&tools.yt_dlp),
-        "--ffmpeg".into(),
-        path(&tools.ffmpeg),
-        "--ffprobe".into(),
-        path(&tools.ffprobe),
-    ]
 }
 
 /// Every file under a folder.

@@ -11,9 +11,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::stack::{Options, Stack};
+use crate::{
+    stack::{JOB_MAX, Stack},
+    support::SOON,
+};
 
-const SOON: Duration = Duration::from_secs(10);
 const PONG: &str = r#"{"type":"pong"}"#;
 
 /// The next message, byte for byte.
@@ -32,7 +34,7 @@ async fn whoever_connects_late_or_after_the_end_gets_the_state_at_once() {
     let stack = Stack::start().await;
     let id = stack.submit("/video.mp4?rate=4000000").await;
     let mut first = stack.watch(&id);
-    while first.next_json(SOON).await.unwrap()["data"]["progress"].as_u64() < Some(15) {}
+    while first.next_json(JOB_MAX).await.unwrap()["data"]["progress"].as_u64() < Some(15) {}
 
     let mut late = stack.watch(&id);
     let status = late.next_json(SOON).await.unwrap();
@@ -56,12 +58,12 @@ async fn whoever_connects_late_or_after_the_end_gets_the_state_at_once() {
 
 #[tokio::test]
 async fn a_client_that_claims_to_have_seen_what_the_log_does_not_have_gets_the_state_soon_and_then_what_follows() {
-    let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+    let stack = Stack::queue_only().await;
     let id = stack.submit("/video.mp4").await;
     // The first and the second watcher of a job, whose state is loaded and there.
     let claims: Vec<_> =
         (0..2).map(|_| stack.watch_with(&format!("{id}?since=999999"), WatchOptions::default())).collect();
-    let seq = stack.api.get(&format!("/api/status/{id}")).await.json()["seq"].clone();
+    let seq = stack.status(&id).await["seq"].clone();
     let (path, claim) = (format!("/api/download/{id}/events"), Some(999_999));
     let streaming = sse(&stack, &path, claim);
     let canceling = async {
@@ -87,7 +89,7 @@ async fn a_client_that_claims_to_have_seen_what_the_log_does_not_have_gets_the_s
 
 #[tokio::test]
 async fn both_pings_are_answered_byte_for_byte_whatever_the_job() {
-    let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+    let stack = Stack::queue_only().await;
     let known = stack.submit("/video.mp4").await;
     for id in [known.as_str(), "nobody-has-submitted-this"] {
         let mut watcher = stack.watch(id);
@@ -114,9 +116,8 @@ async fn whoever_connects_before_the_submission_gets_the_job_as_it_comes_and_a_s
     let mut early = stack.watch("made-by-another-producer");
     early.send("ping").unwrap();
     assert_eq!(next_text(&mut early).await, PONG);
-    let client = async_nats::connect(stack.nats.url()).await.unwrap();
     let event = json!({"type": "submitted", "at": "2026-11-23T07:00:00Z", "url": stack.media.url("/missing.mp4")});
-    let context = async_nats::jetstream::new(client);
+    let context = stack.jetstream().await;
     let subject = "jobs.submitted.made-by-another-producer";
     context.publish(subject, event.to_string().into()).await.unwrap().await.unwrap();
     let statuses = stack.watch_to_end(&mut early).await;
@@ -137,7 +138,7 @@ async fn whoever_connects_before_the_submission_gets_the_job_as_it_comes_and_a_s
 
 /// Without a log that could say whether there is such a job.
 async fn close_of_a_stranger_while_nats_is_dead() -> What {
-    let mut stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+    let mut stack = Stack::queue_only().await;
     stack.nats.one().kill();
     let seen = stack.watch("perhaps-somebody-has-submitted-this").until_close(Duration::from_secs(75)).await.unwrap();
     seen.last().unwrap().what.clone()
@@ -145,7 +146,7 @@ async fn close_of_a_stranger_while_nats_is_dead() -> What {
 
 #[tokio::test]
 async fn bad_ids_strangers_and_floods_are_turned_away() {
-    let stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+    let stack = Stack::queue_only().await;
     let id = stack.submit("/video.mp4").await;
     let refused = async |id: &str, options: WatchOptions| stack.watch_with(id, options).next(SOON).await.unwrap().what;
     let long = "x".repeat(65);
@@ -171,7 +172,7 @@ async fn bad_ids_strangers_and_floods_are_turned_away() {
 
 #[tokio::test]
 async fn an_edge_that_stops_closes_its_sockets_with_1012() {
-    let mut stack = Stack::start_with(Options { without_worker: true, ..Default::default() }).await;
+    let mut stack = Stack::queue_only().await;
     let id = stack.submit("/video.mp4").await;
     let mut watcher = stack.watch(&id);
     watcher.next_json(SOON).await.unwrap();
@@ -213,7 +214,7 @@ async fn sse(stack: &Stack, path: &str, last: Option<u64>) -> Vec<(u64, Value)> 
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut body = response.bytes_stream();
     let mut text = String::new();
-    while let Some(chunk) = tokio::time::timeout(crate::stack::JOB_MAX, body.next()).await.expect("the stream ends") {
+    while let Some(chunk) = tokio::time::timeout(JOB_MAX, body.next()).await.expect("the stream ends") {
         text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
     }
     let field =

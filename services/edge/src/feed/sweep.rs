@@ -142,6 +142,7 @@ async fn sweep(feed: &Feed, log: &Log, ids: &[JobId]) {
         // They stay due for the next sweep.
         Err(error) => return tracing::warn!(%error, jobs = ids.len(), "quiet jobs could not be swept"),
     };
+    feed.0.metrics.quiet_jobs_asked.inc_by(ids.len() as u64);
     let now = Instant::now();
     for id in ids {
         if let Some(watched) = feed.table().get_mut(id.as_str()) {

@@ -17,6 +17,7 @@ use millrace_harness::{
     nats::{NatsOptions, NatsServer},
     ports::free_port,
     processes::{Service, ServiceOptions},
+    wait,
 };
 use millrace_runtime::{
     jobs::{Jobs, Patience},
@@ -156,13 +157,9 @@ impl Projector {
     }
 }
 
-/// Waits until something holds.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {LIMIT:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+/// Waits until something holds, as long as a busy machine may take.
+pub async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
+    wait::until(what, LIMIT, holds).await;
 }
 
 /// How far a download has come, of 100 bytes.

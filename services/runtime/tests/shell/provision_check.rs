@@ -1,5 +1,7 @@
 //! What services look at before they start.
 
+use std::pin::pin;
+
 use async_nats::jetstream::{
     self,
     consumer::{FromConsumer, PullConsumer, pull},
@@ -151,14 +153,15 @@ async fn an_account_without_jetstream_is_told_so() {
 async fn a_service_that_starts_during_an_outage_waits_for_its_end() {
     let world = World::start().await;
     world.server.pause();
-    let unanswered = check(&world.context).await;
-    assert!(matches!(unanswered, Err(CheckError::Unavailable(_))), "{unanswered:?}");
-    let waiting = tokio::spawn({
-        let context = world.context.clone();
-        async move { check_when_available(&context).await }
-    });
-    // The look that is under way fails first.
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let mut waiting = pin!(check_when_available(&world.context));
+    // Both look at the same moment; where one look has failed, so has the first one of the other.
+    tokio::select! {
+        biased;
+        ended = &mut waiting => panic!("it does not wait: {ended:?}"),
+        unanswered = check(&world.context) => {
+            assert!(matches!(unanswered, Err(CheckError::Unavailable(_))), "{unanswered:?}");
+        }
+    }
     world.server.resume();
-    assert_eq!(waiting.await.unwrap(), Ok(()));
+    assert_eq!(waiting.await, Ok(()));
 }

@@ -1,6 +1,6 @@
 //! A nats-server of the test's own with everything provisioned, and what tests write to it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::{Client, jetstream};
 use jiff::Timestamp;
@@ -10,7 +10,10 @@ use millrace_domain::{
     fold_all,
     subjects::{self, Kind, STREAM},
 };
-use millrace_harness::nats::{NatsOptions, NatsServer};
+use millrace_harness::{
+    nats::{NatsOptions, NatsServer},
+    wait,
+};
 use millrace_runtime::{
     admin::Health,
     direct::ReadError,
@@ -152,11 +155,7 @@ pub fn events_subject(id: &JobId) -> String {
     subjects::subject(Kind::Events, id)
 }
 
-/// Waits until something holds.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {LIMIT:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+/// Waits until something holds, as long as a busy machine may take.
+pub async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
+    wait::until(what, LIMIT, holds).await;
 }
