@@ -1,5 +1,5 @@
-//! The house rules that neither the compiler nor rustfmt holds: sizes, imports, dependencies, and that the documents
-//! are true of what they name.
+//! The house rules that neither the compiler nor rustfmt holds: sizes, imports, and that the documents are true of what
+//! they name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,6 @@ use std::{
 };
 
 use millrace_harness::checkout;
-use serde_json::Value;
 
 const LINES_MAX: usize = 400;
 const COLUMNS_MAX: usize = 120;
@@ -127,48 +126,6 @@ fn imports_come_in_three_groups_with_one_use_for_each_root() {
         }
     }
     assert_none("imports: std, other crates, this crate, a blank line between; one `use` for each root", &wrong);
-}
-
-fn metadata() -> Value {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
-        .current_dir(checkout())
-        .output()
-        .expect("cargo metadata");
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
-
-/// What `cargo machete` looks for: each dependency is named somewhere in its crate, and one that only tests name is a
-/// dependency of the tests.
-#[test]
-fn every_dependency_is_used() {
-    let files = tracked(".rs");
-    let metadata = metadata();
-    let mut unused = Vec::new();
-    for package in metadata["packages"].as_array().expect("packages") {
-        let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
-        let folder =
-            manifest.parent().and_then(|folder| folder.strip_prefix(checkout()).ok()).expect("in the checkout");
-        let folder = folder.to_str().expect("UTF-8");
-        let of_crate = |path: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-        for dependency in package["dependencies"].as_array().expect("dependencies") {
-            let name = dependency["rename"].as_str().or(dependency["name"].as_str()).expect("a name");
-            let word = name.replace('-', "_");
-            let is_normal = dependency["kind"].is_null();
-            let in_scope = |file: &&Tracked| {
-                let tests = format!("{folder}/tests/");
-                of_crate(&file.path) && (!is_normal || !file.path.starts_with(&tests))
-            };
-            let names = |file: &Tracked| {
-                let code = file.text.lines().filter(|line| !line.trim_start().starts_with("//"));
-                code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_')).any(|found| found == word)
-            };
-            if !files.iter().filter(in_scope).any(names) {
-                unused.push(format!("{folder}: {name}{}", if is_normal { "" } else { " (for tests)" }));
-            }
-        }
-    }
-    assert_none("dependencies that nothing names", &unused);
 }
 
 /// The spans in backticks of a document, outside of code blocks, with their line.

@@ -4,6 +4,7 @@
 
 mod config;
 mod metrics;
+mod worker;
 
 mod intake;
 mod attempt;
@@ -16,8 +17,6 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use async_nats::jetstream;
-use millrace_domain::retry::Budget;
-use millrace_media::{Bounds, Tools};
 use millrace_runtime::{
     blobs::Blobs,
     jobs::Jobs,
@@ -27,9 +26,9 @@ use millrace_runtime::{
     service::{Service, Shell},
     snapshots::Snapshots,
 };
-use tokio_util::sync::CancellationToken;
 
 pub use self::config::Config;
+pub(crate) use self::worker::Worker;
 
 /// How the process is run.
 pub const SERVICE: Service<Config> = Service {
@@ -40,20 +39,6 @@ pub const SERVICE: Service<Config> = Service {
     read: config::read,
     shutdown_max: |_| Duration::from_secs(25),
 };
-
-/// What every attempt needs.
-pub(crate) struct Worker {
-    name: String,
-    jobs: Jobs,
-    queue: Queue,
-    blobs: Blobs,
-    tools: Tools,
-    budget: Budget,
-    bounds: Bounds,
-    workspace: workspace::Workspace,
-    metrics: metrics::Metrics,
-    shutdown: CancellationToken,
-}
 
 /// Starts the worker's tasks.
 ///

@@ -12,7 +12,8 @@ use millrace_domain::{
 use stateright::{Checker, Model, Property};
 
 use crate::{
-    log::{Log, Publish},
+    log::Log,
+    message::Publish,
     operation::{Call, Defect, Fresh, Operation},
     worker::Work,
 };

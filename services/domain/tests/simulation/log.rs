@@ -3,42 +3,22 @@
 //! Nothing here is random: whoever drives it chooses when a message is committed, a leader dies, a read is stale.
 
 use millrace_domain::{
-    Entry, Event, JobId, JobState,
+    Entry, JobId, JobState,
     append::{Outcome, Successor},
     fold, fold_all,
     subjects::Kind,
 };
 
-use crate::rules::{Round, misfit};
+use crate::{
+    message::Publish,
+    rules::{Round, misfit},
+};
 
 /// Jobs in the log, by number.
 pub const JOBS: [&str; 2] = ["a", "b"];
 
 pub fn job_id(job: usize) -> JobId {
     JOBS[job].parse().expect("an id")
-}
-
-/// A message on its way to the log.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Publish {
-    /// The message id.
-    pub id: u64,
-    /// The append that it is part of; several ids for one append would be a defect.
-    pub append: u64,
-    pub job: usize,
-    pub expected: u64,
-    pub event: Event,
-    pub writer: String,
-    /// The attempt whose holder reports; none for claims and for people.
-    pub reports: Option<u32>,
-    /// The work item that its writer was handed; none for people.
-    pub item: Option<u64>,
-}
-
-impl Publish {
-    pub fn is_on(&self, job: usize, kind: Kind) -> bool {
-        self.job == job && self.event.body.kind() == kind
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

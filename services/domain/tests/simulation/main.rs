@@ -12,6 +12,7 @@
 
 mod exhaustive;
 mod log;
+mod message;
 mod operation;
 mod rules;
 mod worker;

@@ -11,7 +11,10 @@ use millrace_domain::{
     subjects::Kind,
 };
 
-use crate::log::{Log, Publish, job_id};
+use crate::{
+    log::{Log, job_id},
+    message::Publish,
+};
 
 /// Defects that the simulation must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -4,9 +4,13 @@ use jiff::Timestamp;
 use millrace_domain::{
     EventBody, JobState,
     failure::{FailureKind, Nature},
+    retry::Budget,
 };
 
-use crate::{log::Publish, worker::BUDGET};
+use crate::message::Publish;
+
+/// What a job may cost: small, so that jobs reach it.
+pub const BUDGET: Budget = Budget { attempts_max: 3, workers_lost_max: 4 };
 
 /// A job since its last submission.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use millrace_domain::{
     retry::Budget,
 };
 
-use crate::operation::Defect;
+use crate::{operation::Defect, rules::BUDGET};
 
 /// A job in a worker's hands.
 #[derive(Clone, Debug, PartialEq, Hash)]
@@ -30,9 +30,6 @@ pub enum After {
     /// Somebody else has the job.
     LetGo,
 }
-
-/// Small, so that jobs reach it.
-pub const BUDGET: Budget = Budget { attempts_max: 3, workers_lost_max: 4 };
 
 /// How an attempt goes on.
 #[derive(Clone, Copy, Debug, PartialEq)]

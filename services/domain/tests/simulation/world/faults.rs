@@ -3,10 +3,7 @@
 use millrace_domain::{Command, JobState};
 
 use super::{Packet, Process, World};
-use crate::{
-    log::{JOBS, Publish},
-    operation::Call,
-};
+use crate::{log::JOBS, message::Publish, operation::Call};
 
 impl World {
     /// Something goes wrong.
