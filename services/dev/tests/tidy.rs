@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
@@ -89,7 +89,8 @@ fn no_comment_holds_a_test_that_would_not_run() {
 
 /// Where a `use` at the left margin leads, and which of the three groups that is.
 fn root_of(line: &str) -> Option<(usize, &str)> {
-    let root = line.strip_prefix("use ")?.split([':', ';', ' ', '{']).next()?;
+    let import = line.strip_prefix("pub ").or_else(|| line.strip_prefix("pub(crate) ")).unwrap_or(line);
+    let root = import.strip_prefix("use ")?.split([':', ';', ' ', '{']).next()?;
     let group = match root {
         "std" | "core" | "alloc" => 0,
         "crate" | "super" | "self" => 2,

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use async_nats::{Client, ConnectOptions, Event};
+use millrace_domain::limits::NATS_REQUEST_MAX;
 use tokio::{
     sync::{broadcast, watch},
     time::{Instant, timeout_at},
@@ -13,7 +14,6 @@ use crate::{
     admin::Check,
     config::{Reader, Setting},
 };
-use millrace_domain::limits::NATS_REQUEST_MAX;
 
 /// `--nats-url`
 ///

@@ -8,6 +8,7 @@ use std::{
 use millrace_domain::{JobState, Refusal};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
+use self::queue::Queue;
 use crate::{
     log::{JOBS, Log},
     operation::{Answer, Call, Defect, Fresh, Operation},
@@ -17,8 +18,6 @@ use crate::{
 mod faults;
 mod processes;
 mod queue;
-
-use queue::Queue;
 
 const WORKERS: usize = 3;
 /// Steps in which everything may fail.

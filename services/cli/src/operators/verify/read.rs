@@ -15,8 +15,10 @@ use millrace_domain::{
     limits::SNAPSHOT_BATCH_MAX,
     subjects::{self, Kind, PROJECTOR_CONSUMER, QUARANTINE_STREAM, STREAM},
 };
-use millrace_runtime::cursor::Cursor;
-use millrace_runtime::direct::{self, Stored};
+use millrace_runtime::{
+    cursor::Cursor,
+    direct::{self, Stored},
+};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
