@@ -1,7 +1,7 @@
 //! The program `millrace`, for people who run or use a Millrace and need no checkout of it.
 //!
-//! Each subcommand is a module with `Args` and `run`, in the folder of those whom it is for: [`operators`]. An error is one
-//! sentence that says what to do, and the exit code is then other than 0.
+//! Each subcommand is a module with `Args` and `run`, in the folder of those whom it is for: [`operators`]. An error is
+//! one sentence that says what to do, and the exit code is then other than 0.
 
 mod connect;
 pub mod operators;

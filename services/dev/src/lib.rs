@@ -1,5 +1,6 @@
-//! The one entry for developers and CI. `cargo dev up`, `test` and `schemas` are here, each a module with `Args` and `run`.
-//! `bench` and `chaos` are the program `lab`, and `verify`, `rebuild` and `provision` the program `millrace` (`elsewhere`).
+//! The one entry for developers and CI. `cargo dev up`, `test` and `schemas` are here, each a module with `Args` and
+//! `run`. `bench` and `chaos` are the program `lab`, and `verify`, `rebuild` and `provision` the program `millrace`
+//! (`elsewhere`).
 //!
 //! What fails says in one sentence what to do, and ends with an exit code other than 0.
 
@@ -32,8 +33,8 @@ Examples:
 
 /// Runs, tests, checks and measures Millrace.
 ///
-/// Needs Rust, Python 3 with pip and, as everything here, a checkout. Other tools are found on the PATH or installed into
-/// `.tools/` in the checkout.
+/// Needs Rust, Python 3 with pip and, as everything here, a checkout. Other tools are found on the PATH or installed
+/// into `.tools/` in the checkout.
 #[derive(Debug, Parser)]
 #[command(name = "cargo dev", bin_name = "cargo dev", version, after_help = EXAMPLES)]
 struct Cli {

@@ -1,4 +1,5 @@
-//! Dependencies: each is used, what `cargo dev up` builds is compiled once, and the outside programs have one oldest version.
+//! Dependencies: each is used, what `cargo dev up` builds is compiled once, and the outside programs have one oldest
+//! version.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

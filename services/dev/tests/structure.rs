@@ -1,5 +1,5 @@
-//! The dependency rule: `domain` ← `runtime` ← services, and `domain` ← `media` ← `worker`. Services never depend on each
-//! other, and the crate that handles foreign bytes reaches nothing that could misuse them.
+//! The dependency rule: `domain` ← `runtime` ← services, and `domain` ← `media` ← `worker`. Services never depend on
+//! each other, and the crate that handles foreign bytes reaches nothing that could misuse them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,8 +25,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Crates that would make the pure core impure.
 const IMPURE: &[&str] = &["tokio", "async-nats", "axum", "rand", "object_store", "tracing", "prometheus"];
 
-/// Crates by the beginning of their names that `millrace-media` must not reach, through however many others: all of ours
-/// but the domain, NATS, object stores, and everything that speaks HTTP or TLS.
+/// Crates by the beginning of their names that `millrace-media` must not reach, through however many others: all of
+/// ours but the domain, NATS, object stores, and everything that speaks HTTP or TLS.
 const OUT_OF_REACH_OF_MEDIA: &[&str] = &[
     "millrace-",
     "async-nats",

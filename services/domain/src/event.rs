@@ -57,8 +57,9 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         video_info: Option<VideoInfo>,
     },
-    /// The first bytes are about to go to the object store. Only after this is in the log: whatever becomes of the writer,
-    /// the log then tells of an upload that may be half done. Whoever begins one has aborted the one told before it.
+    /// The first bytes are about to go to the object store. Only after this is in the log: whatever becomes of the
+    /// writer, the log then tells of an upload that may be half done. Whoever begins one has aborted the one told
+    /// before it.
     Uploading {
         /// Where they go.
         storage_provider: Provider,

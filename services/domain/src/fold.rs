@@ -39,8 +39,8 @@ pub const PROGRESS_COMPLETED: u8 = 100;
 /// Applies one entry. Total: whatever the entry, there is a next state.
 ///
 /// An entry at or before `state.seq` was applied already and changes nothing. An entry that does not fit (an event
-/// before the submission, after the end but for `resubmitted`, of an attempt that is over, or on the job's other subject) changes nothing
-/// but the sequence.
+/// before the submission, after the end but for `resubmitted`, of an attempt that is over, or on the job's other
+/// subject) changes nothing but the sequence.
 #[must_use]
 pub fn fold(state: Option<JobState>, id: &JobId, entry: &Entry) -> Option<JobState> {
     let Some(mut state) = state else { return first(id, entry) };
@@ -184,8 +184,8 @@ fn apply(state: &mut JobState, event: &Event) -> bool {
     }
 }
 
-/// A new attempt knows nothing of the bytes of the one before; what the video is stays known, and so does an upload that
-/// somebody has to abort.
+/// A new attempt knows nothing of the bytes of the one before; what the video is stays known, and so does an upload
+/// that somebody has to abort.
 ///
 /// Every field is named, so that a new one does not compile before its author has said whether it outlives an attempt.
 fn begin_attempt(state: &mut JobState, attempt: u32, stage: Stage, progress: u8) {

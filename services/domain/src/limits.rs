@@ -39,8 +39,8 @@ pub const WS_PING_INTERVAL: Duration = Duration::from_secs(25);
 pub const WS_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long a socket waits for a job that nobody has submitted.
 pub const UNKNOWN_JOB_WAIT: Duration = Duration::from_secs(60);
-/// How long a client that claims to have seen more than the log has waits until the log's leader is believed: one that was
-/// just elected may not have everything yet.
+/// How long a client that claims to have seen more than the log has waits until the log's leader is believed: one that
+/// was just elected may not have everything yet.
 pub const SINCE_DOUBT: Duration = Duration::from_secs(2);
 /// How long a socket stays open after the job's final state was sent.
 pub const FINISHED_JOB_LINGER: Duration = Duration::from_secs(30);
@@ -57,8 +57,8 @@ pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(5);
 pub const HTTP_KEEP_ALIVE_MAX: Duration = Duration::from_secs(60);
 /// Largest head of an HTTP request; hyper takes no less than 8 KiB.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Bytes that the kernel holds for a client beside those under way to it. More waits with us, where a newer state replaces
-/// an older one; the kernel would take megabytes for a client that does not read.
+/// Bytes that the kernel holds for a client beside those under way to it. More waits with us, where a newer state
+/// replaces an older one; the kernel would take megabytes for a client that does not read.
 pub const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 /// Bytes of control frames, and of a frame that was begun, that wait for one WebSocket client.
 pub const CLIENT_CONTROL_BYTES_MAX: usize = 16 * 1024;
@@ -130,8 +130,8 @@ pub const JETSTREAM_WAIT_MAX: Duration = Duration::from_secs(60);
 pub const JETSTREAM_RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// For how long an append whose outcome is unknown is repeated. Longer than a leader election (6 to 8 s).
 pub const APPEND_RETRY_MAX: Duration = Duration::from_secs(20);
-/// So often in a row, with the time of an append that is given up between them, a leader must say that it knows nothing of
-/// a job of which it had something before. One that was just elected may say so once.
+/// So often in a row, with the time of an append that is given up between them, a leader must say that it knows nothing
+/// of a job of which it had something before. One that was just elected may say so once.
 pub const ABSENCES_BELIEVED: u32 = 2;
 /// Pause before an append is first repeated; it doubles.
 pub const APPEND_PAUSE_FIRST: Duration = Duration::from_millis(20);
@@ -156,8 +156,8 @@ pub const TOOL_SOCKET_SILENCE_MAX: Duration = Duration::from_secs(20);
 pub const TOOL_RETRIES_MAX: u32 = 3;
 /// How often a file is downloaded from its beginning in one attempt, where the source changes it on the way.
 pub const MIXED_RUNS_MAX: u32 = 2;
-/// How long before a reply a file must have changed last so that the time tells its version. Two changes in one second, and clocks that
-/// differ, are not to be mistaken.
+/// How long before a reply a file must have changed last so that the time tells its version. Two changes in one second,
+/// and clocks that differ, are not to be mistaken.
 pub const LAST_MODIFIED_AGE_MIN: Duration = Duration::from_secs(60);
 /// How long a part of a file is kept for the next attempt after the last byte was added.
 pub const PARTS_KEPT_AGE_MAX: Duration = Duration::from_secs(60 * 60);
@@ -179,7 +179,8 @@ pub const ATTEMPT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 pub const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// A worker takes no job while there is less room than this in its work folder: hardly a video would fit.
 pub const WORK_ROOM_MIN: u64 = 16 * 1024 * 1024;
-/// Longest time that a worker takes to make its folder at its start; one that is older and not finished is a dead worker's.
+/// Longest time that a worker takes to make its folder at its start; one that is older and not finished is a dead
+/// worker's.
 pub const WORK_FOLDER_MAKING_MAX: Duration = Duration::from_secs(60);
 /// How often a worker without room looks whether there is some again.
 pub const WORK_ROOM_INTERVAL: Duration = Duration::from_secs(2);

@@ -12,7 +12,8 @@ use anyhow::{Context, bail};
 /// How many of the last lines of a program's standard error its failure shows.
 const LINES_SHOWN_MAX: usize = 15;
 
-/// Runs `command` and returns its standard output. `what` says in the error what was being done, as in "install yt-dlp".
+/// Runs `command` and returns its standard output. `what` says in the error what was being done, as in "install
+/// yt-dlp".
 ///
 /// Output goes through files, so that neither a full pipe nor a left-over grandchild can block us.
 pub(crate) fn run(command: &mut Command, what: &str, limit: Duration) -> anyhow::Result<String> {

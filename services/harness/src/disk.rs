@@ -71,11 +71,10 @@ impl Drop for Disk {
 /// Whether the test that calls this may go on, and mount. Otherwise it has just run in a user namespace of its own,
 /// where it may.
 ///
-/// To be called on the test's own thread, which has the test's name; so not from `#[tokio::test(flavor = "multi_thread")]`
-/// within a spawned task.
+/// To be called on the test's own thread, which has the test's name; so not from `#[tokio::test(flavor =
+/// "multi_thread")]` within a spawned task.
 ///
-/// # Panics
-/// When it failed there, or no such namespace can be made.
+/// # Panics When it failed there, or no such namespace can be made.
 #[must_use]
 pub fn may_mount() -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder");

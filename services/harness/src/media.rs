@@ -1,6 +1,7 @@
 //! Real media and a real website that serves it, well and badly.
 //!
-//! [`MediaFiles::make`] lets ffmpeg make the files, once; [`MediaServer::start`] serves them over HTTP on the paths in [`PATHS`].
+//! [`MediaFiles::make`] lets ffmpeg make the files, once; [`MediaServer::start`] serves them over HTTP on the paths in
+//! [`PATHS`].
 
 mod files;
 mod pages;

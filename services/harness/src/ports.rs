@@ -7,8 +7,8 @@ use std::{
 
 /// A TCP port of 127.0.0.1 that nobody listens on, and that no outgoing connection will take by chance.
 ///
-/// Not from the system's range for outgoing connections: there, a client that keeps trying a dead server's port can be given that
-/// very port as its own, connect to itself and keep the server from coming back.
+/// Not from the system's range for outgoing connections: there, a client that keeps trying a dead server's port can be
+/// given that very port as its own, connect to itself and keep the server from coming back.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 12_000;
     const COUNT: u16 = 20_000;

@@ -62,7 +62,8 @@ impl Service {
         Ok(Self { name: name.to_owned(), child })
     }
 
-    /// Waits until `<admin_url>/readyz` answers 200. Fails with the last log lines if the process ends or `limit` passes.
+    /// Waits until `<admin_url>/readyz` answers 200. Fails with the last log lines if the process ends or `limit`
+    /// passes.
     pub async fn wait_ready(&mut self, admin_url: &str, limit: Duration) -> anyhow::Result<()> {
         let url = format!("{}/readyz", admin_url.trim_end_matches('/'));
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(1)).build()?;

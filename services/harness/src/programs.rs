@@ -29,7 +29,8 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Those in the target folder that this program was built in. Ask before anything is built: a build may replace the running file.
+    /// Those in the target folder that this program was built in. Ask before anything is built: a build may replace the
+    /// running file.
     pub fn beside_us(release: bool) -> anyhow::Result<Self> {
         let this = std::env::current_exe().context("cannot tell where this program is")?;
         // target/debug/dev, or target/debug/deps/a-test

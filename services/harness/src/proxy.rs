@@ -1,4 +1,5 @@
-//! A TCP proxy that can be broken: refuse, cut, stall, delay; and, before a nats-server, lose and delay some of its messages.
+//! A TCP proxy that can be broken: refuse, cut, stall, delay; and, before a nats-server, lose and delay some of its
+//! messages.
 
 mod frames;
 mod pump;
@@ -33,7 +34,8 @@ pub enum Mode {
     Delay(Duration),
 }
 
-/// What happens to some messages of a nats-server on their way to a client: those on subjects that begin with `subject`.
+/// What happens to some messages of a nats-server on their way to a client: those on subjects that begin with
+/// `subject`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MessageFault {
     /// The beginning of the subjects, such as `live.`.
@@ -73,7 +75,8 @@ struct State {
 }
 
 impl Proxy {
-    /// Listens on a free port of 127.0.0.1 and passes connections on to `server`. `seed` decides which messages are hit.
+    /// Listens on a free port of 127.0.0.1 and passes connections on to `server`. `seed` decides which messages are
+    /// hit.
     ///
     /// Must be called within a tokio runtime, which serves it.
     pub async fn start(server: SocketAddr, seed: u64) -> anyhow::Result<Self> {

@@ -38,7 +38,8 @@ pub enum Fault {
     Hangs,
 }
 
-/// An S3 server with one empty bucket, on a thread of its own. Dropped, it closes every connection and its files are removed.
+/// An S3 server with one empty bucket, on a thread of its own. Dropped, it closes every connection and its files are
+/// removed.
 pub struct S3Server {
     // Before the folder: nothing may write to it any more when it is removed.
     serving: Serving,

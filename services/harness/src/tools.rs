@@ -1,8 +1,8 @@
 //! The outside programs: nats-server, yt-dlp, ffmpeg and Python, found on the PATH or installed.
 //!
-//! What is installed goes to `.tools/` in the checkout, pinned by hash; nothing outside the checkout is touched, except that
-//! ffmpeg, Python and what benches compare us to come from `apt-get` where this runs as root. Once everything is there, finding
-//! it starts no process.
+//! What is installed goes to `.tools/` in the checkout, pinned by hash; nothing outside the checkout is touched, except
+//! that ffmpeg, Python and what benches compare us to come from `apt-get` where this runs as root. Once everything is
+//! there, finding it starts no process.
 
 mod apt;
 mod lock;
@@ -41,7 +41,8 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Finds what `cargo dev up` runs, and installs what is missing. `root` is the checkout; `say` is told before anything slow.
+    /// Finds what `cargo dev up` runs, and installs what is missing. `root` is the checkout; `say` is told before
+    /// anything slow.
     ///
     /// Safe to call from several processes at once. Blocks, for minutes at most, when something must be installed.
     pub fn ensure(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<Tools> {

@@ -118,7 +118,8 @@ impl Watcher {
         tokio::time::timeout(limit, self.received.recv()).await.ok().flatten()
     }
 
-    /// The next message as JSON. An error if there is none in time, if it is not JSON, or if the connection ends instead.
+    /// The next message as JSON. An error if there is none in time, if it is not JSON, or if the connection ends
+    /// instead.
     pub async fn next_json(&mut self, limit: Duration) -> anyhow::Result<serde_json::Value> {
         loop {
             match self.next(limit).await {

@@ -21,8 +21,8 @@ use anyhow::{Context, ensure};
 
 /// Measures Millrace on this machine
 ///
-/// Prints a table with the targets, the machine and the method. Whatever comes out, the exit code is 0: another machine is not a
-/// failure.
+/// Prints a table with the targets, the machine and the method. Whatever comes out, the exit code is 0: another machine
+/// is not a failure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]

@@ -223,10 +223,10 @@ impl Blobs {
         keys.await.context("the store does not list its files")
     }
 
-    /// An address under which anybody can fetch the file by `method` for `valid`; `None` where the store has none (a folder).
+    /// An address under which anybody can fetch the file by `method` for `valid`; `None` where the store has none (a
+    /// folder).
     ///
-    /// # Errors
-    /// When there are no credentials to sign with.
+    /// # Errors When there are no credentials to sign with.
     pub async fn signed_url(&self, method: Method, key: &str, valid: Duration) -> anyhow::Result<Option<url::Url>> {
         match &self.place {
             Place::Folder(_) => Ok(None),

@@ -53,10 +53,10 @@ impl Cursor {
         Ok(page)
     }
 
-    /// The next messages that a replica has, or the next one that only the leader has; none when the leader has no more.
+    /// The next messages that a replica has, or the next one that only the leader has; none when the leader has no
+    /// more.
     ///
-    /// # Errors
-    /// When the stream does not answer in time.
+    /// # Errors When the stream does not answer in time.
     pub async fn next_page_or_leaders(&mut self) -> Result<Vec<Stored>, ReadError> {
         let page = self.next_page().await?;
         if page.is_empty() { Ok(self.next_of_leader().await?.into_iter().collect()) } else { Ok(page) }

@@ -1,8 +1,8 @@
 //! Batched reads of a stream by direct get, which async-nats does not offer.
 //!
-//! By hand, although jetstream-extra (of Synadia's orbit.rs) has `get_batch` and `get_last_messages_for`: it is built on
-//! async-nats 0.45, and its stream of messages hides `Nats-Num-Pending`, without which [`last_per_subject`] cannot tell
-//! that it must halve its list.
+//! By hand, although jetstream-extra (of Synadia's orbit.rs) has `get_batch` and `get_last_messages_for`: it is built
+//! on async-nats 0.45, and its stream of messages hides `Nats-Num-Pending`, without which [`last_per_subject`] cannot
+//! tell that it must halve its list.
 //!
 //! Any replica answers, so what is read may be stale; nothing read is ever wrong otherwise.
 

@@ -1,5 +1,5 @@
-//! Named points at which a test stops this process dead: `MILLRACE_FAILPOINT=before_ack` ends it by SIGKILL when it gets
-//! there, `before_ack:3` the third time, and `before_ack=stop` freezes it by SIGSTOP instead.
+//! Named points at which a test stops this process dead: `MILLRACE_FAILPOINT=before_ack` ends it by SIGKILL when it
+//! gets there, `before_ack:3` the third time, and `before_ack=stop` freezes it by SIGSTOP instead.
 //!
 //! Without the feature `failpoints`, as in every release, nothing is compiled in.
 

@@ -124,8 +124,8 @@ impl Nats {
         self.disturbances.subscribe()
     }
 
-    /// Resolves once the connection has been lost for so long, at once if it has been already. A server that is there and
-    /// does not answer, as while a leader is chosen, is no lost connection.
+    /// Resolves once the connection has been lost for so long, at once if it has been already. A server that is there
+    /// and does not answer, as while a leader is chosen, is no lost connection.
     pub async fn lost_for(&self, long: Duration) {
         let mut lost = self.lost.subscribe();
         loop {

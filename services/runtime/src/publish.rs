@@ -19,8 +19,8 @@ const CODE_WRONG_LAST_SEQUENCE: u64 = 10071;
 const CODES_IN_FLIGHT: [u64; 2] = [10158, 10164];
 /// The server is there but has no leader, no quorum or no time.
 const CODES_UNAVAILABLE: [u64; 4] = [10004, 10006, 10008, 10009];
-/// There is no room: insufficient resources, storage or memory exceeded, a store that failed, as on a full disk. Stored as
-/// soon as there is room again, so nothing that the message itself could change.
+/// There is no room: insufficient resources, storage or memory exceeded, a store that failed, as on a full disk. Stored
+/// as soon as there is room again, so nothing that the message itself could change.
 const CODES_NO_ROOM: [u64; 4] = [10023, 10028, 10047, 10077];
 
 /// Why a message was not, or not surely, stored.

@@ -84,8 +84,8 @@ impl Queue {
         let message = tokio::select! {
             biased;
             message = batch.next() => message,
-            // The server may have forgotten the pull, or just be answering it. A delivery lost with it comes again after
-            // its lease.
+            // The server may have forgotten the pull, or just be answering it. A delivery lost with it comes again
+            // after its lease.
             _ = disturbances.recv() => match timeout(PULL_DOUBTED_MAX, batch.next()).await {
                 Ok(message) => message,
                 Err(_) => return Ok(None),
@@ -98,7 +98,8 @@ impl Queue {
             (info.stream_sequence, info.delivered)
         };
         let Some((kind, id)) = subjects::parse(&message.subject) else {
-            // Cannot be: the consumer's filter and the ids' alphabet. Told to the server so that it does not come again.
+            // Cannot be: the consumer's filter and the ids' alphabet. Told to the server so that it does not come
+            // again.
             let _ = message.ack_with(AckKind::Term).await;
             anyhow::bail!("the subject {} is none of a job's", message.subject);
         };

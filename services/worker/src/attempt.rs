@@ -28,7 +28,8 @@ pub enum Outcome {
     NotClaimed,
 }
 
-/// Runs the attempt that `state` has begun. Leaves no process, and no temporary file but what the job's next attempt can go on from.
+/// Runs the attempt that `state` has begun. Leaves no process, and no temporary file but what the job's next attempt
+/// can go on from.
 pub async fn run(worker: &Worker, state: JobState) -> Outcome {
     let (id, attempt) = (state.job_id.clone(), state.attempt);
     tracing::info!(job = %id, attempt, url = %state.submission.url, "started");
@@ -84,8 +85,8 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
     outcome
 }
 
-/// Does the work and reports it; the last thing reported is the end of the attempt. Returns what it leaves where another attempt is to
-/// follow.
+/// Does the work and reports it; the last thing reported is the end of the attempt. Returns what it leaves where
+/// another attempt is to follow.
 async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &CancellationToken) -> Option<Scratch> {
     let scratch = match worker.workspace.scratch(&state.job_id, state.attempt) {
         Ok(scratch) => scratch,

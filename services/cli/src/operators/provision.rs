@@ -18,8 +18,8 @@ The definitions are part of this program. The `nats` CLI applies the same files,
 
 /// Creates or updates the stream, buckets and consumers in NATS
 ///
-/// It may be run again at any time: what is as it should be is kept, what may be changed is changed, and what would lose data is
-/// refused with the reason. `cargo dev up` does it itself.
+/// It may be run again at any time: what is as it should be is kept, what may be changed is changed, and what would
+/// lose data is refused with the reason. `cargo dev up` does it itself.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

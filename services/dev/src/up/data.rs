@@ -51,7 +51,8 @@ impl Data {
         self.root.join("work")
     }
 
-    /// The streams that nats-server has stored here. It passes over those that it cannot read, with a line in its log only.
+    /// The streams that nats-server has stored here. It passes over those that it cannot read, with a line in its log
+    /// only.
     pub fn streams(&self) -> BTreeSet<String> {
         let Ok(entries) = std::fs::read_dir(self.nats().join("jetstream/$G/streams")) else { return BTreeSet::new() };
         let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());

@@ -27,7 +27,8 @@ pub fn options(root: &std::path::Path, data: &Data, port: u16) -> ServiceOptions
     ServiceOptions { args: args.to_vec(), ..ServiceOptions::default() }
 }
 
-/// Waits until it serves, and applies what `nats/` defines. `before` are the streams that were stored before it started.
+/// Waits until it serves, and applies what `nats/` defines. `before` are the streams that were stored before it
+/// started.
 pub async fn prepare(
     server: &mut Service,
     url: &str,

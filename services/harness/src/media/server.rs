@@ -31,10 +31,11 @@ use crate::serving::Serving;
 
 /// What the site has, for people: paths, some with a query, and a few words on each. The index page `/` shows them.
 ///
-/// `?rate=BYTES_PER_SECOND` slows a response down; a page and a playlist pass it on to what they point to. Each response has
-/// the rate for itself. `?fails=N` answers the first N requests for that address with 503, or `&status=CODE`, and with
-/// `&retry_after=SECONDS` says when to come back. `?breaks=N` breaks off the first N responses for that address in the middle of the file.
-/// `?version=date` tells when a file was changed instead of its entity tag, `none` neither; `?ranges=none` answers a `Range` with the whole.
+/// `?rate=BYTES_PER_SECOND` slows a response down; a page and a playlist pass it on to what they point to. Each
+/// response has the rate for itself. `?fails=N` answers the first N requests for that address with 503, or
+/// `&status=CODE`, and with `&retry_after=SECONDS` says when to come back. `?breaks=N` breaks off the first N responses
+/// for that address in the middle of the file. `?version=date` tells when a file was changed instead of its entity tag,
+/// `none` neither; `?ranges=none` answers a `Range` with the whole.
 pub const PATHS: [(&str, &str); 14] = [
     ("/video.mp4", "a video file"),
     ("/video.mp4?rate=1000000", "the same at 1 MB/s: watch the progress, or cancel it"),
@@ -104,8 +105,8 @@ impl MediaServer {
         Ok(Self { serving: serve(&site, address)?, site, maker: None })
     }
 
-    /// Listens at `address` at once, while `make` makes the files on a thread of its own. A request that comes before they are
-    /// there waits for them; if they cannot be made it is answered with 503 and the reason.
+    /// Listens at `address` at once, while `make` makes the files on a thread of its own. A request that comes before
+    /// they are there waits for them; if they cannot be made it is answered with 503 and the reason.
     ///
     /// Dropped, it waits for `make` to return.
     pub fn start_later(

@@ -33,8 +33,8 @@ const PORTS_TRIED_MAX: usize = 5;
 pub struct NatsOptions {
     /// The program; the one that [`tools::nats_server`] finds or installs in this checkout if `None`.
     pub program: Option<PathBuf>,
-    /// A configuration file. Port, host and name are set over what it says. nats-server refuses a second `store_dir`, so if the
-    /// file sets that, it must be to `$STORE_DIR`, which is set in the server's environment.
+    /// A configuration file. Port, host and name are set over what it says. nats-server refuses a second `store_dir`,
+    /// so if the file sets that, it must be to `$STORE_DIR`, which is set in the server's environment.
     pub config: Option<PathBuf>,
     /// The folder of JetStream's data, which is kept; a temporary one, removed at the end, if `None`.
     pub store: Option<PathBuf>,

@@ -8,7 +8,8 @@ use crate::command::run;
 
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Makes `target` with `node_modules/`, all or nothing: it is made beside, and renamed when complete. No package runs a script.
+/// Makes `target` with `node_modules/`, all or nothing: it is made beside, and renamed when complete. No package runs a
+/// script.
 pub(super) fn install(folder: &Path, target: &Path, npm: &Path, manifest: &str, lock: &str) -> anyhow::Result<()> {
     let temporary =
         tempfile::Builder::new().prefix("tmp-").tempdir_in(folder).context("cannot make a folder to install into")?;

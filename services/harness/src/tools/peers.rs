@@ -25,8 +25,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Finds them, and installs what is missing, as [`super::Tools::ensure`] does. redis-server may come from apt; its service is not
-    /// started.
+    /// Finds them, and installs what is missing, as [`super::Tools::ensure`] does. redis-server may come from apt; its
+    /// service is not started.
     pub fn ensure(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<Peers> {
         let mut finder = Finder::new(root, say)?;
         let python = finder.python()?;

@@ -1,4 +1,5 @@
-//! `cargo dev bench append`: what the fence and the message id of our appends cost, beside a bare publisher in the same run.
+//! `cargo dev bench append`: what the fence and the message id of our appends cost, beside a bare publisher in the same
+//! run.
 
 use std::{process::ExitCode, time::Duration};
 

@@ -110,8 +110,8 @@ struct Sent {
     last: Vec<u64>,
 }
 
-/// Sends the events evenly: every job at the same distance, one job after the other. The schedule does not wait for anything: an
-/// append that takes long delays only the next one of its own job.
+/// Sends the events evenly: every job at the same distance, one job after the other. The schedule does not wait for
+/// anything: an append that takes long delays only the next one of its own job.
 async fn send_all(
     world: &World,
     events: &Arc<Events>,

@@ -1,4 +1,5 @@
-//! `cargo dev bench room`: what finished jobs take of NATS's disk and memory, and whether it comes back when they expire.
+//! `cargo dev bench room`: what finished jobs take of NATS's disk and memory, and whether it comes back when they
+//! expire.
 
 mod jobs;
 mod sample;

@@ -1,4 +1,5 @@
-//! What is left to be recorded once everything has come to rest: the log, the states, the store, the processes, the files.
+//! What is left to be recorded once everything has come to rest: the log, the states, the store, the processes, the
+//! files.
 
 use std::{
     collections::BTreeMap,
@@ -87,14 +88,14 @@ pub fn objects(s3: &S3Server) -> anyhow::Result<BTreeMap<String, Object>> {
     Ok(objects)
 }
 
-/// Uploads that were begun and neither completed nor aborted, by the names of the files in which the store keeps them beside
-/// its bucket.
+/// Uploads that were begun and neither completed nor aborted, by the names of the files in which the store keeps them
+/// beside its bucket.
 pub fn uploads(s3: &S3Server) -> Vec<String> {
     beside_bucket(s3, ".upload-")
 }
 
-/// Parts of uploads that are gone. A part that comes in while its upload is aborted this store keeps where no client can
-/// see it.
+/// Parts of uploads that are gone. A part that comes in while its upload is aborted this store keeps where no client
+/// can see it.
 pub fn strays(s3: &S3Server) -> usize {
     beside_bucket(s3, ".upload_id-").len()
 }

@@ -11,7 +11,8 @@ pub const EDGES: usize = 3;
 /// The same.
 pub const PROJECTORS: usize = 2;
 
-/// A nats-server is down or the log is away at most so long; then another one may be hit. Two at once would be no majority.
+/// A nats-server is down or the log is away at most so long; then another one may be hit. Two at once would be no
+/// majority.
 const NATS_PAUSE: Duration = Duration::from_secs(20);
 /// How often, beside ten other faults of NATS, all of it is away.
 const LOG_AWAY_WEIGHT: u32 = 1;
@@ -90,7 +91,8 @@ pub struct Planned {
 
 /// The faults of a run of this length, in the order of their times.
 ///
-/// Each minute ends with a trial in quiet: two workers are killed, and nothing else is in the way of those that take over.
+/// Each minute ends with a trial in quiet: two workers are killed, and nothing else is in the way of those that take
+/// over.
 pub fn schedule(seed: u64, length: Duration) -> Vec<Planned> {
     let mut plan = Vec::new();
     // Luck of its own for each kind, so that a longer run begins like a shorter one.

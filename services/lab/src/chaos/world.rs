@@ -1,4 +1,5 @@
-//! What runs: three nats-servers, our services behind breakable links, an object store that can fail, a source of videos.
+//! What runs: three nats-servers, our services behind breakable links, an object store that can fail, a source of
+//! videos.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,5 @@
-//! What a folder of files needs beside `object_store`, which does not show what uploads have left half done: files whose
-//! names end in `#` and a number, and folders without a file.
+//! What a folder of files needs beside `object_store`, which does not show what uploads have left half done: files
+//! whose names end in `#` and a number, and folders without a file.
 
 use std::{fs, io, path::Path};
 

@@ -1,5 +1,5 @@
-//! Uploads that an S3 store holds unfinished, by its ListMultipartUploads, which `object_store` does not speak: it signs
-//! the request and carries it out.
+//! Uploads that an S3 store holds unfinished, by its ListMultipartUploads, which `object_store` does not speak: it
+//! signs the request and carries it out.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! What is measured of a subject. Clients that are connected the same way serve several measurements, one after the other.
+//! What is measured of a subject. Clients that are connected the same way serve several measurements, one after the
+//! other.
 
 mod latency;
 mod memory;
@@ -137,7 +138,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Which measurements can share clients: in this order, since events that were only offered are ahead of what is stored.
+    /// Which measurements can share clients: in this order, since events that were only offered are ahead of what is
+    /// stored.
     fn plan(&self) -> Vec<(Layout, &'static [Measure])> {
         use Measure::{Connects, Hot, Latency, Memory, Spread, Storm, Unwatched};
         let Scale { clients, clients_max, jobs, .. } = self.scale;

@@ -89,8 +89,8 @@ pub enum Name {
 }
 
 impl Name {
-    /// All of them, in the order of the table. What ours is held against comes next to it, since machines are faster at one
-    /// time than at another.
+    /// All of them, in the order of the table. What ours is held against comes next to it, since machines are faster at
+    /// one time than at another.
     pub const ALL: [Self; 7] =
         [Self::Floor, Self::Edge, Self::NatsWs, Self::FloorMerged, Self::Fastapi, Self::FastapiPoll, Self::SocketIo];
 

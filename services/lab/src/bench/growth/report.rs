@@ -67,7 +67,8 @@ impl Series {
 
 /// The slopes of what clients take: `ten` has ten on each job, `each` a job for each.
 ///
-/// A client of `ten` brings a tenth of a watched job, one of `each` a whole one; so the difference is nine tenths of a job.
+/// A client of `ten` brings a tenth of a watched job, one of `each` a whole one; so the difference is nine tenths of a
+/// job.
 pub fn of_clients(ten: &Series, each: &Series) -> Vec<Slope> {
     let columns = [
         ("edges_kib", "KiB of edges"),

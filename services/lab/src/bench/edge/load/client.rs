@@ -1,4 +1,5 @@
-//! One client's side of the conversation: bytes in, bytes and counts out. Cheap enough for ten thousands in one process.
+//! One client's side of the conversation: bytes in, bytes and counts out. Cheap enough for ten thousands in one
+//! process.
 
 use millrace_domain::JobId;
 
