@@ -232,7 +232,7 @@ impl Feed {
             |name: HeaderName| message.headers.as_ref().and_then(|headers| headers.get(name)?.as_str().parse().ok());
         let Some(seq) = number(NATS_SEQUENCE) else {
             // Not republished by the stream: somebody else publishes under our subjects.
-            tracing::warn!(subject = %message.subject, "a live message without a sequence is passed over");
+            tracing::warn!(subject = %message.subject, "live message without a sequence; skipping it");
             return;
         };
         let (kind, id) = subjects::parse_live(&message.subject).unzip();

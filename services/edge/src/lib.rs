@@ -74,14 +74,14 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     // Whoever is above the limit of open files could not even be told so.
     let connections_max = config.connections_max.min(files_max.saturating_sub(FILES_RESERVED));
     if connections_max < config.connections_max {
-        tracing::info!(connections_max, files_max, "connections are bounded by the limit of open files (ulimit -n)");
+        tracing::info!(connections_max, files_max, "limit of open files (ulimit -n) bounds connections");
     }
     let admission = Admission::new(connections_max, config.connections_per_address_max);
     let app =
         App { nats, jobs, keys, feed, blobs, origins, handshakes, metrics, sockets, tasks: tasks.clone(), config };
     let app = Arc::new(app);
 
-    tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "the edge listens");
+    tracing::info!(address = %app.config.listen, public = app.config.public_base_url, "edge listening");
     health.check("http").pass();
     let http = Http::new(api::router(app.clone()), app.metrics.clone(), tasks.shutdown());
     let threads = loops.start(&listener, &admission, &app.handshakes, &http, &app.feed, &app.metrics)?;

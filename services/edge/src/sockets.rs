@@ -66,7 +66,7 @@ impl Loops {
                 match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run())) {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        tracing::error!(%error, "a socket loop failed");
+                        tracing::error!(%error, "socket loop failed; aborting the process");
                         std::process::abort();
                     }
                     Err(_) => std::process::abort(),

@@ -34,7 +34,7 @@ pub(crate) async fn run(
             RunEnd::File(name, info) => return Ok((name, info)),
             RunEnd::Again if runs < MIXED_RUNS_MAX => {
                 runs += 1;
-                tracing::info!(url = %request.url, "file changed at the source; downloading it from the beginning");
+                tracing::info!("file changed at the source; downloading it from the beginning");
             }
             RunEnd::Again => {
                 let detail = "the file at the source changes while it is downloaded";

@@ -175,7 +175,7 @@ impl<'a> Part<'a> {
         let stored = serde_json::to_vec(record).map_err(io::Error::from);
         let stored = stored.and_then(|json| fs::write(&new, json)).and_then(|()| fs::rename(&new, folder.join(RECORD)));
         if let Err(error) = stored {
-            tracing::debug!(folder = %folder.display(), %error, "what was downloaded so far could not be noted");
+            tracing::debug!(folder = %folder.display(), %error, "cannot record part");
         }
     }
 

@@ -142,7 +142,7 @@ impl Group {
     async fn kill(&mut self) {
         self.signal(Signal::KILL);
         if tokio::time::timeout(TOOL_VANISH_MAX, self.wait()).await.is_err() {
-            tracing::error!(group = %self.id, "a killed tool does not end; it is left to the system");
+            tracing::error!(group = %self.id, "killed process does not end; leaving it to the system");
         }
     }
 
@@ -179,7 +179,7 @@ impl Group {
 fn adopt_orphans() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
-        tracing::debug!(%error, "orphans of tools go to process 1");
+        tracing::debug!(%error, "cannot adopt orphans; process 1 gets them");
     }
 }
 

@@ -48,7 +48,7 @@ impl Apply {
                 Ok(()) => {}
                 Err(error) => {
                     self.check.fail(error.clone());
-                    tracing::warn!(error, jobs = jobs.len(), "states could not be written; trying again");
+                    tracing::warn!(error, jobs = jobs.len(), "cannot write states; retrying");
                 }
             }
             if !jobs.is_empty() {
@@ -116,7 +116,7 @@ impl Apply {
             _ => fold_all(state, &id, &entries),
         };
         let Some(state) = state else {
-            tracing::warn!(job = %id, "events of a job that was never submitted are passed over");
+            tracing::warn!(job = %id, "events of a job without a submission; skipping them");
             return (id, Ok(None));
         };
         if before == Some(state.seq) {

@@ -89,7 +89,7 @@ impl Follower {
             };
             if let Err(error) = followed {
                 self.check.fail(format!("{error:#}"));
-                tracing::warn!(error = format!("{error:#}"), "following the log was interrupted");
+                tracing::warn!(error = format!("{error:#}"), "following the log was interrupted; retrying");
             }
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
@@ -159,7 +159,7 @@ impl Follower {
         let mut after = self.applied.max(info.ack_floor.stream_sequence);
         if after + 1 < end {
             self.metrics.gaps.inc();
-            tracing::info!(after, end, "entries that another projector was given are read from the log");
+            tracing::info!(after, end, "reading entries from the log that another projector was given");
         }
         while after < end {
             after = self.projection.apply_from_log(after, end, PROJECTOR_WINDOW_MESSAGES_MAX).await?;

@@ -32,7 +32,7 @@ pub async fn run(context: jetstream::Context, metrics: Metrics, shutdown: Cancel
                 let waiting = info.num_pending + info.num_ack_pending as u64;
                 metrics.lag_entries.set(i64::try_from(waiting).unwrap_or(i64::MAX));
             }
-            Some(Err(error)) => tracing::debug!(%error, "the consumer cannot be asked how much waits"),
+            Some(Err(error)) => tracing::debug!(%error, "cannot read the consumer's state"),
         }
     }
 }

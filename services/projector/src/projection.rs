@@ -90,7 +90,7 @@ impl Projection {
                     return Ok(page.last().map_or(end, |stored| stored.seq));
                 }
                 Ok(None) => {}
-                Err(ReadError(error)) => tracing::warn!(error, "the log cannot be read; trying again"),
+                Err(ReadError(error)) => tracing::warn!(error, "cannot read the log; retrying"),
             }
             sleep(READ_PAUSE).await;
         }

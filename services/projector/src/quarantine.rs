@@ -55,12 +55,7 @@ impl Quarantine {
             match taken {
                 Ok(()) => {
                     self.metrics.quarantined.inc();
-                    tracing::error!(
-                        subject,
-                        seq,
-                        reason,
-                        "a message of the log cannot be read; it is in the quarantine"
-                    );
+                    tracing::error!(subject, seq, reason, "cannot decode message in the log; quarantined it");
                 }
                 Err(error) => {
                     self.metrics.unquarantined.inc();
@@ -69,7 +64,7 @@ impl Quarantine {
                         seq,
                         reason,
                         error,
-                        "a message of the log cannot be read, and the quarantine does not take it: it is in the log only"
+                        "cannot decode message in the log, and the quarantine does not take it; leaving it in the log only"
                     );
                 }
             }

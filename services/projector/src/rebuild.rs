@@ -31,7 +31,7 @@ pub async fn run(mut projection: Projection, shutdown: CancellationToken) -> any
     let end = projection.log.last_sequence().await?;
     let mut applied = 0;
     let mut told = Instant::now();
-    tracing::info!(applied, end, "the log is folded from zero");
+    tracing::info!(applied, end, "folding the log from zero");
     while applied < end {
         tokio::select! {
             () = shutdown.cancelled() => anyhow::bail!("the rebuild was stopped at sequence {applied} of {end}"),
@@ -39,10 +39,10 @@ pub async fn run(mut projection: Projection, shutdown: CancellationToken) -> any
         }
         if told.elapsed() >= TELL_INTERVAL {
             told = Instant::now();
-            tracing::info!(applied, end, "the log is folded from zero");
+            tracing::info!(applied, end, "folding the log from zero");
         }
     }
-    tracing::info!(applied, end, "the whole log is folded");
+    tracing::info!(applied, end, "folded the whole log");
     shutdown.cancel();
     Ok(())
 }

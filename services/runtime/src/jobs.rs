@@ -72,7 +72,7 @@ impl Jobs {
         match &entry {
             Ok(Entry { event: Ok(event), .. }) => failpoints::after(&event.body),
             Err(AppendError::Unavailable(why)) if waits => {
-                tracing::warn!(job = %append.id, why, "the log is not available; a state change waits for it");
+                tracing::warn!(job = %append.id, why, "log unavailable; state change waits");
             }
             Err(AppendError::NoRoom(why)) if waits => tracing::warn!(
                 job = %append.id,

@@ -132,7 +132,7 @@ impl Log {
                 Step::AskSuccessor => self.successor(append).await,
                 Step::Pause(pause) => {
                     self.metrics.repeated.inc();
-                    tracing::debug!(job = %append.id, "an append is repeated");
+                    tracing::debug!(job = %append.id, "repeating append");
                     sleep(pause).await;
                     Outcome::Paused
                 }
@@ -153,7 +153,7 @@ impl Log {
     /// `cargo dev chaos` reads the line, and holds the log to it.
     fn stored(&self, append: &Append, seq: u64) {
         self.metrics.appended.inc();
-        tracing::debug!(job = %append.id, seq, message_id = append.message_id, "an event is in the log");
+        tracing::debug!(job = %append.id, seq, message_id = append.message_id, "event appended");
     }
 
     async fn send(&self, append: &Append) -> Outcome {
@@ -244,7 +244,7 @@ impl Log {
     pub fn decode(&self, id: &JobId, seq: u64, kind: Kind, payload: &[u8]) -> Entry {
         let event = Event::decode(payload).inspect_err(|error| {
             self.metrics.undecodable.inc();
-            tracing::error!(job = %id, seq, %error, "a message of the log cannot be decoded; it is passed over");
+            tracing::error!(job = %id, seq, %error, "cannot decode message in the log; skipping it");
         });
         Entry { seq, kind, event }
     }

@@ -102,7 +102,7 @@ impl Nats {
                 Err(error) => {
                     check.fail(format!("cannot connect: {error}"));
                     if std::mem::take(&mut first) {
-                        tracing::warn!(urls = ?config.urls, %error, "NATS cannot be reached; trying until it can");
+                        tracing::warn!(urls = ?config.urls, %error, "cannot reach NATS; retrying");
                     }
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
@@ -174,7 +174,7 @@ fn options(
                     check.pass();
                     lost.send_replace(None);
                     if connected_before.swap(true, std::sync::atomic::Ordering::Relaxed) {
-                        tracing::info!("connected to NATS again");
+                        tracing::info!("reconnected to NATS");
                         // Nobody listens: nothing to tell.
                         let _ = disturbances.send(Disturbance::Reconnected);
                     }
@@ -185,7 +185,7 @@ fn options(
                     tracing::warn!("disconnected from NATS");
                 }
                 Event::SlowConsumer(subscription) => {
-                    tracing::warn!(subscription, "messages were dropped: a subscription's buffer is full");
+                    tracing::warn!(subscription, "subscription buffer full; messages dropped");
                     let _ = disturbances.send(Disturbance::SlowConsumer);
                 }
                 // The process ends.

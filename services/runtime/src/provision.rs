@@ -155,7 +155,7 @@ pub async fn check_when_available(context: &jetstream::Context) -> Result<(), Ch
         match check(context).await {
             Err(CheckError::Unavailable(why)) if Instant::now() < deadline => {
                 if std::mem::take(&mut first) {
-                    tracing::warn!(why, "JetStream is not available; waiting for it");
+                    tracing::warn!(why, "JetStream unavailable; waiting");
                 }
                 sleep(JETSTREAM_RETRY_PAUSE).await;
             }

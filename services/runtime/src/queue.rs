@@ -123,14 +123,14 @@ impl Delivery {
     /// Returns when the server has it; a lost one is harmless, since the next worker finds the job ended.
     pub async fn ack(self) {
         if let Err(error) = self.message.double_ack().await {
-            tracing::warn!(job = %self.id, %error, "an acknowledgement was lost; the job will be looked at once more");
+            tracing::warn!(job = %self.id, %error, "acknowledgement failed; the queue will deliver the job again");
         }
     }
 
     /// Gives the job back, to be delivered again after `delay`.
     pub async fn give_back(self, delay: Duration) {
         if let Err(error) = self.message.ack_with(AckKind::Nak(Some(delay))).await {
-            tracing::warn!(job = %self.id, %error, "a job could not be given back; it comes again when its lease is over");
+            tracing::warn!(job = %self.id, %error, "cannot return job to the queue; its lease must expire first");
         }
     }
 }

@@ -220,7 +220,7 @@ impl Snapshots {
             bucket = self.bucket,
             why,
             jobs = ids.len(),
-            "the bucket of states is away; jobs are folded from the log"
+            "state bucket unavailable; folding jobs from the log (slower)"
         );
         HashMap::new()
     }
@@ -291,11 +291,11 @@ fn projected(stored: direct::Stored) -> Option<(JobId, Projected)> {
         Ok(state) if state.submitted_seq == 0 => None,
         Ok(state) if state.job_id == id => Some(state),
         Ok(state) => {
-            tracing::error!(key = stored.subject, job = %state.job_id, "a state in the bucket is that of another job");
+            tracing::error!(key = stored.subject, job = %state.job_id, "state in the bucket belongs to another job; ignoring it");
             None
         }
         Err(error) => {
-            tracing::error!(key = stored.subject, %error, "a state in the bucket cannot be decoded");
+            tracing::error!(key = stored.subject, %error, "cannot decode state in the bucket; ignoring it");
             None
         }
     };

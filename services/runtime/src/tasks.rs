@@ -47,7 +47,7 @@ impl Tasks {
                 Err(panic) => panic.into(),
             };
             let error = error.context(format!("task {name:?} ended before it was told to"));
-            tracing::error!(task = name, error = format!("{error:#}"), "a task ended");
+            tracing::error!(task = name, error = format!("{error:#}"), "task failed");
             // Full: another task has ended before, which is the one to report.
             let _ = ended.try_send(error);
             shutdown.cancel();

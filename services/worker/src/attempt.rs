@@ -37,7 +37,7 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
     let cancel = CancellationToken::new();
     let work = async {
         let left = work(worker, &state, journal, &cancel).await;
-        tracing::debug!(job = %id, attempt, "the work is over");
+        tracing::debug!(job = %id, attempt, "work finished");
         left
     };
     let write = async {
@@ -57,7 +57,7 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
             if let Some(left) = left.filter(|_| !state.is_end()) {
                 worker.workspace.keep(left);
             }
-            tracing::info!(job = %id, attempt, stage = ?state.stage, "the attempt is over");
+            tracing::info!(job = %id, attempt, stage = ?state.stage, "attempt finished");
             match state.stage {
                 Stage::Completed => (AttemptOutcome::Completed, Outcome::Ended),
                 Stage::Failed => (AttemptOutcome::Failed, Outcome::Ended),
@@ -70,7 +70,7 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
         }
         Err(stop) => {
             drop(left);
-            tracing::info!(job = %id, attempt, ?stop, "the attempt was stopped");
+            tracing::info!(job = %id, attempt, ?stop, "attempt stopped");
             match stop {
                 Stop::Ended(_) => (AttemptOutcome::Ended, Outcome::Ended),
                 Stop::Fenced => {
@@ -91,7 +91,7 @@ async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &Canc
     let scratch = match worker.workspace.scratch(&state.job_id, state.attempt) {
         Ok(scratch) => scratch,
         Err(error) => {
-            tracing::error!(job = %state.job_id, %error, "no folder could be made for the download");
+            tracing::error!(job = %state.job_id, %error, "cannot create download folder");
             let kind = full_or(worker, FailureKind::WorkerFailed);
             worker.workspace.make_room();
             journal.fail(kind, None, worker.budget);
@@ -144,7 +144,7 @@ fn full_or(worker: &Worker, kind: FailureKind) -> FailureKind {
     }
     match worker.workspace.room().shortage {
         Some(shortage) => {
-            tracing::error!(shortage, "an attempt failed for want of room");
+            tracing::error!(shortage, "attempt failed: no room");
             FailureKind::WorkerFull
         }
         None => kind,
@@ -174,13 +174,13 @@ async fn attempt(
         }
         Step::Resumed(bytes) => {
             worker.metrics.resumed_bytes.inc_by(bytes);
-            tracing::info!(job = %id, bytes, "the download goes on where an earlier attempt has left it");
+            tracing::info!(job = %id, bytes, "resuming download of an earlier attempt");
         }
         Step::Progress(progress) => journal.progress(progress),
     };
     let media = media::download(&worker.tools, request, steps, cancel).await.map_err(|error| {
         if let MediaError::Failed(reason) = &error {
-            tracing::warn!(job = %id, code = reason.kind.code(), detail = reason.detail, "the download failed");
+            tracing::warn!(job = %id, code = reason.kind.code(), detail = reason.detail, "download failed");
         }
         Failed { kind: full_or(worker, error.kind()), retry_after: error.retry_after() }
     })?;
@@ -193,11 +193,11 @@ async fn attempt(
     let video_info = Some(media.info.clone());
     journal.change(EventBody::Downloaded { file_size: media.size, storage_provider, video_info });
     upload::store(worker, state, &media, journal, cancel).await.map_err(|error| {
-        tracing::warn!(job = %id, error = format!("{error:#}"), "the file could not be stored");
+        tracing::warn!(job = %id, error = format!("{error:#}"), "cannot store file");
         FailureKind::StorageFailed
     })?;
     if let Err(error) = scratch.remove() {
-        tracing::warn!(job = %id, %error, "the download's folder could not be removed");
+        tracing::warn!(job = %id, %error, "cannot remove download folder");
     }
     Ok(())
 }

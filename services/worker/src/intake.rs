@@ -36,7 +36,7 @@ pub async fn slot(worker: Arc<Worker>, check: Check) -> anyhow::Result<()> {
         // Jobs that it cannot do are for others, or wait.
         if let Some(shortage) = room.shortage {
             if !is_full {
-                tracing::error!(shortage, "no job is taken until there is room");
+                tracing::error!(shortage, "no room; taking no job until there is");
             }
             is_full = true;
             worker.workspace.make_room();
@@ -47,7 +47,7 @@ pub async fn slot(worker: Arc<Worker>, check: Check) -> anyhow::Result<()> {
             continue;
         }
         if is_full {
-            tracing::info!("there is room again");
+            tracing::info!("room available again; taking jobs");
             is_full = false;
             check.pass();
         }
@@ -67,7 +67,7 @@ pub async fn slot(worker: Arc<Worker>, check: Check) -> anyhow::Result<()> {
             Ok(None) => check.pass(),
             Err(error) => {
                 check.fail(format!("{error:#}"));
-                tracing::warn!(error = format!("{error:#}"), "no job could be taken; trying again");
+                tracing::warn!(error = format!("{error:#}"), "cannot take a job from the queue; retrying");
                 sleep(Duration::from_millis(rand::random_range(500..1500))).await;
             }
         }
@@ -88,7 +88,7 @@ async fn take(worker: &Worker, delivery: Delivery, check: &Check) {
         Outcome::Waits(pause) => delivery.give_back(pause).await,
         Outcome::NotClaimed => give_back(delivery).await,
         // Whoever has the job now has a delivery of its own, which our acknowledgement would clear.
-        Outcome::Fenced => tracing::warn!(job = %delivery.id, "another worker has taken over"),
+        Outcome::Fenced => tracing::warn!(job = %delivery.id, "fenced: another worker has taken over"),
     }
 }
 
@@ -101,7 +101,7 @@ async fn end(worker: &Worker, delivery: Delivery) {
             failpoints::reach("after_ack");
         }
         Err(error) => {
-            tracing::warn!(job = %delivery.id, error = format!("{error:#}"), "what the job has left could not be removed; it is tried again");
+            tracing::warn!(job = %delivery.id, error = format!("{error:#}"), "cannot remove the job's leftovers from the store; retrying");
             give_back(delivery).await;
         }
     }
@@ -119,30 +119,30 @@ async fn work(worker: &Worker, delivery: &Delivery, check: &Check) -> Outcome {
     let id = &delivery.id;
     let state = match claim(worker, delivery).await {
         Ok(state) if state.is_end() => {
-            tracing::error!(job = %id, workers_lost = state.workers_lost + 1, "the job has cost too many workers and is given up");
+            tracing::error!(job = %id, workers_lost = state.workers_lost + 1, "job lost too many workers; failing it");
             return Outcome::Ended;
         }
         Ok(state) => state,
         Err(ExecuteError::Refused(Refusal::Ended(stage))) => {
-            tracing::debug!(job = %id, ?stage, "the job has ended already");
+            tracing::debug!(job = %id, ?stage, "job has already ended");
             return Outcome::Ended;
         }
         Err(ExecuteError::Refused(Refusal::Superseded { newest })) => {
-            tracing::debug!(job = %id, seq = delivery.entry.seq, newest, "the job was submitted again since");
+            tracing::debug!(job = %id, seq = delivery.entry.seq, newest, "work item superseded by a newer submission");
             return Outcome::Ended;
         }
         Err(ExecuteError::Refused(Refusal::TooEarly { wait })) => {
-            tracing::debug!(job = %id, ?wait, "the job is to wait for its next attempt");
+            tracing::debug!(job = %id, ?wait, "next attempt is not due yet");
             return Outcome::Waits(wait);
         }
         // Told by a leader who has the delivery's message and nothing of a job before it.
         Err(ExecuteError::Refused(Refusal::Unknown)) => {
-            tracing::error!(job = %id, seq = delivery.entry.seq, "a submission cannot be decoded, or is a retry of nothing; it stays in the log");
+            tracing::error!(job = %id, seq = delivery.entry.seq, "cannot decode submission, or retry without a job; acknowledged and left in the log");
             return Outcome::Ended;
         }
         Err(error) => {
             check.fail(error.to_string());
-            tracing::warn!(job = %id, %error, "the job could not be claimed");
+            tracing::warn!(job = %id, %error, "cannot claim job");
             return Outcome::NotClaimed;
         }
     };
@@ -162,7 +162,7 @@ async fn hold(delivery: &Delivery, lease: Duration, over: &CancellationToken) {
             () = over.cancelled() => return,
             _ = ticks.tick() => {
                 if let Err(error) = delivery.extend().await {
-                    tracing::warn!(job = %delivery.id, %error, "the lease could not be renewed");
+                    tracing::warn!(job = %delivery.id, %error, "cannot renew lease");
                 }
             }
         }

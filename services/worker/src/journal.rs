@@ -93,7 +93,7 @@ impl Journal {
     fn put(&self, change: Change) {
         if self.changes.try_send(change).is_err() {
             // Full cannot be, an attempt has fewer changes; closed means that the attempt is being stopped.
-            tracing::debug!("a change was reported after the attempt's end");
+            tracing::debug!("change reported after the attempt's end; ignoring it");
         }
     }
 
@@ -148,11 +148,11 @@ impl Writer {
                 }
                 Err(ExecuteError::Refused(refusal)) => return self.refused(refusal),
                 Err(error) if is_progress => {
-                    tracing::debug!(job = %id, %error, "progress was not written");
+                    tracing::debug!(job = %id, %error, "cannot append progress");
                     return Ok(());
                 }
                 Err(error) => {
-                    tracing::warn!(job = %id, %error, "a state change could not be written; trying again");
+                    tracing::warn!(job = %id, %error, "cannot append state change; retrying");
                     sleep(Duration::from_secs(1)).await;
                 }
             }
@@ -170,7 +170,7 @@ impl Writer {
             | Refusal::Exists => Err(Stop::Fenced),
             Refusal::OutOfOrder(stage) => {
                 // A defect of ours; the job goes on with what fits.
-                tracing::error!(job = %self.state.job_id, ?stage, "an event did not fit and was left out");
+                tracing::error!(job = %self.state.job_id, ?stage, "event does not fit the job's stage; dropping it");
                 Ok(())
             }
         }

@@ -48,7 +48,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let Shell { nats, health, registry, tasks, .. } = shell;
     let tools = config.tools.resolve()?;
     let versions = tools.check().await?;
-    tracing::info!(yt_dlp = versions.yt_dlp, ffmpeg = versions.ffmpeg, "the tools are there");
+    tracing::info!(yt_dlp = versions.yt_dlp, ffmpeg = versions.ffmpeg, "found yt-dlp and ffmpeg");
     let context = jetstream::new(nats.client.clone());
     provision::check_when_available(&context).await?;
     let log = Log::open(&nats.client, &registry).await?;
@@ -66,7 +66,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
         metrics: metrics::Metrics::register(&registry)?,
         shutdown: tasks.shutdown(),
     });
-    tracing::info!(name = config.name, slots = config.slots, "the worker takes jobs");
+    tracing::info!(name = config.name, slots = config.slots, "worker taking jobs");
     if let Some(time) = config.retention {
         tasks.spawn("retention", upkeep::retention::run(worker.clone(), time));
     }

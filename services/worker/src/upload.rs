@@ -38,7 +38,7 @@ pub async fn store(
     let begun = EventBody::Uploading { storage_provider, key: Some(key.clone()), upload_id };
     if cancel.run_until_cancelled(journal.change_and_wait(begun)).await != Some(true) {
         upload.abort().await?;
-        anyhow::bail!("the attempt was stopped");
+        anyhow::bail!("attempt stopped");
     }
     let receipt = upload.send(&media.path, cancel).await?;
     worker.metrics.stored_bytes.inc_by(receipt.size);

@@ -117,8 +117,8 @@ impl Workspace {
         if media::can_be_resumed(scratch.path()) {
             let path = self.path_of_kept(&scratch.id, scratch.attempt);
             match fs::rename(scratch.path(), path) {
-                Ok(()) => tracing::debug!(job = %scratch.id, "what was downloaded so far is kept"),
-                Err(error) => tracing::warn!(job = %scratch.id, %error, "what was downloaded so far cannot be kept"),
+                Ok(()) => tracing::debug!(job = %scratch.id, "keeping part for the next attempt"),
+                Err(error) => tracing::warn!(job = %scratch.id, %error, "cannot keep part"),
             }
             self.bound_kept();
         }
@@ -142,9 +142,9 @@ impl Workspace {
         let emptied =
             orphans::kill_in(folder).and_then(|()| self.adopt_parts(folder)).and_then(|()| fs::remove_dir_all(folder));
         match emptied {
-            Ok(()) => tracing::info!(folder = %folder.display(), "removed what a dead worker has left"),
+            Ok(()) => tracing::info!(folder = %folder.display(), "removed folder of a dead worker"),
             Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "cannot remove what a dead worker has left")
+                tracing::warn!(folder = %folder.display(), %error, "cannot remove folder of a dead worker")
             }
         }
     }
@@ -174,7 +174,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = self.remove() {
-            tracing::warn!(folder = %self.folder.display(), %error, "a download's folder could not be removed");
+            tracing::warn!(folder = %self.folder.display(), %error, "cannot remove download folder");
         }
     }
 }

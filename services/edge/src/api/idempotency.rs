@@ -83,7 +83,7 @@ impl Keys {
             if Instant::now() + pause > until {
                 return Err(ApiError::LogUnavailable(why));
             }
-            tracing::debug!(why, "a key is reserved again");
+            tracing::debug!(why, "reserving idempotency key again");
             sleep(pause).await;
             pause = (pause * 2).min(APPEND_PAUSE_MAX);
         }

@@ -19,6 +19,6 @@ use crate::http::problem::ApiError;
 pub async fn retry(State(app): State<Arc<App>>, Id(id): Id) -> Result<Response, ApiError> {
     let known = app.jobs.snapshots.get(&id).await?;
     let state = app.jobs.execute(&id, known, &Command::Retry, Patience::Bounded).await?;
-    tracing::info!(job = %id, attempt = state.attempt, "submitted again");
+    tracing::info!(job = %id, attempt = state.attempt, "job resubmitted");
     Ok((StatusCode::ACCEPTED, Json(JobStatus::new(&state, &app.config.public_base_url))).into_response())
 }

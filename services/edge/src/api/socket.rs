@@ -36,7 +36,7 @@ pub async fn upgrade(
     tokio::spawn(async move {
         match upgraded.await.map_err(anyhow::Error::from).and_then(|upgraded| admitted(upgraded, id, since, permit)) {
             Ok(admitted) => app.sockets.admit(admitted),
-            Err(error) => tracing::debug!(error = format!("{error:#}"), "a handshake was not completed"),
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "handshake not completed"),
         }
     });
     let headers = [

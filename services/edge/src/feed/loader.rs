@@ -118,7 +118,7 @@ async fn load_any(feed: &Feed, snapshots: &Snapshots, ids: &[JobId]) -> Result<H
             match snapshots.progress().await {
                 Ok(progress) => feed.recent().projected(progress, now),
                 Err(error) => {
-                    tracing::debug!(%error, "nobody tells how far the projector is; the log is asked instead")
+                    tracing::debug!(%error, "cannot read the projector's position; reading from the log instead")
                 }
             }
         });
@@ -140,7 +140,7 @@ fn loaded(feed: &Feed, load: &Load, state: Option<JobState>) {
 }
 
 fn not_loaded(feed: &Feed, loads: Vec<Load>, error: &ReadError) -> Vec<Load> {
-    tracing::warn!(%error, jobs = loads.len(), "snapshots could not be loaded; trying again");
+    tracing::warn!(%error, jobs = loads.len(), "cannot load snapshots; retrying");
     feed.0.metrics.snapshot_failures.inc();
     for load in &loads {
         feed.with_load(load, |_, stitch| {

@@ -86,7 +86,7 @@ pub async fn run(
                 Ok(all) => !all,
                 Err(error) => {
                     // What was lost meanwhile, the next look finds.
-                    tracing::warn!(%error, "nobody tells how long the log is");
+                    tracing::warn!(%error, "cannot read the log's last sequence; checking again in 3 s");
                     false
                 }
             }
@@ -102,7 +102,7 @@ async fn has_heard_all(feed: &Feed, log: &Log, checked: &mut Option<u64>) -> Res
     let last = log.last_sequence().await?;
     let Some(after) = checked.replace(last) else { return Ok(true) };
     if last < heard.max(after) {
-        tracing::warn!(heard, last, "the log is shorter than it was; everything that is watched is asked for");
+        tracing::warn!(heard, last, "log was truncated or restored (last sequence fell); reloading all watched jobs");
         feed.recent().forget();
         return Ok(false);
     }
@@ -140,7 +140,7 @@ async fn sweep(feed: &Feed, log: &Log, ids: &[JobId]) {
     let last = match log.last(&filters).await {
         Ok(last) => last,
         // They stay due for the next sweep.
-        Err(error) => return tracing::warn!(%error, jobs = ids.len(), "quiet jobs could not be swept"),
+        Err(error) => return tracing::warn!(%error, jobs = ids.len(), "cannot sweep quiet jobs; retrying"),
     };
     feed.0.metrics.quiet_jobs_asked.inc_by(ids.len() as u64);
     let now = Instant::now();

@@ -191,12 +191,12 @@ impl IntoResponse for ApiError {
         let (status, code) = self.kind();
         match &self {
             Self::LogUnavailable(why) | Self::StorageUnavailable(why) => {
-                tracing::warn!(why, code, "a request could not be served");
+                tracing::warn!(why, code, "request failed");
             }
             Self::NoRoom(why) => tracing::error!(
                 why,
                 code,
-                "a request could not be served: NATS has no room; make room on its disk, or raise max_file_store"
+                "request refused: NATS has no room; make room on its disk, or raise max_file_store"
             ),
             _ => {}
         }

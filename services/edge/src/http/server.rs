@@ -71,7 +71,7 @@ impl Http {
         self.requests.close();
         // Who is still sending a request or reading an answer has so long to end.
         if timeout(drain + CLOSE_ANSWER_MAX, self.requests.wait()).await.is_err() {
-            tracing::info!(connections = self.requests.len(), "connections that did not end are cut");
+            tracing::info!(connections = self.requests.len(), "closing connections that outlived the drain");
             self.cut.cancel();
             self.requests.wait().await;
         }
@@ -87,7 +87,7 @@ async fn connection(
 ) {
     let stream = match TcpStream::from_std(OwnedFd::from(stream).into()) {
         Ok(stream) => stream,
-        Err(error) => return tracing::warn!(%peer, %error, "a connection could not be registered"),
+        Err(error) => return tracing::warn!(%peer, %error, "cannot register connection"),
     };
     let service = router.map_request(move |request: Request<Incoming>| {
         let mut request = request.map(axum::body::Body::new);
@@ -117,7 +117,7 @@ async fn connection(
         if error.is_timeout() && head.has_begun() {
             metrics.heads_timed_out.inc();
         }
-        tracing::debug!(%peer, %error, "a connection ended with an error");
+        tracing::debug!(%peer, %error, "connection ended with an error");
     }
 }
 

@@ -334,7 +334,7 @@ impl EventLoop {
     }
 
     fn gone(&mut self, token: usize, error: &io::Error) {
-        tracing::debug!(%error, "a client's connection broke");
+        tracing::debug!(%error, "client connection broke");
         self.end(token);
     }
 

@@ -64,7 +64,7 @@ impl Inbox {
         let first = messages.len() == 1;
         drop(messages);
         if first && let Err(error) = self.waker.wake() {
-            tracing::error!(%error, "a socket loop could not be woken");
+            tracing::error!(%error, "cannot wake socket loop");
         }
     }
 

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// What the services say of each acknowledged append, at debug level. See `runtime::log`.
-const APPENDED: &str = "an event is in the log";
+const APPENDED: &str = "event appended";
 
 /// Everything so far.
 pub struct Recorder {

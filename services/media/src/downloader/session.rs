@@ -145,7 +145,7 @@ impl<S: FnMut(Step)> Run<'_, S> {
     /// The name of the file in the folder and what is known of the video, or why there is none.
     pub(crate) fn end(mut self, ended: &Ended) -> Result<RunEnd, Reason> {
         if self.lines_ignored > 0 {
-            tracing::debug!(lines = self.lines_ignored, "the downloader wrote lines that are none of ours");
+            tracing::debug!(lines = self.lines_ignored, "ignored unknown lines from yt-dlp");
         }
         if let Some(signal) = ended.status.signal() {
             return Err(Reason::new(

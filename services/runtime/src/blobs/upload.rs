@@ -70,7 +70,7 @@ impl Upload {
         let sent = cancel.run_until_cancelled(sending).await.unwrap_or_else(|| Err(anyhow::anyhow!("canceled")));
         if let Err(error) = sent {
             if let Err(error) = parts.abort().await {
-                tracing::warn!(%error, "an unfinished upload could not be aborted; it is tried again before the job is done");
+                tracing::warn!(%error, "cannot abort unfinished upload; retrying before the job ends");
             }
             return Err(error);
         }

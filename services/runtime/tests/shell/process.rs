@@ -66,7 +66,7 @@ async fn a_service_waits_for_nats_says_so_and_may_be_stopped_meanwhile() {
     for name in SERVICES {
         let admin = format!("127.0.0.1:{}", free_port());
         let mut service = spawn(name, &["--admin-listen", &admin, "--nats-url", &url], &[]);
-        until("it waits for NATS", async || service.log_tail().contains("NATS cannot be reached")).await;
+        until("it waits for NATS", async || service.log_tail().contains("cannot reach NATS")).await;
         let ready = reqwest::get(format!("http://{admin}/readyz")).await.unwrap();
         assert_eq!(ready.status(), 503);
         let ready = ready.text().await.unwrap();

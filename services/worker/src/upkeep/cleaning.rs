@@ -27,7 +27,7 @@ pub async fn clean_up(blobs: &Blobs, state: &JobState) -> anyhow::Result<()> {
     }
     let removed = blobs.remove(&state.job_id, over).await?;
     if removed > 0 {
-        tracing::info!(job = %state.job_id, files = removed, "removed what earlier attempts had stored");
+        tracing::info!(job = %state.job_id, files = removed, "removed files of earlier attempts");
     }
     failpoints::reach("after_clean_up");
     Ok(())
@@ -52,7 +52,7 @@ pub async fn clean_up_own(worker: &Worker, id: &JobId, attempt: u32) {
             job = %id,
             attempt,
             error = format!("{error:#}"),
-            "what a lost attempt has stored could not be removed and stays"
+            "cannot remove file of a lost attempt; leaving it"
         );
     }
 }

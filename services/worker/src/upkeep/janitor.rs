@@ -42,7 +42,7 @@ pub async fn run(worker: Arc<Worker>, interval: Duration) -> anyhow::Result<()> 
         if let Some(Err(error)) = worker.shutdown.run_until_cancelled(stored(&worker)).await {
             tracing::warn!(
                 error = format!("{error:#}"),
-                "the store could not be looked through for files of attempts that are over; it is tried again"
+                "cannot list the store for files of finished attempts; retrying"
             );
         }
     }
@@ -59,12 +59,12 @@ async fn uploads(worker: &Worker) -> anyhow::Result<()> {
             tracing::warn!(
                 key = upload.key,
                 error = format!("{error:#}"),
-                "an upload that no attempt owns could not be aborted; it is tried again"
+                "cannot abort upload without an attempt; retrying"
             );
             continue;
         }
         worker.metrics.janitor_removed.of(&Remains::Upload).inc();
-        tracing::info!(key = upload.key, "aborted an upload that no attempt owns");
+        tracing::info!(key = upload.key, "aborted upload without an attempt");
     }
     Ok(())
 }
@@ -85,13 +85,13 @@ async fn stored(worker: &Worker) -> anyhow::Result<()> {
                 tracing::warn!(
                     job = %id,
                     error = format!("{error:#}"),
-                    "what attempts that are over had stored could not be removed; it is tried again"
+                    "cannot remove files of finished attempts; retrying"
                 );
                 continue;
             }
         };
         worker.metrics.janitor_removed.of(&Remains::File).inc_by(removed as u64);
-        tracing::info!(job = %id, files = removed, "removed what attempts that are over had stored");
+        tracing::info!(job = %id, files = removed, "removed files of finished attempts");
     }
     Ok(())
 }

@@ -30,9 +30,9 @@ pub async fn run(worker: Arc<Worker>, retention: Duration) -> anyhow::Result<()>
         let swept = worker.shutdown.run_until_cancelled(sweep(&worker, retention)).await;
         match swept {
             Some(Ok(0)) | None => {}
-            Some(Ok(expired)) => tracing::info!(jobs = expired, "expired jobs were removed"),
+            Some(Ok(expired)) => tracing::info!(jobs = expired, "removed expired jobs"),
             Some(Err(error)) => {
-                tracing::warn!(error = format!("{error:#}"), "expired jobs could not be removed; it is tried again");
+                tracing::warn!(error = format!("{error:#}"), "cannot remove expired jobs; retrying");
             }
         }
     }
@@ -73,7 +73,7 @@ async fn sweep(worker: &Worker, retention: Duration) -> anyhow::Result<u64> {
                     Err(error) => tracing::warn!(
                         job = %id,
                         error = format!("{error:#}"),
-                        "an expired job could not be removed; it is tried again"
+                        "cannot remove expired job; retrying"
                     ),
                 }
             }
@@ -107,6 +107,6 @@ async fn expire(worker: &Worker, state: &JobState) -> anyhow::Result<bool> {
     }
     worker.jobs.snapshots.purge(id).await.context("the state could not be removed")?;
     worker.jobs.log.purge(id).await.context("the events could not be removed")?;
-    tracing::debug!(job = %id, "an expired job was removed");
+    tracing::debug!(job = %id, "removed expired job");
     Ok(true)
 }

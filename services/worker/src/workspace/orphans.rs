@@ -28,7 +28,7 @@ pub fn kill_in(folder: &Path) -> io::Result<()> {
             tracing::info!(
                 pid = pid.as_raw_nonzero(),
                 folder = %folder.display(),
-                "killing what a dead worker has left running"
+                "killing processes of a dead worker"
             );
             // It fails where the process has ended.
             let _ = kill_process(pid, Signal::KILL);

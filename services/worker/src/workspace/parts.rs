@@ -47,9 +47,9 @@ impl Workspace {
     /// Removes what is kept, unless an attempt uses it by now.
     pub fn remove_kept(&self, kept: &Kept) {
         match remove(&kept.path) {
-            Ok(()) => tracing::debug!(job = %kept.id, bytes = kept.bytes, "removed what was downloaded of it before"),
+            Ok(()) => tracing::debug!(job = %kept.id, bytes = kept.bytes, "removed kept part"),
             Err(error) => {
-                tracing::warn!(folder = %kept.path.display(), %error, "a part that is not needed cannot be removed")
+                tracing::warn!(folder = %kept.path.display(), %error, "cannot remove kept part")
             }
         }
     }
@@ -84,7 +84,7 @@ impl Workspace {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             if let Some((id, attempt, _)) = parse(&path).filter(|_| media::can_be_resumed(&path)) {
-                tracing::info!(job = %id, attempt, "took over what a dead worker has downloaded");
+                tracing::info!(job = %id, attempt, "took over part of a dead worker");
                 let kept = self.path_of_kept(&id, attempt);
                 remove(&kept)?;
                 fs::rename(path, kept)?;

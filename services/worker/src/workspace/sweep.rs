@@ -19,7 +19,7 @@ pub async fn run(worker: Arc<Worker>) -> anyhow::Result<()> {
         begun = sweep(&worker, &begun).await;
     }
     if timeout(PARTS_LAST_SWEEP_MAX, sweep(&worker, &begun)).await.is_err() {
-        tracing::debug!("the log did not say in time which jobs need what is kept; the next worker asks again");
+        tracing::debug!("log too slow to say which parts are needed; the next worker asks again");
     }
     Ok(())
 }
@@ -37,7 +37,7 @@ async fn sweep(worker: &Worker, begun_before: &HashSet<JobId>) -> HashSet<JobId>
         Ok(states) => states,
         Err(error) => {
             // They are bounded whatever the log says.
-            tracing::debug!(%error, "the log does not say which jobs need what is kept");
+            tracing::debug!(%error, "cannot read which parts are needed");
             return begun_before.clone();
         }
     };

@@ -45,7 +45,7 @@ impl EventLoop {
         let Registered(stream) = match connection.enter(self.poll.registry(), Token(token), interest) {
             Ok(registered) => registered,
             Err(error) => {
-                tracing::warn!(%error, "a socket could not be registered");
+                tracing::warn!(%error, "cannot register socket");
                 return None;
             }
         };

@@ -114,7 +114,7 @@ impl Lobby {
                     self.may_accept = false;
                     if error.kind() != ErrorKind::WouldBlock {
                         // Out of file descriptors, mostly: those that are open go on, and the next tick tries again.
-                        tracing::warn!(%error, "a connection could not be accepted");
+                        tracing::warn!(%error, "cannot accept connection");
                     }
                 }
             }
@@ -137,7 +137,7 @@ impl Lobby {
                 let entry = self.greetings.vacant_entry();
                 match greeting.enter(registry, Token(FIRST_TOKEN + entry.key())) {
                     Ok(greeting) => drop(entry.insert(greeting)),
-                    Err(error) => tracing::warn!(%error, "a connection could not be registered"),
+                    Err(error) => tracing::warn!(%error, "cannot register connection"),
                 }
                 None
             }
@@ -167,7 +167,7 @@ impl Lobby {
         for key in late {
             let greeting = self.greetings.remove(key);
             self.metrics.heads_timed_out.inc();
-            tracing::debug!(peer = %greeting.peer, "a connection ended: its headers did not come in time");
+            tracing::debug!(peer = %greeting.peer, "connection closed: request headers timed out");
         }
     }
 
@@ -264,5 +264,5 @@ impl Greeting<Unregistered> {
 }
 
 fn not_deregistered(error: &io::Error) {
-    tracing::warn!(%error, "a connection could not be taken out of its loop");
+    tracing::warn!(%error, "cannot deregister connection");
 }
