@@ -40,10 +40,12 @@ What runs then, each as a process of its own:
   edge          serves the page, the HTTP API and the WebSockets, on --port
 and, inside this process, a small video site on --sample-port, to try it with no internet.
 
-Everything is kept in --data; a second `up` finds it again. Ctrl-C stops everything in order; a second Ctrl-C kills at once.
+Everything is kept in --data; a second `up` finds it again. Ctrl-C stops everything in order; a second Ctrl-C kills at
+once.
 
-Settings of the services that `up` does not choose itself are taken from the environment: MILLRACE_LOG=debug, MILLRACE_SLOTS=4,
-MILLRACE_STORAGE=s3://bucket with AWS_… variables, and so on; `target/debug/millrace-edge --help` lists them.
+Settings of the services that `up` does not choose itself are taken from the environment: MILLRACE_LOG=debug,
+MILLRACE_SLOTS=4, MILLRACE_STORAGE=s3://bucket with AWS_… variables, and so on; `target/debug/millrace-edge --help`
+lists them.
 
 Examples:
   cargo dev up

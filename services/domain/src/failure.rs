@@ -92,7 +92,8 @@ failure_kinds! {
         "The file was downloaded, but it could not be stored. Try again later.";
     /// The worker's disk is full.
     WorkerFull, "worker_full", Transient,
-        "There is no room for the file on the server that downloads it. It is tried again, and goes on once there is room.";
+        "There is no room for the file on the server that downloads it. It is tried again, and goes on once there is \
+        room.";
     /// The worker has no downloader, or another fault of its own.
     WorkerFailed, "worker_failed", Transient,
         "Something went wrong on our side. Try again later.";

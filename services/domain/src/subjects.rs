@@ -2,13 +2,13 @@
 //!
 //! | name | layout | written by | read by |
 //! |---|---|---|---|
-//! | `jobs.submitted.<id>` | one `submitted` event, and `resubmitted` for each time that a person has it tried again | edge | workers (as work item), projector, edges |
+//! | `jobs.submitted.<id>` | one `submitted` event, and `resubmitted` for each retry by a user | edge | workers, projector, edges |
 //! | `jobs.events.<id>` | all later events of the job | workers, edges (cancel) | projector, edges |
 //! | `live.<shard>.<submitted\|events>.<id>` | the same messages, republished at most once | nats-server | edges |
 //! | KV `JOB_STATE`, key `<id>` | [`crate::JobState`] as JSON | projector | edges, operators |
 //! | KV `JOB_STATE_REBUILD` | the same, folded from zero beside it | projector with `--rebuild` | `millrace rebuild` |
 //! | KV `JOB_KEYS`, key hash of an `Idempotency-Key` | the job that the key stands for | edge | edge |
-//! | `quarantine.<submitted\|events>.<id>.<seq>` | a message of the log that cannot be read, byte for byte, with headers | projector | operators |
+//! | `quarantine.<submitted\|events>.<id>.<seq>` | a message that cannot be decoded, as it is in the log | projector | operators |
 
 use crate::ids::JobId;
 

@@ -165,14 +165,16 @@ impl<'a> Finder<'a> {
     }
 
     fn probe_python(&mut self, path: &Path) -> Option<Python> {
-        const ASK: &str = "import sys, importlib.util as u; print('%d.%d.%d' % sys.version_info[:3], bool(u.find_spec('pip')), sys.executable)";
+        const ASK: &str = "import sys, importlib.util as u; print('%d.%d.%d' % sys.version_info[:3], \
+        bool(u.find_spec('pip')), sys.executable)";
         let answer = self.probes.ask(path, &["-c", ASK])?;
         let mut words = answer.splitn(3, ' ');
         let version = path::version(words.next()?)?;
         let has_pip = words.next()? == "True";
         let executable = PathBuf::from(words.next()?.trim());
         if !has_pip || !executable.is_file() {
-            self.probes.forget(path); // pip may be installed, or the shim set to another version, without the file at `path` changing
+            // pip may be installed, or the shim set to another version, while the file at `path` stays the same.
+            self.probes.forget(path);
         }
         (version.as_slice() >= PYTHON_MIN.as_slice() && executable.is_file()).then_some(Python { executable, has_pip })
     }

@@ -145,7 +145,8 @@ impl Watcher {
         }
         let last = all.iter().rev().take(5).rev().map(|received| &received.what).collect::<Vec<_>>();
         bail!(
-            "the connection did not end within {limit:?}; of {} things seen, the last are {last:?}; the client said:\n{}",
+            "the connection did not end within {limit:?}; of {} things seen, the last are {last:?}; the client \
+            said:\n{}",
             all.len(),
             self.child.log_tail()
         )

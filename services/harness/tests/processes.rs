@@ -40,8 +40,10 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 async fn readiness_is_awaited_through_503_and_sigterm_ends_it() {
     let port = free_port();
     let server = format!(
-        "import http.server as h, time\nstart = time.time()\nclass H(h.BaseHTTPRequestHandler):\n  def do_GET(self):\n    \
-         ok = self.path == '/readyz' and time.time() > start + 0.3\n    self.send_response(200 if ok else 503); self.end_headers()\n\
+        "import http.server as h, time\nstart = time.time()\nclass H(h.BaseHTTPRequestHandler):\n  def \
+        do_GET(self):\n    \
+         ok = self.path == '/readyz' and time.time() > start + 0.3\n    self.send_response(200 if ok else 503); \
+         self.end_headers()\n\
          h.HTTPServer(('127.0.0.1', {port}), H).serve_forever()"
     );
     let python = python_for_tests(&checkout(), &mut |words| eprintln!("{words}")).unwrap();

@@ -45,10 +45,11 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(500);
 
 const HELP: &str = "\
-Runs a nats-server cluster with three replicas, two projectors, three edges, four workers, an object store and some hundred WebSocket
-clients over a stream of jobs. At random it kills processes (-9), freezes them, cuts, stalls and slows their connections, kills and
-freezes nats-servers, loses and delays republished messages, fills a disk, and lets the object store answer 503 or hang. Then it stops
-that, waits until all has come to rest, and checks all that was promised. Exit code 0 if no promise was broken, 1 otherwise.
+Runs a nats-server cluster with three replicas, two projectors, three edges, four workers, an object store and some
+hundred WebSocket clients over a stream of jobs. At random it kills processes (-9), freezes them, cuts, stalls and
+slows their connections, kills and freezes nats-servers, loses and delays republished messages, fills a disk, and lets
+the object store answer 503 or hang. Then it stops that, waits until all has come to rest, and checks all that was
+promised. Exit code 0 if no promise was broken, 1 otherwise.
 
 The seed decides what goes wrong when, and what is submitted; how the processes are interleaved it cannot decide.
 

@@ -27,7 +27,8 @@ use millrace_runtime::{
 const REBUILD: Setting = Setting::optional(
     "rebuild",
     "BUCKET",
-    "Folds the whole log from zero into this empty bucket, beside the projector that works, and ends. `millrace rebuild` does it.",
+    "Folds the whole log from zero into this empty bucket, beside the projector that works, and ends. `millrace \
+    rebuild` does it.",
 );
 
 /// The projector's settings.

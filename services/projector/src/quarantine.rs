@@ -64,7 +64,8 @@ impl Quarantine {
                         seq,
                         reason,
                         error,
-                        "cannot decode message in the log, and the quarantine does not take it; leaving it in the log only"
+                        "cannot decode message in the log, and the quarantine does not take it; leaving it in the log \
+                        only"
                     );
                 }
             }

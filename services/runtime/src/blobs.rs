@@ -161,7 +161,8 @@ impl Blobs {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             // Some stores say so of one that is not there.
             Err(error @ object_store::Error::PermissionDenied { .. }) => {
-                tracing::warn!(key, %error, "upload is gone or may not be aborted; set a rule in the bucket that aborts it");
+                tracing::warn!(key, %error, "upload is gone or may not be aborted; set a rule in the bucket that \
+                aborts it");
                 Ok(())
             }
             Err(error) => Err(error).with_context(|| format!("the upload of {key} could not be aborted")),

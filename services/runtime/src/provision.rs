@@ -114,17 +114,21 @@ pub async fn apply(context: &jetstream::Context, replicas: Option<u8>) -> anyhow
             }
         }
         let actual = definition.get(context).await?;
-        done.push((definition.file, match plan(&wanted, actual.as_ref()) {
-            Plan::Keep => Done::Kept,
-            Plan::Create(config) => definition.set(context, config, "create").await.map(|()| Done::Created)?,
-            Plan::Update(config) => definition.set(context, config, "update").await.map(|()| Done::Updated)?,
-            Plan::Refuse(reasons) => bail!(
-                "nats/{} is not applied, since it would lose data or its meaning: {}. Change the file, or move the data \
+        done.push((
+            definition.file,
+            match plan(&wanted, actual.as_ref()) {
+                Plan::Keep => Done::Kept,
+                Plan::Create(config) => definition.set(context, config, "create").await.map(|()| Done::Created)?,
+                Plan::Update(config) => definition.set(context, config, "update").await.map(|()| Done::Updated)?,
+                Plan::Refuse(reasons) => bail!(
+                    "nats/{} is not applied, since it would lose data or its meaning: {}. Change the file, or move the \
+                data \
                  by hand",
-                definition.file,
-                reasons.join("; ")
-            ),
-        }));
+                    definition.file,
+                    reasons.join("; ")
+                ),
+            },
+        ));
     }
     Ok(done)
 }

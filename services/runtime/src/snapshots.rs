@@ -291,7 +291,8 @@ fn projected(stored: direct::Stored) -> Option<(JobId, Projected)> {
         Ok(state) if state.submitted_seq == 0 => None,
         Ok(state) if state.job_id == id => Some(state),
         Ok(state) => {
-            tracing::error!(key = stored.subject, job = %state.job_id, "state in the bucket belongs to another job; ignoring it");
+            tracing::error!(key = stored.subject, job = %state.job_id, "state in the bucket belongs to another job; \
+            ignoring it");
             None
         }
         Err(error) => {

@@ -101,7 +101,8 @@ async fn end(worker: &Worker, delivery: Delivery) {
             failpoints::reach("after_ack");
         }
         Err(error) => {
-            tracing::warn!(job = %delivery.id, error = format!("{error:#}"), "cannot remove the job's leftovers from the store; retrying");
+            tracing::warn!(job = %delivery.id, error = format!("{error:#}"), "cannot remove the job's leftovers from \
+            the store; retrying");
             give_back(delivery).await;
         }
     }
@@ -137,7 +138,8 @@ async fn work(worker: &Worker, delivery: &Delivery, check: &Check) -> Outcome {
         }
         // Told by a leader who has the delivery's message and nothing of a job before it.
         Err(ExecuteError::Refused(Refusal::Unknown)) => {
-            tracing::error!(job = %id, seq = delivery.entry.seq, "cannot decode submission, or retry without a job; acknowledged and left in the log");
+            tracing::error!(job = %id, seq = delivery.entry.seq, "cannot decode submission, or retry without a job; \
+            acknowledged and left in the log");
             return Outcome::Ended;
         }
         Err(error) => {

@@ -21,10 +21,11 @@ use crate::{connect::NatsArgs, table};
 const PROJECTOR: &str = "millrace-projector";
 
 const HELP: &str = "\
-A projector folds the whole log from zero into the bucket JOB_STATE_REBUILD, while the one that works goes on beside it. Then both
-buckets are compared with the log, folded here a second time. With --adopt every live state that is not what the log says is written
-anew, by compare-and-set, so that a newer state is never replaced by an older one; and JOB_STATE_REBUILD is deleted. Without it,
-JOB_STATE_REBUILD is kept if anything differs. Messages that cannot be read are put into the quarantine again.
+A projector folds the whole log from zero into the bucket JOB_STATE_REBUILD, while the one that works goes on beside
+it. Then both buckets are compared with the log, folded here a second time. With --adopt every live state that is not
+what the log says is written anew, by compare-and-set, so that a newer state is never replaced by an older one; and
+JOB_STATE_REBUILD is deleted. Without it, JOB_STATE_REBUILD is kept if anything differs. Messages that cannot be read
+are put into the quarantine again.
 
 Everything may go on running meanwhile. One rebuild at a time: another one begins with a bucket of its own.
 

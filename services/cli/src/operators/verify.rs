@@ -15,8 +15,9 @@ use crate::{connect::NatsArgs, table};
 const SHOWN_MAX: usize = 10;
 
 const HELP: &str = "\
-Reads the whole log, folds each job by the function that all services use, and compares the result with the state that the projector
-has stored, field by field. It may be run while jobs are under way: what is appended meanwhile is taken into account.
+Reads the whole log, folds each job by the function that all services use, and compares the result with the state that
+the projector has stored, field by field. It may be run while jobs are under way: what is appended meanwhile is taken
+into account.
 
   jobs         jobs in the log
   events       messages in the log
@@ -27,8 +28,8 @@ has stored, field by field. It may be run while jobs are under way: what is appe
   missing      jobs without a state
   stray        states without a job in the log
 
-Exit code 0 if nothing is different, missing or stray, and all that is undecodable is in the quarantine; 1 otherwise. The quarantine
-keeps a message for 30 days; `millrace rebuild` puts it there again.
+Exit code 0 if nothing is different, missing or stray, and all that is undecodable is in the quarantine; 1 otherwise.
+The quarantine keeps a message for 30 days; `millrace rebuild` puts it there again.
 
 Examples:
   millrace verify
@@ -136,7 +137,8 @@ impl Report {
         let mut text = table::render(&[names, columns.iter().map(|(_, number)| number.to_string()).collect()]);
         if let Some(at) = self.behind_at {
             text.push_str(&format!(
-                "\nThe consumer {PROJECTOR_CONSUMER} has come to sequence {at} only and did not catch up in time: does a projector \
+                "\nThe consumer {PROJECTOR_CONSUMER} has come to sequence {at} only and did not catch up in time: \
+                does a projector \
                  run? Or give it longer with --wait-seconds.\n"
             ));
         }

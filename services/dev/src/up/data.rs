@@ -89,7 +89,8 @@ fn lock(path: &Path, folder: &Path) -> anyhow::Result<File> {
             let mut holder = String::new();
             let _ = file.read_to_string(&mut holder);
             bail!(
-                "another `cargo dev up` (process {}) runs on {}; stop it, or choose another folder with --data and other ports",
+                "another `cargo dev up` (process {}) runs on {}; stop it, or choose another folder with --data and \
+                other ports",
                 holder.trim(),
                 folder.display()
             );

@@ -40,7 +40,8 @@ pub async fn prepare(
         context.stream_names().try_collect().await.context("nats-server does not list its streams")?;
     if let Some(lost) = before.into_iter().find(|name| !there.contains(name)) {
         bail!(
-            "nats-server cannot read its stream {lost} in {}, and nothing was changed; repair it, or move that folder away to \
+            "nats-server cannot read its stream {lost} in {}, and nothing was changed; repair it, or move that folder \
+            away to \
              start afresh",
             data.nats().display()
         );

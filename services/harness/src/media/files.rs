@@ -66,7 +66,8 @@ impl MediaFiles {
             || heights.into_iter().any(|h| *h < 2 || h % 2 == 1)
         {
             bail!(
-                "cannot make media of {spec:?}: durations must be above 0 and heights even, with at least one HLS height"
+                "cannot make media of {spec:?}: durations must be above 0 and heights even, with at least one HLS \
+                height"
             );
         }
         let name = &HEXLOWER.encode(&Sha256::digest(format!("{RECIPE} {spec:?}")))[..12];

@@ -5,7 +5,8 @@ pub(super) fn video_page(query: &str) -> String {
     page(
         "A sample video",
         &format!(
-            "<video controls width=640 poster=\"/thumb.jpg\"><source src=\"/video.mp4{query}\" type=\"video/mp4\"></video>"
+            "<video controls width=640 poster=\"/thumb.jpg\"><source src=\"/video.mp4{query}\" \
+            type=\"video/mp4\"></video>"
         ),
     )
 }
@@ -32,8 +33,10 @@ pub(super) fn index(origin: &str, paths: &[(&str, &str)]) -> String {
 
 fn page(title: &str, body: &str) -> String {
     format!(
-        "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width\"><title>{title}</title>\
-         <style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:45rem;margin:2rem auto;padding:0 1rem}}dt{{font-family:monospace}}\
+        "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport \
+        content=\"width=device-width\"><title>{title}</title>\
+         <style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:45rem;margin:2rem auto;padding:0 \
+         1rem}}dt{{font-family:monospace}}\
          dd{{margin:0 0 .75rem}}</style></head><body><h1>{title}</h1>{body}</body></html>\n"
     )
 }

@@ -75,7 +75,8 @@ fn message(line: &[u8]) -> (Option<String>, Option<usize>) {
 mod tests {
     use super::*;
 
-    const TALK: &[u8] = b"INFO {\"a\":1}\r\nPING\r\nMSG live.1.events.a 1 4\r\n\r\nx\n\r\nHMSG _INBOX.b 2 reply 12 14\r\nNATS/1.0\r\n\r\nhi\r\n+OK\r\n";
+    const TALK: &[u8] = b"INFO {\"a\":1}\r\nPING\r\nMSG live.1.events.a 1 4\r\n\r\nx\n\r\nHMSG _INBOX.b 2 reply 12 \
+    14\r\nNATS/1.0\r\n\r\nhi\r\n+OK\r\n";
 
     #[test]
     fn frames_are_the_same_however_the_bytes_are_cut_and_none_is_lost() {

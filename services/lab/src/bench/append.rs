@@ -21,7 +21,8 @@ use tokio::time::Instant;
 use super::{machine::Machine, stats};
 
 const HELP: &str = "\
-One nats-server with one replica, then three with three, all as nats/cluster.conf has it: an acknowledgement comes after fsync. Two kinds
+One nats-server with one replica, then three with three, all as nats/cluster.conf has it: an acknowledgement comes \
+after fsync. Two kinds
 of writers take turns on the same stream, over the same connection, each writer with one event under way at a time:
   bare   `publish` of async-nats and its acknowledgement, no header
   ours   what workers use: an expected sequence and a message id with each event
@@ -70,7 +71,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         println!("{}", table::render(&rows));
         println!(
-            "target: ours within 20 % of bare, on three replicas\n{} writers, {} turns of {} s each; sync_interval: always\n{}",
+            "target: ours within 20 % of bare, on three replicas\n{} writers, {} turns of {} s each; sync_interval: \
+            always\n{}",
             args.writers,
             args.turns,
             args.seconds,

@@ -17,8 +17,8 @@ use serde::Serialize;
 use super::{cold, live, machine::Machine, stats, submissions, world::World};
 
 const HELP: &str = "\
-The method is in services/lab/src/bench/README.md; what matters of it is printed with the numbers. Takes about three minutes on
-2 cores, after the build. Other work on the machine shows in the tails.
+The method is in services/lab/src/bench/README.md; what matters of it is printed with the numbers. Takes about three
+minutes on 2 cores, after the build. Other work on the machine shows in the tails.
 
 Examples:
   cargo dev bench e2e
@@ -143,9 +143,12 @@ impl Report {
         format!(
             "{}\n\
              cargo dev up, built before, until ready: {:.2} s (target < 3 s); {}\n\n\
-             Live: {rate} events/s evenly over {jobs} jobs, a WebSocket client each; {runs} runs of {seconds} s after 2 s of warm-up, \
-             each number\nis the median over the runs. From just before the append is sent to the frame received, by one clock. Merged \
-             into a later\nstate before they were sent: {} events. An append was sent {} ms late at most (median run).\n\
+             Live: {rate} events/s evenly over {jobs} jobs, a WebSocket client each; {runs} runs of {seconds} s after \
+             2 s of warm-up, \
+             each number\nis the median over the runs. From just before the append is sent to the frame received, by \
+             one clock. Merged \
+             into a later\nstate before they were sent: {} events. An append was sent {} ms late at most (median \
+             run).\n\
              Submissions: {submissions}, one after the other, to an idle worker. Starts: {starts}.\n\
              Everything on one machine: {}.\n\
              {}\n",

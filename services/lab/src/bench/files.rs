@@ -17,7 +17,8 @@ pub fn clients_max(needed: usize) -> anyhow::Result<usize> {
     let clients = files.saturating_sub(RESERVED);
     if clients < needed {
         bail!(
-            "a process may open {files} files here, too few for {needed} clients: raise the hard limit (ulimit -Hn), to {} at least, \
+            "a process may open {files} files here, too few for {needed} clients: raise the hard limit (ulimit -Hn), \
+            to {} at least, \
              or ask for fewer clients",
             needed + RESERVED
         );

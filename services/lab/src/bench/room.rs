@@ -30,15 +30,17 @@ use tokio::time::sleep;
 use super::{machine::Machine, stats};
 
 const HELP: &str = "\
-nats-server as nats/local.conf has it (or several, as nats/cluster.conf), an empty folder, a projector. Jobs go through the code that workers
-use: 47 events each (submitted, started, info, 40 progress, downloaded, uploading, uploaded, completed), fenced and with a message id; each
-submission is taken from the queue and acknowledged. Bytes on disk are blocks that files take, memory is the resident memory of nats-server.
-They are looked at when nothing was written for --settle-seconds: longer than the two minutes for which nats-server keeps the id of each
-message in memory, and after which Go gives back what it does not need. What a job takes is the slope of the line of least squares;
-for memory without the empty server, which has not worked yet.
+nats-server as nats/local.conf has it (or several, as nats/cluster.conf), an empty folder, a projector. Jobs go
+through the code that workers use: 47 events each (submitted, started, info, 40 progress, downloaded, uploading,
+uploaded, completed), fenced and with a message id; each submission is taken from the queue and acknowledged. Bytes on
+disk are blocks that files take, memory is the resident memory of nats-server. They are looked at when nothing was
+written for --settle-seconds: longer than the two minutes for which nats-server keeps the id of each message in
+memory, and after which Go gives back what it does not need. What a job takes is the slope of the line of least
+squares; for memory without the empty server, which has not worked yet.
 
-Then a worker starts with a retention of a second, and all jobs expire; what is there afterwards is looked at again. A second round of
-as many jobs, and more by --rounds, show whether what is left grows. Nothing here depends on how fast our programs are, so they are not optimised.
+Then a worker starts with a retention of a second, and all jobs expire; what is there afterwards is looked at again. A
+second round of as many jobs, and more by --rounds, show whether what is left grows. Nothing here depends on how fast
+our programs are, so they are not optimised.
 
 Takes about half an hour, and 12 minutes with --quick.
 
@@ -294,7 +296,8 @@ fn print(report: &Report) {
     let Each { log, states, consumers, disk, memory } = report.each;
     let (jobs, gb) = (JOBS_A_DAY * DAYS, 1e9);
     println!(
-        "a finished job: {disk:.0} bytes on disk (log {log:.0}, states {states:.0}, consumers {consumers:.0}); {JOBS_A_DAY:.0} jobs a day, kept for {DAYS:.0} days: {:.0} GB",
+        "a finished job: {disk:.0} bytes on disk (log {log:.0}, states {states:.0}, consumers {consumers:.0}); \
+        {JOBS_A_DAY:.0} jobs a day, kept for {DAYS:.0} days: {:.0} GB",
         disk * jobs / gb
     );
     if report.settings.jobs < JOBS_FOR_MEMORY_MIN {
@@ -308,7 +311,8 @@ fn print(report: &Report) {
     let (full, empty) = (report.filling.last().expect("one at least"), report.filling[0]);
     for ((sample, rate), round) in report.expired.iter().zip(1..) {
         println!(
-            "round {round}: one worker removed {rate:.0} jobs/s; left of what {} jobs had taken: {:.1} % of the disk; memory {:.0} MB, with all jobs {:.0} MB",
+            "round {round}: one worker removed {rate:.0} jobs/s; left of what {} jobs had taken: {:.1} % of the disk; \
+            memory {:.0} MB, with all jobs {:.0} MB",
             report.settings.jobs,
             100.0 * (sample.disk - empty.disk) / (full.disk - empty.disk),
             sample.memory / 1e6,

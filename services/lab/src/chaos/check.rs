@@ -93,8 +93,9 @@ pub fn recoveries(history: &History) -> Vec<(JobId, Recovery)> {
         for (id, logged) in &jobs.0 {
             // Under way then: begun by this worker, and nobody has said anything else of the whole job before the kill.
             let at = |it: &Logged| it.event.as_ref().map_or(0, |event| millis(event.at));
-            let held = logged.iter().rposition(|it| {
-                matches!(it.event.as_ref().map(|event| &event.body), Ok(EventBody::Started { worker, .. }) if *worker == death.worker)
+            let held = logged.iter().rposition(|it| match it.event.as_ref().map(|event| &event.body) {
+                Ok(EventBody::Started { worker, .. }) => *worker == death.worker,
+                _ => false,
             });
             let Some(held) = held else { continue };
             let next = logged[held + 1..].iter().find(|it| turns(it));

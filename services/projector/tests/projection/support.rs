@@ -126,7 +126,8 @@ impl World {
             let position = self.acknowledged().await;
             assert!(
                 Instant::now() < deadline && (position < self.last().await || self.states(ids).await != states),
-                "{} of {} states differ from the log, with {position} acknowledged; of {id}:\n{:#?}\nby the log:\n{:#?}",
+                "{} of {} states differ from the log, with {position} acknowledged; of {id}:\n{:#?}\nby the \
+                log:\n{:#?}",
                 different.len(),
                 ids.len(),
                 states.get(*id),

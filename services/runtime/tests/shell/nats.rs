@@ -81,7 +81,8 @@ async fn a_subscriber_that_does_not_keep_up_is_told_of() {
     tokio::select! {
         disturbance = next(&mut disturbances) => {
             // Or so many that the first ones are gone.
-            assert!(matches!(disturbance, Ok(Disturbance::SlowConsumer) | Err(RecvError::Lagged(_))), "{disturbance:?}");
+            let is_told = matches!(disturbance, Ok(Disturbance::SlowConsumer) | Err(RecvError::Lagged(_)));
+    assert!(is_told, "{disturbance:?}");
         }
         () = flooding => {}
     }

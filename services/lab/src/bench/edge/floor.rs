@@ -130,7 +130,8 @@ async fn handshake(stream: &mut TcpStream) -> anyhow::Result<(String, Vec<u8>)> 
     let key = memchr::memmem::find(&head, KEY).context("no key")? + KEY.len();
     let key = head[key..].split(|byte| *byte == b'\r').next().context("no end")?;
     let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: \
+        {}\r\n\r\n",
         derive_accept_key(key)
     );
     Ok((id, answer.into_bytes()))

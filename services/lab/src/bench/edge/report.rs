@@ -124,7 +124,8 @@ impl Report {
             .flat_map(|(subject, notes)| notes.iter().map(move |note| format!("{subject}: {note}\n")))
             .collect();
         format!(
-            "{}\n{}\n{}{} clients, {} jobs where there are many, {} s a load, {} run(s); everything on one machine: {}.\n{}\n",
+            "{}\n{}\n{}{} clients, {} jobs where there are many, {} s a load, {} run(s); everything on one machine: \
+            {}.\n{}\n",
             table::render(&rows),
             table::render(&verdicts),
             notes.concat(),
