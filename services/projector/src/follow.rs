@@ -4,7 +4,9 @@
 //! nobody else before `ack_wait` is over, goes on after it, and takes the next acknowledgement for all messages before.
 //! So every window must follow on what was applied; where it does not, what lies between is read from the log itself.
 //! Sequences alone do not tell, since jobs that are over are purged from the log: the consumer counts its deliveries,
-//! and what was handed to somebody else is missing in that count. Applying an entry twice changes nothing.
+//! and what was handed to another projector is missing in that count. That holds for first deliveries alone: behind a
+//! message that comes again the server may go on after others whose lease is not over yet. Applying an entry twice
+//! changes nothing.
 
 use std::time::Duration;
 
@@ -46,37 +48,57 @@ struct Window {
     /// The newest of its messages, and its sequence.
     newest: jetstream::Message,
     end: u64,
-    /// The consumer's count at the last message that came.
+    /// The consumer's count at the last message that came, if that was a first delivery.
+    delivery: Option<u64>,
+}
+
+/// Where a message stands in the log, and among the consumer's deliveries.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    seq: u64,
     delivery: u64,
+    is_first: bool,
+}
+
+impl Place {
+    fn of(message: &jetstream::Message) -> anyhow::Result<Self> {
+        let info = message.info().map_err(|error| anyhow::anyhow!(error))?;
+        Ok(Self { seq: info.stream_sequence, delivery: info.consumer_sequence, is_first: info.delivered <= 1 })
+    }
+
+    /// Whether no message of the log lies between sequence `end`, the last one of which came with the count `last`, and
+    /// this.
+    fn follows(self, end: u64, last: Option<u64>) -> bool {
+        self.seq <= end + 1 || self.is_first && last.is_some_and(|last| self.delivery == last + 1)
+    }
+
+    /// The count that the next message may follow on.
+    fn count(self) -> Option<u64> {
+        self.is_first.then_some(self.delivery)
+    }
 }
 
 impl Window {
     /// A window that begins with `first`, after everything up to `applied` and the consumer's delivery `delivery`.
     fn new(log: &Log, first: jetstream::Message, applied: u64, delivery: Option<u64>) -> anyhow::Result<Self> {
-        let (seq, this) = numbers(&first)?;
-        let follows = seq <= applied + 1 || delivery.is_some_and(|last| this == last + 1);
+        let place = Place::of(&first)?;
+        let has_gap = !place.follows(applied, delivery);
         let mut batch = Batch::default();
-        batch.push(log, &first.subject, seq, &first.payload);
-        Ok(Self { batch, has_gap: !follows, newest: first, end: seq.max(applied), delivery: this })
+        batch.push(log, &first.subject, place.seq, &first.payload);
+        Ok(Self { batch, has_gap, newest: first, end: place.seq.max(applied), delivery: place.count() })
     }
 
     fn push(&mut self, log: &Log, message: jetstream::Message) -> anyhow::Result<()> {
-        let (seq, delivery) = numbers(&message)?;
-        self.batch.push(log, &message.subject, seq, &message.payload);
-        self.has_gap |= seq > self.end + 1 && delivery != self.delivery + 1;
-        self.delivery = delivery;
+        let place = Place::of(&message)?;
+        self.batch.push(log, &message.subject, place.seq, &message.payload);
+        self.has_gap |= !place.follows(self.end, self.delivery);
+        self.delivery = place.count();
         // A message that came before comes again: its lease was over.
-        if seq > self.end {
-            (self.newest, self.end) = (message, seq);
+        if place.seq > self.end {
+            (self.newest, self.end) = (message, place.seq);
         }
         Ok(())
     }
-}
-
-/// A message's sequence in the log, and the consumer's count of deliveries.
-fn numbers(message: &jetstream::Message) -> anyhow::Result<(u64, u64)> {
-    let info = message.info().map_err(|error| anyhow::anyhow!(error))?;
-    Ok((info.stream_sequence, info.consumer_sequence))
 }
 
 impl Follower {
@@ -124,7 +146,7 @@ impl Follower {
                 self.projection.apply(&window.batch).await;
             }
             self.applied = window.end;
-            delivery = Some(window.delivery);
+            delivery = window.delivery;
             // With AckPolicy::All it stands for the whole window. A lost one repeats the window.
             window.newest.ack().await.map_err(|error| anyhow::anyhow!(error)).context("cannot acknowledge")?;
             self.metrics.position.set(i64::try_from(self.applied).unwrap_or(i64::MAX));
@@ -165,5 +187,24 @@ impl Follower {
             after = self.projection.apply_from_log(after, end, PROJECTOR_WINDOW_MESSAGES_MAX).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_to_a_dead_projector_is_missed_also_behind_a_message_of_its_that_comes_again() {
+        let first = |seq, delivery| Place { seq, delivery, is_first: true };
+        let again = |seq, delivery| Place { seq, delivery, is_first: false };
+        // 6 and 7 were purged; or given to another projector.
+        assert!(first(8, 6).follows(5, first(5, 5).count()));
+        assert!(!first(8, 8).follows(5, first(5, 5).count()));
+        // 1 to 7 were given to a projector that is dead; of these, 5 comes again, and then what is new.
+        assert!(!again(5, 8).follows(0, None));
+        assert!(!first(8, 9).follows(5, again(5, 8).count()));
+        assert!(again(6, 9).follows(5, again(5, 8).count()));
+        assert!(!again(7, 9).follows(5, again(5, 8).count()));
     }
 }

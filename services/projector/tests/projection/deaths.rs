@@ -19,7 +19,8 @@ async fn what_was_handed_to_a_killed_projector_and_never_applied_is_applied_by_t
     // The server goes on behind what the first one was given, and the second one acknowledges all of it.
     let more = world.lives("more", 1).await;
     world.assert_projected(&[jobs, more].concat()).await;
-    assert_eq!(second.metric("millrace_projector_gaps_total").await, 1.0);
+    // Two where some of it comes again before the server goes on.
+    assert!(second.metric("millrace_projector_gaps_total").await >= 1.0);
     revisions.assert_rising(&world).await;
 }
 
