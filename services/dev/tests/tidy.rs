@@ -89,8 +89,7 @@ fn no_comment_holds_a_test_that_would_not_run() {
 
 /// Where a `use` at the left margin leads, and which of the three groups that is.
 fn root_of(line: &str) -> Option<(usize, &str)> {
-    let import = line.strip_prefix("pub ").or_else(|| line.strip_prefix("pub(crate) ")).unwrap_or(line);
-    let root = import.strip_prefix("use ")?.split([':', ';', ' ', '{']).next()?;
+    let root = line.strip_prefix("use ")?.split([':', ';', ' ', '{']).next()?;
     let group = match root {
         "std" | "core" | "alloc" => 0,
         "crate" | "super" | "self" => 2,
@@ -108,7 +107,8 @@ fn imports_come_in_three_groups_with_one_use_for_each_root() {
         let (mut roots, mut last, mut blank, mut over) = (BTreeSet::new(), None, true, false);
         for (number, line) in file.text.lines().enumerate() {
             let Some((group, root)) = root_of(line) else {
-                blank = line.is_empty();
+                // A `pub use` belongs to no group, and stands with the imports.
+                blank |= line.is_empty();
                 // The first item that is no import ends them; a module's `use` further down is its own business.
                 over |= ["fn ", "pub fn ", "struct ", "pub struct ", "impl", "const ", "async "]
                     .iter()

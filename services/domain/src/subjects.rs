@@ -2,13 +2,13 @@
 //!
 //! | name | layout | written by | read by |
 //! |---|---|---|---|
-//! | `jobs.submitted.<id>` | one `submitted` event, and `resubmitted` for each retry by a user | edge | workers, projector, edges |
+//! | `jobs.submitted.<id>` | `submitted`, and a `resubmitted` for each retry | edge | workers, projector, edges |
 //! | `jobs.events.<id>` | all later events of the job | workers, edges (cancel) | projector, edges |
 //! | `live.<shard>.<submitted\|events>.<id>` | the same messages, republished at most once | nats-server | edges |
 //! | KV `JOB_STATE`, key `<id>` | [`crate::JobState`] as JSON | projector | edges, operators |
 //! | KV `JOB_STATE_REBUILD` | the same, folded from zero beside it | projector with `--rebuild` | `millrace rebuild` |
 //! | KV `JOB_KEYS`, key hash of an `Idempotency-Key` | the job that the key stands for | edge | edge |
-//! | `quarantine.<submitted\|events>.<id>.<seq>` | a message that cannot be decoded, as it is in the log | projector | operators |
+//! | `quarantine.<submitted\|events>.<id>.<seq>` | an undecodable message, unchanged | projector | operators |
 
 use crate::ids::JobId;
 
