@@ -4,13 +4,13 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context, bail};
 
-/// Set for a test that runs in a namespace of its own.
-const INSIDE: &str = "MILLRACE_TEST_MOUNTS";
+use crate::namespace;
+
 const BLOCK: usize = 64 * 1024;
 
 /// A file system of its own in a folder (tmpfs). Dropped, it is unmounted.
@@ -68,28 +68,17 @@ impl Drop for Disk {
     }
 }
 
-/// Whether the test that calls this may go on, and mount. Otherwise it has just run in a user namespace of its own,
-/// where it may.
+/// Whether the test that calls this may go on, and mount. Otherwise it has just run in a namespace of its own, where it
+/// may. To be called on the test's own thread.
 ///
-/// To be called on the test's own thread, which has the test's name; so not from `#[tokio::test(flavor =
-/// "multi_thread")]` within a spawned task.
-///
-/// # Panics When it failed there, or no such namespace can be made.
+/// # Panics
+/// When it failed there, or no such namespace can be made.
 #[must_use]
 pub fn may_mount() -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let Err(error) = Disk::mount(folder.path(), 1024 * 1024) else { return true };
-    assert!(std::env::var_os(INSIDE).is_none(), "{error:#}, not even in a namespace of one's own");
-    let this = std::env::current_exe().expect("the test's program");
-    let thread = std::thread::current();
-    let test = thread.name().filter(|name| *name != "main").expect("a test's own thread");
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "--"]).arg(this);
-    command.args([test, "--exact", "--nocapture"]).env(INSIDE, "1").stdin(Stdio::null());
-    let output = command.output().expect("unshare, of util-linux");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    let has_run = output.status.success() && text.contains("1 passed");
-    assert!(has_run, "{error:#}; in a namespace of its own the test did not pass:\n{text}");
+    assert!(!namespace::is_inside(), "{error:#}, not even in a namespace of one's own");
+    namespace::run_again("--mount");
     false
 }
 

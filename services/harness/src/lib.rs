@@ -11,6 +11,7 @@ mod child;
 mod command;
 pub mod disk;
 pub mod media;
+pub mod namespace;
 pub mod nats;
 pub mod output;
 pub mod ports;

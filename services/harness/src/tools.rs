@@ -81,6 +81,18 @@ pub fn python_for_tests(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Resul
     Ok(finder.install("tests", include_str!("../requirements/tests.txt"), &python)?.join("bin/python"))
 }
 
+/// Finds or installs the commands that README.md uses beside ours: curl, and a folder `node_modules` with wscat.
+pub fn for_readme(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let mut finder = Finder::new(root, say)?;
+    let (_, node_modules) = finder.node_packages(
+        "wscat",
+        "wscat",
+        include_str!("../requirements/wscat/package.json"),
+        include_str!("../requirements/wscat/package-lock.json"),
+    )?;
+    Ok((finder.on_path_or_apt("curl")?, node_modules))
+}
+
 /// A Python found on the PATH: the real interpreter, not a shim.
 struct Python {
     executable: PathBuf,
@@ -122,6 +134,19 @@ impl<'a> Finder<'a> {
         }
         let python = self.python()?;
         Ok(self.install("tools", include_str!("../requirements/tools.txt"), &python)?.join("bin").join(name))
+    }
+
+    /// A program whose Debian package has its name.
+    fn on_path_or_apt(&mut self, program: &str) -> anyhow::Result<PathBuf> {
+        let find = || path::on_path(program).next();
+        if let Some(found) = find() {
+            return Ok(found);
+        }
+        let _lock = lock::hold(&self.folder)?;
+        if find().is_none() {
+            apt::install(&[program], &format!("{program} is needed"), self.say)?;
+        }
+        find().with_context(|| format!("{program} is still not on the PATH after its package was installed"))
     }
 
     fn install(&mut self, name: &str, requirements: &str, python: &Python) -> anyhow::Result<PathBuf> {

@@ -81,7 +81,7 @@ async fn a_download_that_finds_the_disk_full_is_tried_again_with_the_reason_and_
         assert!(history.lines().any(|line| line.contains("retrying") && line.contains("no room")), "{history}");
         assert!(retrying["retryAt"].is_string(), "{retrying}");
         let (log, work) = (small.worker.log_tail(), stack.folder.path().join("work"));
-        let told = log.lines().find(|line| line.contains("for want of room"));
+        let told = log.lines().find(|line| line.contains("attempt failed: no room"));
         let told = told.unwrap_or_else(|| panic!("the log does not tell: {log}"));
         assert!(told.contains(work.to_str().unwrap()) && told.contains("--work-dir"), "{told}");
 

@@ -1,4 +1,6 @@
-//! What README.md promises about settings is what the binaries have.
+//! What README.md promises: settings are what the binaries have, and each command does what it says.
+
+mod commands;
 
 use std::process::Command;
 
