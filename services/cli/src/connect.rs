@@ -18,7 +18,7 @@ pub struct NatsArgs {
 }
 
 impl NatsArgs {
-    /// Connects, or says why not.
+    /// Connects; the error names the option to correct.
     pub async fn connect(&self) -> anyhow::Result<async_nats::Client> {
         let urls = parse_urls(&self.nats_url).map_err(|error| anyhow::anyhow!("--nats-url: {error}"))?;
         let mut options = ConnectOptions::new().name("millrace");

@@ -1,7 +1,7 @@
-//! The program `millrace`, for people who run or use a Millrace and need no checkout of it.
+//! The program `millrace`, for operators of a Millrace; it needs no checkout.
 //!
-//! Each subcommand is a module with `Args` and `run`, in the folder of those whom it is for: [`operators`]. An error is
-//! one sentence that says what to do, and the exit code is then other than 0.
+//! Each subcommand is a module with `Args` and `run`, in the folder of its audience: [`operators`]. An error is one
+//! sentence that says what to do, and sets a non-zero exit code.
 
 mod connect;
 pub mod operators;
@@ -13,12 +13,12 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 
 const EXAMPLES: &str = "\
 Examples:
-  millrace provision --replicas 3      Create or update what Millrace keeps in NATS
-  millrace verify                      Is the state of each job what its log says?
+  millrace provision --replicas 3      Create or update Millrace's streams and buckets in NATS
+  millrace verify                      Check that each job's state equals the fold of its log
   millrace rebuild --adopt             Fold the log again, and repair the states that differ
 
-The NATS servers are those of --nats-url, or of the variable MILLRACE_NATS_URL.
-`millrace COMMAND --help` says more about each command.";
+The NATS servers come from --nats-url or from the variable MILLRACE_NATS_URL.
+`millrace COMMAND --help` describes each command.";
 
 /// Sets up, checks and repairs a Millrace, through its NATS servers.
 #[derive(Debug, Parser)]

@@ -1,4 +1,4 @@
-//! What operators of a running system need: its set-up, and whether the stored states are right.
+//! Commands for operators of a running system: set it up, verify the stored states, rebuild them.
 
 pub mod provision;
 pub mod rebuild;

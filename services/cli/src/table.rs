@@ -1,6 +1,7 @@
-//! Small tables for people.
+//! Plain-text tables for the terminal.
 
-/// Rows of cells as aligned lines; the first column to the left, the others to the right. The first row is the heading.
+/// Renders rows of cells as aligned lines; the first column left-aligned, the others right-aligned. The first row is
+/// the heading.
 pub fn render(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

@@ -1,4 +1,4 @@
-//! `millrace verify` finds what is wrong with the states, and nothing where nothing is wrong.
+//! `millrace verify` reports wrong states, and nothing when all are right; `millrace rebuild` repairs them.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ impl World {
         self.log.append(&Append::new(id, expected, &Event { at: now(), body })).await.unwrap()
     }
 
-    /// Writes a state as the projector would, and as it never should.
+    /// Publishes a raw payload that no service would write.
     async fn tamper(&self, subject: String, payload: &str) {
         let headers = async_nats::HeaderMap::new();
         let payload = payload.to_owned().into();
@@ -71,7 +71,7 @@ impl World {
 async fn the_states_of_a_projector_that_has_caught_up_are_equal() {
     let world = World::new().await;
     assert!(world.verify().await.is_clean(), "nothing at all is clean");
-    // Of more events than are read at once; with a job that nobody submitted, which has no state.
+    // More events than one batch, and a job that was never submitted, which has no state.
     for number in 0..400 {
         world.job(&format!("job{number}")).await;
     }
@@ -97,7 +97,7 @@ async fn a_state_that_is_not_the_fold_is_found() {
     bucket.delete(deleted.as_str()).await.unwrap();
     world.tamper("$KV.JOB_STATE.nobody".to_owned(), r#"{"seq":1}"#).await;
     world.tamper(subjects::subject(Kind::Events, &altered), "not an event").await;
-    // The projector writes the altered state anew, on the altered one: its fold goes on from what it finds.
+    // The projector folds the new event onto the altered state: it continues from the state that it finds.
     let report = world.verify().await;
     let counts = [report.undecodable, report.quarantined, report.equal, report.different, report.missing, report.stray];
     assert_eq!(counts, [1, 1, 0, 2, 1, 1], "{:#?}", report.shown);
@@ -131,7 +131,7 @@ async fn a_projector_that_does_not_run_is_noticed() {
     assert_eq!((report.missing, report.behind_at), (1, Some(0)));
 }
 
-/// `millrace rebuild`, as it is typed; whether it says that nothing is wrong (any more), and its words.
+/// Runs `millrace rebuild`; returns whether it exited with 0, and what it printed.
 fn rebuild(world: &World, more: &[&str]) -> (bool, String) {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_millrace"))
         .args(["rebuild", "--nats-url", &world.server.url()])
@@ -166,7 +166,7 @@ async fn what_is_wrong_beside_a_working_projector_is_found_by_a_rebuild_and_put_
     assert!(!is_clean && text.contains("attempt is 7, but 1 by the log"), "{text}");
     assert!(!world.verify().await.is_clean(), "a rebuild that is not adopted changes nothing");
 
-    // Jobs go on meanwhile.
+    // Other jobs are appended meanwhile.
     let (log, writing) = (world.log.clone(), tokio_util::sync::CancellationToken::new());
     let writer = tokio::spawn({
         let writing = writing.clone();

@@ -1,4 +1,4 @@
-//! Commands of the other programs of this checkout: each is built, and then runs in the place of this one.
+//! Commands of the checkout's other programs: this program builds each, and then replaces itself by it.
 
 use std::{
     env,
@@ -9,7 +9,7 @@ use std::{
 
 use millrace_harness::{checkout, programs::Programs};
 
-/// Passed on as they were typed, `--help` too.
+/// Arguments passed on as typed, including `--help`.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Args {
@@ -17,7 +17,7 @@ pub struct Args {
     _args: Vec<OsString>,
 }
 
-/// Builds these packages together, and runs `program`, which is in one of them, with the arguments of this process.
+/// Builds these packages together, and runs `program`, a binary of one of them, with the arguments of this process.
 pub fn run(program: &str, packages: &[&str], release: bool) -> anyhow::Result<ExitCode> {
     let programs = Programs::beside_us(release)?;
     programs.build(&checkout(), packages)?;

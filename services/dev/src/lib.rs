@@ -2,7 +2,7 @@
 //! `run`. `bench` and `chaos` are the program `lab`, and `verify`, `rebuild` and `provision` the program `millrace`
 //! (`elsewhere`).
 //!
-//! What fails says in one sentence what to do, and ends with an exit code other than 0.
+//! An error is one sentence that says what to do, and sets a non-zero exit code.
 
 mod elsewhere;
 pub mod schemas;
@@ -20,21 +20,21 @@ const EXAMPLES: &str = "\
 Examples:
   cargo dev up                         Run everything here; the page is at http://localhost:3001
   cargo dev up --port 3101 --nats-port 4322 --sample-port 8199 --admin-port 9201 --data /tmp/second
-                                       The same once more, beside it
+                                       A second system beside the first
   cargo dev test                       Everything that CI checks
   cargo dev test canceled              Only the tests with `canceled` in their name
-  cargo dev verify                     Is the state of each job what its log says?
+  cargo dev verify                     Check that each job's state equals the fold of its log
   cargo dev rebuild --adopt            Fold the log again, and repair the states that differ
-  cargo dev bench e2e                  How long it all takes on this machine
-  cargo dev bench room                 How much of NATS's disk and memory a finished job takes
-  cargo dev chaos --minutes 2          Does it keep its promises while everything goes wrong?
+  cargo dev bench e2e                  Measure the latency of jobs on this machine
+  cargo dev bench room                 Measure the disk and memory of NATS for each finished job
+  cargo dev chaos --minutes 2          Inject random faults and check every promise
 
-`cargo dev COMMAND --help` tells more.";
+`cargo dev COMMAND --help` describes each command.";
 
 /// Runs, tests, checks and measures Millrace.
 ///
-/// Needs Rust, Python 3 with pip and, as everything here, a checkout. Other tools are found on the PATH or installed
-/// into `.tools/` in the checkout.
+/// Needs Rust, Python 3 with pip, and a checkout. Other tools are found on the PATH or installed into `.tools/` in the
+/// checkout.
 #[derive(Debug, Parser)]
 #[command(name = "cargo dev", bin_name = "cargo dev", version, after_help = EXAMPLES)]
 struct Cli {
@@ -49,13 +49,13 @@ enum Command {
     Schemas(schemas_command::Args),
     /// Compares the state of every job with its log: `millrace verify`
     Verify(elsewhere::Args),
-    /// Makes every state anew from the log, and compares: `millrace rebuild`
+    /// Rebuilds every state from the log and compares it with the live one: `millrace rebuild`
     Rebuild(elsewhere::Args),
     /// Creates or updates the stream, buckets and consumers in NATS: `millrace provision`
     Provision(elsewhere::Args),
     /// Measures Millrace on this machine
     Bench(elsewhere::Args),
-    /// Hits a whole cluster at random and checks every promise
+    /// Injects random faults into a whole cluster and checks every promise
     Chaos(elsewhere::Args),
 }
 
@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Test(args) => test::run(&args),
         Command::Schemas(args) => schemas_command::run(&args),
-        // With the services: one of them is run, and what all share is compiled once.
+        // Built with the services: `rebuild` runs one of them, and shared dependencies compile once.
         Command::Verify(_) | Command::Rebuild(_) | Command::Provision(_) => {
             elsewhere::run("millrace", &[&SERVICES[..], &["millrace-cli"]].concat(), false)
         }

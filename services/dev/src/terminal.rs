@@ -1,4 +1,4 @@
-//! Lines for people: a prefix of fixed width for who speaks, in colour where that is wanted.
+//! Lines for the terminal: each begins with its process's name in a fixed width, in colour where colour is enabled.
 
 use std::io::{IsTerminal, Write};
 
@@ -10,7 +10,7 @@ const NAME_WIDTH: usize = 9;
 const COLOURS: [u8; 6] = [36, 35, 33, 34, 32, 96];
 const DIM: u8 = 2;
 
-/// Standard output, as lines of several speakers.
+/// Standard output, as lines of several processes.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
     colour: bool,
@@ -23,7 +23,7 @@ impl Output {
         Self { colour: wants_colour(&std::io::stdout()) }
     }
 
-    /// Takes the lines of the speaker `name`; `wanted` tells which are shown.
+    /// A sink for the lines of the process `name`; it shows those for which `wanted` returns true.
     #[must_use]
     pub fn sink(self, name: &str, order: usize, wanted: fn(&str) -> bool) -> Sink {
         let prefix = self.prefix(name, COLOURS[order % COLOURS.len()]);
@@ -34,12 +34,12 @@ impl Output {
         })
     }
 
-    /// A line of our own.
+    /// Prints a line of `dev` itself.
     pub fn say(self, text: &str) {
         line(&self.prefix("dev", DIM), text);
     }
 
-    /// Text without a prefix.
+    /// Prints text without a prefix.
     pub fn plain(self, text: &str) {
         line("", text);
     }

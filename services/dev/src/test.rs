@@ -16,21 +16,21 @@ use crate::{schemas_command, terminal::Output};
 
 /// The end-to-end tests: they wait for servers, leases and downloads most of the time.
 const WAITING: &str = "e2e";
-/// So many of them at once keep a processor busy.
+/// Tests at once that keep a processor busy.
 const WAITING_PER_PROCESSOR: usize = 2;
-/// Holds times to bounds while it loads the machine as far as it goes.
+/// Runs alone, since it checks time limits under full load.
 const ALONE: &str = "chaos";
 
 const HELP: &str = "\
-In order, stopping at the first failure: the outside tools, the format, the lints, the schemas in schemas/, the build,
-and all tests with the processes and the servers that they need. The end-to-end tests wait a lot, so they run beside the
-others, whose output comes after theirs; chaos runs last, alone. It ends with what the test runners say.
+Runs in order, and stops at the first failure: the outside tools, the format, the lints, the schemas in schemas/, the
+build, and all tests with the processes and servers that they need. The end-to-end tests mostly wait, so they run beside
+the others, whose output follows theirs; chaos runs last, alone. The test runners' summaries come at the end.
 
 Examples:
   cargo dev test                       Everything
   cargo dev test canceled              Only the tests with `canceled` in their name
   MILLRACE_TEST_LOGS=1 cargo dev test canceled
-                                       The same, with what all processes log";
+                                       The same, with the log lines of all processes";
 
 /// Checks and tests everything, as CI does
 #[derive(Debug, clap::Args)]
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         step("Schemas");
         if schemas_command::check()? != ExitCode::SUCCESS {
-            bail!("schemas/ is not what the Rust types say; run `cargo dev schemas` and look at the difference");
+            bail!("schemas/ differs from the Rust types; run `cargo dev schemas` and review the difference");
         }
     }
     step("Build");
@@ -101,17 +101,18 @@ fn others(root: &Path) -> anyhow::Result<BTreeSet<String>> {
     let mut names: BTreeSet<_> = tests.filter_map(|test| Some(test["name"].as_str()?.to_owned())).collect();
     for apart in [WAITING, ALONE] {
         if !names.remove(apart) {
-            bail!("there is no integration test `{apart}` any more; say here which ones are run apart");
+            bail!("the integration test `{apart}` no longer exists; correct the list of tests that run apart");
         }
     }
     Ok(names)
 }
 
-/// Runs both at the same time; what the second one says comes whole, after the first one. Whether both succeeded.
+/// Runs both at the same time, and prints the second one's output after the first one's; returns whether both
+/// succeeded.
 fn beside(mut first: Command, mut second: Command) -> anyhow::Result<bool> {
     let (mut said, to) = std::io::pipe()?;
     let mut child = second.stdout(to.try_clone()?).stderr(to).spawn().context("cargo did not run")?;
-    // It holds the pipe's other end, which would never be closed.
+    // It holds the pipe's other end, which would otherwise stay open.
     drop(second);
     let reader = thread::spawn(move || {
         let mut text = Vec::new();
@@ -131,15 +132,15 @@ fn run_cargo(root: &Path, args: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether cargo has this component. CI must have it; elsewhere its step is passed over.
+/// Whether cargo has this component. CI must have it; elsewhere its step is skipped.
 fn has_component(root: &Path, name: &str, output: Output) -> anyhow::Result<bool> {
     let there = cargo(root).args([name, "--version"]).output().is_ok_and(|output| output.status.success());
     if !there && std::env::var_os("CI").is_some_and(|value| value == "true") {
-        bail!("`cargo {name}` is not installed; install it by `rustup component add {}`", component(name));
+        bail!("`cargo {name}` is not installed; install it with `rustup component add {}`", component(name));
     }
     if !there {
         output.plain(&format!(
-            "`cargo {name}` is not installed, so this step is passed over; install it by `rustup component add {}`",
+            "`cargo {name}` is not installed, so this step is skipped; install it with `rustup component add {}`",
             component(name)
         ));
     }

@@ -29,29 +29,28 @@ use self::{
 };
 use crate::terminal::Output;
 
-/// The exit code after a second Ctrl-C: that of a process which SIGINT has ended.
+/// The exit code after a second Ctrl-C: that of a process ended by SIGINT.
 const EXIT_INTERRUPTED: u8 = 130;
 
 const HELP: &str = "\
-What runs then, each as a process of its own:
+Runs these processes:
   nats-server   keeps the log of all jobs, on --nats-port
   projector     folds the log into the current state of each job
   worker-1, …   take jobs, download and store the files
   edge          serves the page, the HTTP API and the WebSockets, on --port
-and, inside this process, a small video site on --sample-port, to try it with no internet.
+and, in its own process, a small video site on --sample-port, which needs no internet.
 
-Everything is kept in --data; a second `up` finds it again. Ctrl-C stops everything in order; a second Ctrl-C kills at
+All data stays in --data for the next `up`. Ctrl-C stops everything in order; a second Ctrl-C kills all processes at
 once.
 
-Settings of the services that `up` does not choose itself are taken from the environment: MILLRACE_LOG=debug,
-MILLRACE_SLOTS=4, MILLRACE_STORAGE=s3://bucket with AWS_… variables, and so on; `target/debug/millrace-edge --help`
-lists them.
+The services read all settings that `up` does not set from the environment: MILLRACE_LOG=debug, MILLRACE_SLOTS=4,
+MILLRACE_STORAGE=s3://bucket with AWS_… variables, and so on; `target/debug/millrace-edge --help` lists them.
 
 Examples:
   cargo dev up
   cargo dev up --workers 3 --release
   cargo dev up --port 3101 --nats-port 4322 --sample-port 8199 --admin-port 9201 --data /tmp/second
-                                       A second one beside the first";
+                                       A second system beside the first";
 
 /// Builds and runs everything here, until Ctrl-C
 #[derive(Clone, Debug, clap::Args)]
@@ -69,7 +68,7 @@ pub struct Args {
     /// The first of the admin ports (health, metrics): edge, worker-1, projector, worker-2 and so on
     #[arg(long, value_name = "PORT", default_value = "9101", value_parser = clap::value_parser!(u16).range(1..=65000))]
     admin_port: u16,
-    /// Where everything is kept; without it, `.millrace` in the checkout
+    /// The folder for all data; by default `.millrace` in the checkout
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// How many workers to run
@@ -78,10 +77,10 @@ pub struct Args {
     /// Builds and runs optimised binaries
     #[arg(long)]
     release: bool,
-    /// Runs the binaries as they were built last
+    /// Runs the existing binaries instead of building them
     #[arg(long)]
     no_build: bool,
-    /// Shows all that nats-server logs, and not only its warnings
+    /// Shows all log lines of nats-server, not only its warnings
     #[arg(long)]
     verbose: bool,
 }
@@ -91,11 +90,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let output = Output::new();
     let root = checkout();
     let programs = Programs::beside_us(args.release)?;
-    // First what fails fast; the build may take minutes.
+    // Checks that fail fast come first; the build may take minutes.
     let data = Data::open(&args.data.clone().unwrap_or_else(|| root.join(".millrace")))?;
     let ports = layout::ports(&args);
     ports::check_free(&ports)?;
-    // Tools are downloaded while programs are compiled.
+    // Tools download while programs compile.
     let tools = thread::scope(|scope| {
         let tools = scope.spawn(|| Tools::ensure(&root, &mut |words| output.say(words)));
         if !args.no_build {
@@ -117,7 +116,7 @@ async fn session(layout: &Layout, sample: &Sample, output: Output, started: Inst
     let ended = tokio::select! {
         ended = live(&mut stack, layout, sample, output, started) => ended,
         signal = signals.next() => {
-            output.say(&format!("{signal}: stopping; once more to kill at once"));
+            output.say(&format!("{signal}: stopping; repeat to kill at once"));
             Ok(())
         }
     };

@@ -1,50 +1,50 @@
-//! How one append is brought to an end although replies are lost, leaders change and others write too.
+//! Completes one append despite lost replies, leader changes and other writers.
 //!
-//! Pure: it is told what came of the last step and says what to do next. The shell sends, reads and waits. See
-//! `tests/simulation` for what it withstands.
+//! Pure: it receives the outcome of the last step and returns the next one. The shell sends, reads and waits.
+//! `tests/simulation` shows which faults it withstands.
 
 use std::time::Duration;
 
 use crate::limits::{APPEND_PAUSE_FIRST, APPEND_PAUSE_MAX, APPEND_RETRY_MAX};
 
-/// An append under way.
+/// An append in flight.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Recovery {
     message_id: String,
     pause: Duration,
-    /// A refusal that is not believed yet.
+    /// A refusal that the leader has not yet confirmed.
     refused: Option<AppendError>,
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Send the message: always the same one, with the same message id and expectation.
+    /// Send the message: always the same one, with the same message id and expected sequence.
     Send,
-    /// Ask the leader for the first message on the subject after the expected sequence.
+    /// Read from the leader the first message on the subject after the expected sequence.
     ///
-    /// Not for the subject's last: ours may be stored and have been followed by others already.
+    /// Not the subject's last message: ours may be stored and other messages may have followed it already.
     AskSuccessor,
-    /// Wait so long.
+    /// Wait for this duration.
     Pause(Duration),
-    /// It is over: the event's sequence, or why it is not, or not surely, in the log.
+    /// The append has ended: the event's sequence, or why the event is not, or not certainly, in the log.
     End(Result<u64, AppendError>),
 }
 
-/// What came of a step.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The log has the message, at this sequence.
     Stored(u64),
-    /// Another message is last on the subject, or ours, stored before.
+    /// The subject's last message is another writer's, or ours, stored earlier.
     WrongLast,
-    /// No answer, or one that does not tell.
+    /// No response, or one that leaves the outcome unknown.
     Unknown(String),
-    /// The server does not take the message, and says why.
+    /// The server refuses the message, and reports why.
     Refused(String),
-    /// The server has no room for the message, and says of what.
+    /// The server has no room for the message, and reports which resource is exhausted.
     NoRoom(String),
-    /// The leader's answer: the successor of the expected sequence, if there is one.
+    /// The leader's response: the successor of the expected sequence, if there is one.
     Successor(Option<Successor>),
     /// The pause is over.
     Paused,
@@ -59,37 +59,37 @@ pub struct Successor {
     pub message_id: Option<String>,
 }
 
-/// Why an event is not, or not surely, in the log.
+/// Why an event is not, or not certainly, in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum AppendError {
     /// Another writer's event follows the expected sequence: read, fold and decide again, or stop.
     #[error("another writer was first, at sequence {seq}")]
     Conflict {
-        /// The sequence of the other event; a state to decide on must have seen it.
+        /// The sequence of the other event; a state to decide on must include it.
         seq: u64,
     },
     /// The outcome is unknown: stored or not. The same append may be sent again at any time.
-    #[error("the log is not available: {0}")]
+    #[error("the log is unavailable: {0}")]
     Unavailable(String),
     /// Not stored: too large, no permission.
-    #[error("the log refuses the event: {0}")]
+    #[error("the log refused the event: {0}")]
     Refused(String),
-    /// Not stored, and taken as soon as there is room: the same append may be sent again at any time.
+    /// Not stored; the log accepts it once there is room. The same append may be sent again at any time.
     #[error("the log has no room: {0}")]
     NoRoom(String),
 }
 
 impl Recovery {
-    /// The append of a message with this id, and the first step.
+    /// Begins the append of a message with this id, and returns the first step.
     #[must_use]
     pub fn begin(message_id: &str) -> (Self, Step) {
         (Self { message_id: message_id.to_owned(), pause: APPEND_PAUSE_FIRST, refused: None }, Step::Send)
     }
 
-    /// The next step. `elapsed` is the time since the first.
+    /// The next step. `elapsed` is the time since the first step.
     ///
-    /// No refusal is believed before the leader was asked what really came next: ours may be stored by a request whose
-    /// reply was lost.
+    /// A refusal is not final until the leader has returned the successor of the expected sequence: a request whose
+    /// reply was lost may have stored our message.
     pub fn next(&mut self, outcome: Outcome, elapsed: Duration) -> Step {
         match outcome {
             Outcome::Stored(seq) => Step::End(Ok(seq)),
@@ -105,7 +105,7 @@ impl Recovery {
             Outcome::Successor(Some(next)) => Step::End(Err(AppendError::Conflict { seq: next.seq })),
             Outcome::Successor(None) => match self.refused.take() {
                 Some(error) => Step::End(Err(error)),
-                // What we expected is not there (yet): a new leader may still be catching up.
+                // The expected sequence is not there (yet): a new leader may still be catching up.
                 None => self.again("the expected sequence is ahead of the log", elapsed),
             },
             Outcome::Unknown(why) => self.again(&why, elapsed),

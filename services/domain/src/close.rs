@@ -15,16 +15,16 @@ pub struct Close {
 /// Whether and when a client connects again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reconnect {
-    /// Not by itself: the next connection would end the same way.
+    /// It does not: the next connection would end the same way.
     Never,
     /// After a random pause within the time that an edge takes to drain, so that the clients of one edge do not all
-    /// reach the others at once.
+    /// reconnect to the others at once.
     Spread,
-    /// After a random pause, whose bound doubles with each try.
+    /// After a random pause; its bound doubles with each try.
     Backoff,
 }
 
-/// The code of every breach of a bound; the reason says of which.
+/// The code for every exceeded bound; the reason names the bound.
 pub const POLICY: u16 = 1008;
 
 macro_rules! closes {
@@ -40,7 +40,7 @@ macro_rules! closes {
 closes! {
     /// The job has ended and the client has its final state.
     FINISHED = 1000, "job finished", Never;
-    /// The client sent what RFC 6455 does not allow.
+    /// The client violated RFC 6455.
     PROTOCOL = 1002, "protocol error", Backoff;
     /// The client sent a text that is not UTF-8.
     NOT_TEXT = 1007, "not UTF-8", Backoff;
@@ -50,7 +50,7 @@ closes! {
     MESSAGE_TOO_LARGE = POLICY, "message too large", Never;
     /// The edge is going away.
     GOING_AWAY = 1012, "the server restarts, reconnect", Spread;
-    /// Too much is going on, or the log does not answer.
+    /// The edge is overloaded, or the log does not respond.
     OVERLOADED = 1013, "overloaded, try later", Backoff;
     /// Reserved: the client has not signed in.
     NOT_AUTHENTICATED = 4401, "not authenticated", Never;

@@ -1,5 +1,5 @@
-//! From a command to the events that carry it out. A pure function: the shell appends what it returns, expecting
-//! the sequence of the state that was given; if somebody else was first, it folds their events and decides anew.
+//! From a command to the events that carry it out. A pure function: the shell appends the returned events, expecting
+//! the sequence of the given state. If another writer was first, the shell folds the new events and decides again.
 
 use std::time::Duration;
 
@@ -13,48 +13,48 @@ use crate::{
     submission::Submission,
 };
 
-/// What somebody wants of a job.
+/// A request to change a job.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// A person submits it.
+    /// A person submits the job.
     Submit(Submission),
-    /// A worker takes it. The queue has handed it the job, so whoever had it before has lost its lease.
+    /// A worker takes the job. The queue has delivered the job to it, so the previous holder has lost its lease.
     Claim {
         /// The worker's name.
         worker: String,
-        /// The sequence of the submission that the queue has handed over.
+        /// The sequence of the delivered submission.
         submitted_seq: u64,
         /// What the job may cost.
         budget: Budget,
     },
     /// The holder of an attempt reports what happened in it.
     Report {
-        /// The reporter's attempt. Not the current one: the reporter is fenced.
+        /// The reporter's attempt. If it is not the current one, the reporter is fenced.
         attempt: u32,
-        /// What happened, but for what other commands decide on: how an attempt begins, fails or stops.
+        /// What happened, except what other commands decide: how an attempt begins, fails or stops.
         body: EventBody,
     },
-    /// The holder of an attempt says that it has failed.
+    /// The holder of an attempt reports that it has failed.
     Fail {
         /// The holder's attempt.
         attempt: u32,
         /// Why.
         kind: FailureKind,
-        /// How long the source asks to be left alone.
+        /// The pause that the source requests.
         retry_after: Option<Duration>,
         /// Drawn evenly from 0 to 1, for the pause before the next attempt.
         random: f64,
         /// What the job may cost.
         budget: Budget,
     },
-    /// The holder of an attempt stops, since its worker does. The next attempt may begin at once.
+    /// The holder of an attempt stops because its worker stops. The next attempt may begin at once.
     Stop {
         /// The holder's attempt.
         attempt: u32,
     },
-    /// A person ends it.
+    /// A person cancels the job.
     Cancel,
-    /// A person wants it tried again after it has failed or was canceled.
+    /// A person retries the job after it failed or was canceled.
     Retry,
 }
 
@@ -70,7 +70,7 @@ pub enum Refusal {
     /// The job has ended.
     #[error("the job has already ended ({})", stage_word(*.0))]
     Ended(Stage),
-    /// There is nothing to retry: the job is waiting or under way.
+    /// There is nothing to retry: the job is waiting or running.
     #[error("the job has not ended ({})", stage_word(*.0))]
     NotEnded(Stage),
     /// The job was submitted again, and the newer submission is the one to work on.
@@ -79,16 +79,16 @@ pub enum Refusal {
         /// The sequence of the newest submission.
         newest: u64,
     },
-    /// The next attempt is not to begin yet.
+    /// The next attempt may not begin yet.
     #[error("the next attempt begins in {} s", .wait.as_secs_f64())]
     TooEarly {
         /// How long until then, at most [`retry::RETRY_DELAY_MAX`].
         wait: Duration,
     },
-    /// Another attempt has begun; the one that reports is over.
+    /// Another attempt has begun; the reporter's attempt is over.
     #[error("attempt {current} has taken over")]
     Fenced {
-        /// The attempt that counts.
+        /// The current attempt.
         current: u32,
     },
     /// The event does not fit the stage: a defect of the reporter.
@@ -110,7 +110,7 @@ const fn stage_word(stage: Stage) -> &'static str {
     }
 }
 
-/// The events that carry out `command` in `state`, to be appended in their order. `now` is used for retries only.
+/// The events that carry out `command` in `state`, to be appended in their order. `now` is used only for retries.
 ///
 /// # Errors
 /// Why the command is not carried out.
@@ -148,8 +148,8 @@ pub fn decide(state: Option<&JobState>, command: Command, now: Timestamp) -> Res
     }
 }
 
-/// A job that is waiting starts its attempt when its time has come; one that somebody was at first says that its worker
-/// was lost. A job that has cost too many workers ends: whatever it does to them stops.
+/// A waiting job starts its attempt when `retry_at` has passed; a running job first reports that its worker was lost. A
+/// job that has lost too many workers ends.
 fn claim(state: &JobState, worker: String, budget: Budget, now: Timestamp) -> Result<Vec<EventBody>, Refusal> {
     Ok(match state.stage {
         Stage::Queued | Stage::Retrying => {
@@ -172,7 +172,7 @@ fn retrying(kind: FailureKind, until: Timestamp) -> EventBody {
     EventBody::Retrying { code: kind.code().into(), message: kind.sentence().into(), until }
 }
 
-/// Only the holder of the current attempt has something to say of it.
+/// Only the holder of the current attempt may report on it.
 const fn holds(state: &JobState, attempt: u32) -> Result<(), Refusal> {
     if attempt != state.attempt || matches!(state.stage, Stage::Queued | Stage::Retrying) {
         return Err(Refusal::Fenced { current: state.attempt });
@@ -185,7 +185,7 @@ fn report(state: &JobState, attempt: u32, body: EventBody) -> Result<Vec<EventBo
     holds(state, attempt)?;
     let fits = match &body {
         EventBody::Info { .. } => matches!(state.stage, FetchingInfo | Downloading),
-        // Clients are promised the video's info from 10 % on.
+        // The contract with clients: the video's info is present from 10 % on.
         EventBody::Progress(_) | EventBody::Downloaded { .. } => state.stage == Downloading,
         EventBody::Uploading { .. } | EventBody::Uploaded(_) => state.stage == Uploading,
         EventBody::Completed => state.stage == Finishing,

@@ -13,10 +13,10 @@ use crate::{
 
 /// One entry of a job's log: JSON, self-describing, at most 65,536 bytes.
 ///
-/// A reader meets unknown fields and unknown tags without harm: it skips them and still advances its sequence.
+/// A reader skips unknown fields and unknown tags, and still advances its sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
-    /// When it happened, by the writer's clock; RFC 3339. Told to clients, never used to decide.
+    /// When it happened, by the writer's clock; RFC 3339. Shown to clients, never used to decide.
     pub at: Timestamp,
     /// What happened.
     #[serde(flatten)]
@@ -29,7 +29,7 @@ pub struct Event {
 pub enum EventBody {
     /// The job exists. The first event of every job, and the work item of the workers.
     Submitted(Submission),
-    /// A person wants a failed or canceled job to be tried again: a new work item, and a new attempt.
+    /// A person retries a failed or canceled job: a new work item, and a new attempt.
     Resubmitted,
     /// A worker has taken the job and begins the given attempt.
     Started {
@@ -42,7 +42,7 @@ pub enum EventBody {
     /// What the video is.
     #[serde(rename_all = "camelCase")]
     Info {
-        /// As much as the source says before the download.
+        /// What the source reports before the download.
         video_info: VideoInfo,
     },
     /// The download has come this far.
@@ -53,20 +53,20 @@ pub enum EventBody {
         file_size: u64,
         /// Where the upload goes.
         storage_provider: Provider,
-        /// What the file itself says of the video, when that is more than was known.
+        /// What the file itself reports about the video, if it adds to what was known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         video_info: Option<VideoInfo>,
     },
-    /// The first bytes are about to go to the object store. Only after this is in the log: whatever becomes of the
-    /// writer, the log then tells of an upload that may be half done. Whoever begins one has aborted the one told
-    /// before it.
+    /// The first bytes are about to go to the object store. The worker sends them only after this event is in the log,
+    /// so that the log names every upload that may be incomplete, even after the writer has died. A worker that begins
+    /// an upload has aborted the one named before it.
     Uploading {
-        /// Where they go.
+        /// Where the bytes go.
         storage_provider: Provider,
-        /// The key under which the file is going to be.
+        /// The key under which the file will be stored.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<String>,
-        /// The store's name of the upload, where it has one: what it takes to abort it.
+        /// The store's id of the upload, if it has one; needed to abort the upload.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         upload_id: Option<String>,
     },
@@ -80,9 +80,9 @@ pub enum EventBody {
     Retrying {
         /// Why the attempt failed: a stable code, as in `failed`.
         code: String,
-        /// The same as a sentence for people.
+        /// Why the attempt failed: a sentence for people.
         message: String,
-        /// Not before this time.
+        /// The next attempt does not start before this time.
         until: Timestamp,
     },
     /// A person has ended the job.
@@ -93,7 +93,7 @@ pub enum EventBody {
     Unknown,
 }
 
-/// What is known of a video. A field is absent when the source does not tell.
+/// What is known about a video. A field is absent if the source does not report it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VideoInfo {
@@ -109,13 +109,13 @@ pub struct VideoInfo {
     /// Whole seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<u64>,
-    /// Picture height of what is downloaded, like `1080p`.
+    /// Picture height of the downloaded video, like `1080p`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<String>,
 }
 
 impl VideoInfo {
-    /// Brings every text under its bound: sources are not to be trusted.
+    /// Cuts every text to its bound: sources are not trusted.
     #[must_use]
     pub fn bounded(self) -> Self {
         Self {
@@ -142,16 +142,16 @@ impl VideoInfo {
     }
 }
 
-/// How far a download has come.
+/// Progress of a download.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
     /// Bytes that have arrived.
     pub downloaded_bytes: u64,
-    /// Bytes of the whole, or the downloader's estimate of it.
+    /// Bytes of the whole file, or the downloader's estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<u64>,
-    /// Speed.
+    /// Speed of the download.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
     /// Seconds until the download ends at this speed.
@@ -194,7 +194,7 @@ pub struct StoredFile {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
-    /// Stable, snake_case. New ones may come.
+    /// Stable, snake_case. New codes may be added.
     pub code: String,
     /// A sentence that a person can act on.
     pub message: String,
@@ -203,14 +203,14 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Brings the sentence under its bound.
+    /// Cuts the sentence to its bound.
     #[must_use]
     pub fn bounded(self) -> Self {
         Self { message: cut(&self.message, ERROR_CHARS_MAX), ..self }
     }
 }
 
-/// A message of the log that is no event: not JSON, a known tag with fields that do not fit, or too large.
+/// A message in the log that is not an event: not JSON, a known tag with fields that do not fit, or too large.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("not an event: {0}")]
 pub struct Undecodable(pub String);
@@ -219,7 +219,7 @@ impl Event {
     /// Reads an event; an unknown tag gives [`EventBody::Unknown`].
     ///
     /// # Errors
-    /// What is wrong with the bytes. The caller counts it and goes on: see [`crate::fold::Entry`].
+    /// What is wrong with the bytes. The caller counts the message and continues: see [`crate::fold::Entry`].
     pub fn decode(payload: &[u8]) -> Result<Self, Undecodable> {
         /// serde reads a number as the index of a variant: `{"type":7}` would complete a job.
         #[derive(Deserialize)]

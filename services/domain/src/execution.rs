@@ -1,7 +1,8 @@
-//! How a command is carried out: decide, append, fold; and if another writer was first, read and decide again. Where a
-//! state change waits for the log, the same append is sent until the log takes it or the job turns out to be gone.
+//! Carries out a command: decide, append, fold; if another writer was first, read and decide again. Where a state
+//! change waits for the log, the same append is sent until the log accepts it or the job turns out to be gone.
 //!
-//! Pure, like [`crate::append`]: the shell appends, reads and waits. See `tests/simulation` for what it withstands.
+//! Pure, like [`crate::append`]: the shell appends, reads and waits. `tests/simulation` shows which faults it
+//! withstands.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +22,7 @@ use crate::{
     state::{JobState, Stage},
 };
 
-/// A command under way.
+/// A command in flight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Execution {
     id: JobId,
@@ -30,9 +31,9 @@ pub struct Execution {
     state: Option<JobState>,
     /// The state was read from the leader.
     is_newest: bool,
-    /// A state read now must have seen this sequence, or the server that gave it lags behind.
+    /// A state read now must include this sequence; otherwise the server that returned it is stale.
     seen: u64,
-    /// Events that were decided and are not appended yet.
+    /// Events that were decided and have not been appended yet.
     bodies: VecDeque<EventBody>,
     decisions: u32,
     phase: Phase,
@@ -41,23 +42,23 @@ pub struct Execution {
 /// What to do when an append's outcome stays unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Patience {
-    /// Give up after [`crate::limits::APPEND_RETRY_MAX`], and at once where there is no room: a caller waits for the
-    /// answer.
+    /// Give up after [`crate::limits::APPEND_RETRY_MAX`], and at once if there is no room: a caller waits for the
+    /// result.
     Bounded,
-    /// Send the same append until the log takes or refuses it, or the job is gone: a state change waits for the log.
+    /// Send the same append until the log accepts or refuses it, or the job is gone: a state change waits for the log.
     Endless,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    /// A state is read to decide on.
+    /// A state is being read for the decision.
     Deciding,
-    /// An event is being appended. So often in a row, each time after an append that was given up, the leader had
-    /// nothing of the job.
+    /// An event is being appended. `absences` counts, in a row, the reads after an abandoned append in which the leader
+    /// had no entry of the job.
     Appending { absences: u32 },
 }
 
-/// Without the command, which may hold a number that cannot be hashed: equal ones still have equal hashes.
+/// Leaves out the command, which may hold a number that cannot be hashed: equal executions still have equal hashes.
 impl Hash for Execution {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         (&self.id, self.patience, &self.state, self.is_newest, self.seen).hash(hasher);
@@ -79,9 +80,9 @@ pub enum Todo {
     AppendAgain,
     /// Read the job's state from the leader; then call [`Execution::read`] or [`Execution::not_read`].
     Read,
-    /// Wait so long; then call [`Execution::paused`].
+    /// Wait for this duration; then call [`Execution::paused`].
     Pause(Duration),
-    /// It is over: the state after the command, or why it was not carried out.
+    /// The command has ended: the state after it, or why it was not carried out.
     End(Result<Box<JobState>, ExecuteError>),
 }
 
@@ -91,22 +92,22 @@ pub enum ExecuteError {
     /// It does not apply to the job.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The outcome is unknown, or nothing was done; the same command may be given again.
+    /// The outcome is unknown, or nothing was done; the caller may repeat the command.
     #[error("{0}")]
     Unavailable(String),
-    /// The log has no room; the same command may be given again.
+    /// The log has no room; the caller may repeat the command.
     #[error("NATS has no room for more events: {0}")]
     NoRoom(String),
-    /// The log takes no such event.
+    /// The log refuses the event.
     #[error("{0}")]
     Rejected(String),
 }
 
 impl Execution {
-    /// Begins to carry out `command`; what the caller knows of the job may be old.
+    /// Begins to carry out `command`; the state that the caller knows may be stale.
     ///
-    /// A claim has been handed a work item: no server that has not seen it can show that the job has ended or that
-    /// there is none.
+    /// A claim comes from a delivered work item: a server without that work item cannot show that the job has ended or
+    /// does not exist.
     #[must_use]
     pub fn begin(
         id: &JobId,
@@ -135,7 +136,7 @@ impl Execution {
         (execution, todo)
     }
 
-    /// The end of an append: the entry that is in the log, or why it is not, or not surely, there.
+    /// Takes the result of an append: the entry in the log, or why it is not, or not certainly, there.
     pub fn appended(&mut self, result: Result<Entry, AppendError>) -> Todo {
         match result {
             Ok(entry) => {
@@ -147,7 +148,7 @@ impl Execution {
                 self.phase = Phase::Deciding;
                 Todo::Read
             }
-            // The job may have been removed: then no append that expects something of it is ever taken.
+            // The job may have been removed: then the log never accepts an append that expects one of its entries.
             Err(AppendError::Unavailable(_)) if self.patience == Patience::Endless => Todo::Read,
             Err(AppendError::NoRoom(_)) if self.patience == Patience::Endless => Todo::Pause(NO_ROOM_PAUSE),
             Err(AppendError::Unavailable(why)) => Todo::End(Err(ExecuteError::Unavailable(why))),
@@ -161,11 +162,11 @@ impl Execution {
         Todo::AppendAgain
     }
 
-    /// The leader's state of the job, and the sequence of the last entry that the leader has of it (0: none), which may
-    /// be one that cannot be decoded.
+    /// Takes the leader's state of the job, and the sequence of the last entry that the leader has of the job (0:
+    /// none), which may be an undecodable one.
     ///
-    /// Nothing is decided on the state of a leader that has not seen what is known to exist: it still catches up. For
-    /// the same reason a job is gone only when the leader has nothing of it [`ABSENCES_BELIEVED`] times in a row.
+    /// A leader that lacks an entry known to exist is still catching up, and its state is not used for a decision. For
+    /// the same reason a job counts as gone only if the leader has no entry of it [`ABSENCES_BELIEVED`] times in a row.
     pub fn read(&mut self, state: Option<JobState>, seq: u64, now: Timestamp) -> Todo {
         match &mut self.phase {
             Phase::Appending { absences } => {
@@ -187,7 +188,7 @@ impl Execution {
         }
     }
 
-    /// The leader gave no answer.
+    /// The leader did not respond.
     pub fn not_read(&mut self, why: String) -> Todo {
         match &mut self.phase {
             Phase::Appending { absences } => {
@@ -227,11 +228,11 @@ impl Execution {
 }
 
 fn give_up() -> Todo {
-    let why = format!("others were first, or the log's leader behind, {DECIDE_ATTEMPTS_MAX} times in a row");
+    let why = format!("other writers were first, or the log's leader was behind, {DECIDE_ATTEMPTS_MAX} times in a row");
     Todo::End(Err(ExecuteError::Unavailable(why)))
 }
 
-/// Whether every later state refuses too: nothing follows completion, and a job that exists stays.
+/// Whether every later state gives the same refusal: no event follows completion, and an existing job remains.
 const fn is_final(refusal: Refusal) -> bool {
     matches!(refusal, Refusal::Ended(Stage::Completed) | Refusal::Exists | Refusal::Superseded { .. })
 }
@@ -243,8 +244,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-    /// A job that was submitted at 1, has failed at 2 and was resubmitted at 3, as a server shows it that has so
-    /// many of these.
+    /// A job that was submitted at 1, failed at 2 and was resubmitted at 3, as read from a server that has the first
+    /// `count` of these entries.
     fn seen_of_retried(count: usize) -> Option<JobState> {
         let submitted = serde_json::from_str(r#"{"type":"submitted","url":"http://e.org/"}"#).unwrap();
         let bodies = [submitted, EventBody::Failed(FailureKind::Unsupported.failure()), EventBody::Resubmitted];
@@ -321,7 +322,7 @@ mod tests {
                 None => execution.not_read("away".into()),
             }
         };
-        // A job that is there, one of which nothing can be read, and no answer: each begins the count anew.
+        // A job that exists, one without a readable entry, and no response: each resets the count.
         for there in [Some((seen_of_retried(1), 1)), Some((None, 2)), None] {
             assert_eq!(look(Some((None, 0))), Todo::AppendAgain);
             assert_eq!(look(there), Todo::AppendAgain);

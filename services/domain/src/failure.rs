@@ -9,7 +9,7 @@ use crate::event::Failure;
 pub enum Nature {
     /// The same submission fails again: the job ends at once.
     Permanent,
-    /// The same submission may succeed later: it is tried again after a pause, see [`crate::retry`].
+    /// The same submission may succeed later: it is retried after a pause, see [`crate::retry`].
     Transient,
 }
 
@@ -51,22 +51,22 @@ failure_kinds! {
     /// 401 or 403, or the site protects the video.
     SourceForbidden, "source_forbidden", Permanent,
         "The site refuses to hand out this video. It may be private, need a login, or not be available here.";
-    /// Private, or for those only who have logged in.
+    /// Private, or only for logged-in users.
     SourcePrivate, "source_private", Permanent,
         "The video is not public: it is private, or the site wants a login. Only public videos can be downloaded.";
-    /// Not for where the worker is.
+    /// Not available in the worker's country.
     SourceGeoBlocked, "source_geo_blocked", Permanent,
         "The site does not offer this video in the country that we download from.";
     /// 429.
     SourceRateLimited, "source_rate_limited", Transient,
         "The site has had too many requests and refuses more for now. Try again later.";
-    /// 5xx, refused, reset, no name, no route, no answer in time.
+    /// 5xx, connection refused or reset, no DNS name, no route, or a time-out.
     SourceUnavailable, "source_unavailable", Transient,
         "The site could not be reached or did not answer properly. Try again later.";
-    /// The address of the file that the site gave has gone stale; a new attempt asks for a new one.
+    /// The file address that the site gave has expired; a new attempt reads a new one.
     LinkExpired, "link_expired", Transient,
         "The site refused its own link to the file; it may have expired. Try again.";
-    /// The download began and could not be brought to its end.
+    /// The download began and could not be completed.
     SourceBroken, "source_broken", Transient,
         "The download broke off and could not be continued. Try again later.";
     /// A page without a video, or a site that the downloader does not know.
@@ -75,16 +75,16 @@ failure_kinds! {
     /// The source is a live stream.
     LiveStream, "live_stream", Permanent,
         "This is a live stream. It can be downloaded once it has ended.";
-    /// More bytes than the operator allows.
+    /// The file has more bytes than the operator allows.
     TooLarge, "too_large", Permanent,
         "The file is larger than this service takes. Ask for a lower quality.";
-    /// A longer video than the operator allows.
+    /// The video is longer than the operator allows.
     TooLong, "too_long", Permanent,
         "The video is longer than this service takes.";
-    /// What arrived holds neither picture nor sound.
+    /// The downloaded file holds neither picture nor sound.
     NotMedia, "not_media", Permanent,
         "What was downloaded is neither video nor sound.";
-    /// The downloader failed in a way that has no kind of its own.
+    /// The downloader failed for a reason without a kind of its own.
     DownloadFailed, "download_failed", Transient,
         "The download failed.";
     /// The object store refused the file or could not be reached.
@@ -94,16 +94,16 @@ failure_kinds! {
     WorkerFull, "worker_full", Transient,
         "There is no room for the file on the server that downloads it. It is tried again, and goes on once there is \
         room.";
-    /// The worker has no downloader, or another fault of its own.
+    /// The worker has no downloader, or another defect of its own.
     WorkerFailed, "worker_failed", Transient,
         "Something went wrong on our side. Try again later.";
     /// The worker died or was cut off; only in `retrying`.
     WorkerLost, "worker_lost", Transient,
         "The worker was lost. Another one goes on.";
-    /// The worker was told to stop; only in `retrying`.
+    /// The worker was asked to stop; only in `retrying`.
     WorkerStopped, "worker_stopped", Transient,
         "The worker was stopped. Another one goes on.";
-    /// Too many workers were lost on this job: whatever it does to them stops.
+    /// The job has lost too many workers and is not tried again.
     TooManyAttempts, "too_many_attempts", Permanent,
         "The job was given up after it had brought down its workers several times.";
     /// A person ended the job.

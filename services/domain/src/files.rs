@@ -4,7 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{ids::JobId, limits::FILE_STEM_CHARS_MAX};
 
-/// What RFC 8187 lets stand unescaped.
+/// Characters that RFC 8187 allows unescaped.
 const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -19,11 +19,11 @@ const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// Where all files are. Frozen.
+/// The prefix of all keys. Frozen.
 pub const FOLDER: &str = "jobs";
 
-/// The name under which a browser saves the video, from its title: any script, but nothing that means something to a
-/// file system.
+/// The name under which a browser saves the video, made from its title: any script, but no characters with a meaning in
+/// a file system.
 #[must_use]
 pub fn file_name(title: Option<&str>, extension: &str) -> String {
     let stem: String = title
@@ -47,13 +47,13 @@ pub fn key(id: &JobId, attempt: u32, file_name: &str) -> String {
     format!("{FOLDER}/{id}/{attempt}/{stem}.{extension}")
 }
 
-/// Where all files of a job are.
+/// The prefix of the keys of a job's files.
 #[must_use]
 pub fn folder(id: &JobId) -> String {
     format!("{FOLDER}/{id}")
 }
 
-/// Whose file a key names; `None` when it is none of ours.
+/// The job and attempt that a key belongs to; `None` for a foreign key.
 #[must_use]
 pub fn owner(key: &str) -> Option<(JobId, u32)> {
     let mut parts = key.split('/');

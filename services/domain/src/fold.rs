@@ -1,4 +1,4 @@
-//! From the log to the state. The projector, the edges, the workers and `verify` all use this one function.
+//! From the log to the state. The projector, the edges, the workers and `verify` all use this function.
 
 use crate::{
     event::{Event, EventBody, Failure, Progress, Undecodable},
@@ -15,7 +15,7 @@ pub struct Entry {
     pub seq: u64,
     /// Which of the job's subjects it is on.
     pub kind: Kind,
-    /// What happened. A message that cannot be decoded changes nothing but the sequence, like an unknown tag.
+    /// What happened. An undecodable message changes only the sequence, like an unknown tag.
     pub event: Result<Event, Undecodable>,
 }
 
@@ -36,11 +36,11 @@ pub const PROGRESS_UPLOADED: u8 = 98;
 /// Progress when the job is complete.
 pub const PROGRESS_COMPLETED: u8 = 100;
 
-/// Applies one entry. Total: whatever the entry, there is a next state.
+/// Applies one entry. Total: every entry gives a next state.
 ///
-/// An entry at or before `state.seq` was applied already and changes nothing. An entry that does not fit (an event
-/// before the submission, after the end but for `resubmitted`, of an attempt that is over, or on the job's other
-/// subject) changes nothing but the sequence.
+/// An entry at or before `state.seq` was applied already and changes nothing. An entry that does not fit changes only
+/// the sequence: an event before the submission, an event after the end except `resubmitted`, an event of a past
+/// attempt, or an event on the wrong one of the job's subjects.
 #[must_use]
 pub fn fold(state: Option<JobState>, id: &JobId, entry: &Entry) -> Option<JobState> {
     let Some(mut state) = state else { return first(id, entry) };
@@ -100,7 +100,7 @@ fn first(id: &JobId, entry: &Entry) -> Option<JobState> {
     })
 }
 
-/// Whether the event fitted.
+/// Applies an event; returns whether it fitted.
 fn apply(state: &mut JobState, event: &Event) -> bool {
     use Stage::{Canceled, Completed, Downloading, Failed, FetchingInfo, Finishing, Queued, Retrying, Uploading};
     let running = matches!(state.stage, FetchingInfo | Downloading | Uploading | Finishing);
@@ -184,10 +184,10 @@ fn apply(state: &mut JobState, event: &Event) -> bool {
     }
 }
 
-/// A new attempt knows nothing of the bytes of the one before; what the video is stays known, and so does an upload
-/// that somebody has to abort.
+/// A new attempt discards the byte counts of the previous one. It keeps the video's info, and an upload that has yet to
+/// be aborted.
 ///
-/// Every field is named, so that a new one does not compile before its author has said whether it outlives an attempt.
+/// Every field is named, so that a new field does not compile until its author decides whether it outlives an attempt.
 fn begin_attempt(state: &mut JobState, attempt: u32, stage: Stage, progress: u8) {
     let JobState {
         // Of the job.
@@ -223,7 +223,7 @@ fn begin_attempt(state: &mut JobState, attempt: u32, stage: Stage, progress: u8)
     *retry_at = None;
 }
 
-/// Within an attempt neither stage nor progress goes back.
+/// Within an attempt, neither stage nor progress goes back.
 fn advance(state: &mut JobState, stage: Stage, progress: u8) -> bool {
     if state.progress <= progress {
         state.stage = stage;
@@ -232,7 +232,7 @@ fn advance(state: &mut JobState, stage: Stage, progress: u8) -> bool {
     true
 }
 
-/// Maps a download's bytes on 15 to 89. Without a total the bar waits at 15 while the bytes are told.
+/// Maps a download's bytes to 15 to 89. Without a total, progress stays at 15 and the state reports only the bytes.
 fn download_progress(progress: &Progress) -> u8 {
     let span = u128::from(PROGRESS_DOWNLOAD_LAST - PROGRESS_DOWNLOAD_FIRST);
     let done = match progress.total_bytes {

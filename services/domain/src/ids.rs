@@ -10,13 +10,13 @@ use crate::limits::JOB_ID_CHARS_MAX;
 /// A job's id: 1 to 64 characters of `A-Z a-z 0-9 _ -`, so that it is one NATS subject token, one KV key and one
 /// URL path segment without escaping.
 ///
-/// Where no authentication is set up, knowing the id is the right to watch the job.
+/// Without authentication, knowing the id grants the right to watch the job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(extend("pattern" = "^[A-Za-z0-9_-]{1,64}$"))]
 pub struct JobId(Arc<str>);
 
-/// Why a text is no job id.
+/// The text is not a job id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a job id has 1 to {JOB_ID_CHARS_MAX} characters out of A-Z a-z 0-9 _ and -")]
 pub struct InvalidJobId;
@@ -60,7 +60,7 @@ impl From<JobId> for String {
     }
 }
 
-/// So that a table by job id can be asked with the text of a subject, without allocating.
+/// A map keyed by job id can be looked up with the text of a subject, without allocating.
 impl std::borrow::Borrow<str> for JobId {
     fn borrow(&self) -> &str {
         &self.0

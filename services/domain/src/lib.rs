@@ -1,9 +1,9 @@
-//! The pure core of Millrace: what a job is, which events it may go through, and what clients are told.
+//! The pure core of Millrace: what a job is, which events it may go through, and what clients receive.
 //!
-//! Nothing here reads a clock, draws a random number or does I/O; time and entropy are arguments.
-//! The modules stand in the order in which a job meets them: its id, what is asked for, the subjects it is written to;
-//! the events, the decision that makes an event, its execution and its append; the fold that turns events into state,
-//! the wire message, the stored file.
+//! Nothing here reads a clock, draws a random number or does I/O; time and entropy are arguments. The modules stand in
+//! the order in which a job meets them: its id, its submission, the subjects it is written to; the events, the decision
+//! that makes an event, its execution and its append; the fold that turns events into state, the wire message, the
+//! stored file.
 
 pub mod ids;
 pub mod submission;

@@ -1,4 +1,4 @@
-//! When a failed attempt is followed by another, and after what pause. Pure: the random number is given.
+//! When a failed attempt is followed by another, and after what pause. Pure: the caller passes the random number.
 
 use std::time::Duration;
 
@@ -11,20 +11,21 @@ use crate::{
     },
 };
 
-/// No retry is further away than this. A time beyond it was written by a wrong clock and is not waited for.
+/// The longest delay of any retry. A time beyond it was written by a wrong clock and is ignored.
 pub const RETRY_DELAY_MAX: Duration = RETRY_AFTER_MAX.saturating_add(RETRY_PAUSE_MAX);
 
-/// What a job may cost.
+/// The failures and lost workers that a job may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Attempts that may fail by a transient failure; with the last of them the job fails. At least 1.
+    /// The transient failure with this number fails the job. At least 1.
     pub attempts_max: u32,
-    /// Workers that may be lost; with the last of them the job fails. At least 1.
+    /// The lost worker with this number fails the job. At least 1.
     pub workers_lost_max: u32,
 }
 
 impl Budget {
-    /// Whether an attempt that fails so is followed by another one, where so many attempts have failed before it.
+    /// Whether an attempt that fails with `kind` is followed by another one, after `failures` failed attempts before
+    /// it.
     #[must_use]
     pub fn allows_another(self, kind: FailureKind, failures: u32) -> bool {
         kind.nature() == Nature::Transient && failures.saturating_add(1) < self.attempts_max
@@ -37,10 +38,10 @@ impl Default for Budget {
     }
 }
 
-/// The pause before the next attempt of a job of which `failures` attempts have failed before.
+/// The pause before the next attempt of a job, after `failures` failed attempts before this one.
 ///
-/// Any length up to a bound that grows with each failure, so that jobs which failed together do not come back together.
-/// What the source asks for by `Retry-After` comes before it. `random` is drawn evenly from 0 to 1.
+/// A random length up to a bound that grows with each failure, so that jobs that failed together do not retry together.
+/// The source's `Retry-After` is added. `random` is drawn evenly from 0 to 1.
 #[must_use]
 pub fn delay(failures: u32, retry_after: Option<Duration>, random: f64) -> Duration {
     let growth = RETRY_GROWTH.saturating_pow(failures);
@@ -49,7 +50,7 @@ pub fn delay(failures: u32, retry_after: Option<Duration>, random: f64) -> Durat
     pause + retry_after.unwrap_or_default().min(RETRY_AFTER_MAX)
 }
 
-/// How long from `now` until `retry_at`; `None` when that is over, or too far away to be true.
+/// How long from `now` until `retry_at`; `None` if that time has passed, or is too far away to be true.
 #[must_use]
 pub fn wait(retry_at: Timestamp, now: Timestamp) -> Option<Duration> {
     let wait = Duration::try_from(retry_at.duration_since(now)).ok()?;

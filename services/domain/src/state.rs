@@ -17,13 +17,13 @@ use crate::{
 pub enum Stage {
     /// Waits for a worker.
     Queued,
-    /// A worker finds out what it is.
+    /// A worker reads the video's info.
     FetchingInfo,
     /// The download runs.
     Downloading,
     /// The upload runs.
     Uploading,
-    /// The upload is complete, temporary files go.
+    /// The upload is complete; the worker removes temporary files.
     Finishing,
     /// Ended with a file.
     Completed,
@@ -41,7 +41,7 @@ pub enum Stage {
 pub enum Status {
     /// Waits for a worker.
     Queued,
-    /// A worker is at it.
+    /// A worker is working on it.
     Processing,
     /// Ended with a file.
     Completed,
@@ -61,13 +61,13 @@ impl Stage {
         }
     }
 
-    /// Whether the job has ended. Nothing follows but, after [`Stage::is_retryable`], a person's retry.
+    /// Whether the job has ended. No event follows, except a person's retry if [`Stage::is_retryable`].
     #[must_use]
     pub const fn is_end(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Canceled)
     }
 
-    /// Whether the job has ended in a way that a person may have tried again.
+    /// Whether the job has ended in a way that a person may retry.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         matches!(self, Self::Failed | Self::Canceled)
@@ -82,29 +82,30 @@ pub struct JobState {
     pub job_id: JobId,
     /// Stream sequence of the last entry applied.
     pub seq: u64,
-    /// The same, of the events subject alone; 0 before its first entry. The next append expects it.
+    /// Stream sequence of the last entry on the events subject; 0 before its first entry. The next append expects it.
     pub events_seq: u64,
-    /// The same, of the submission subject alone: the newest work item. 0 in a state of a version that did not keep it.
+    /// Stream sequence of the last entry on the submission subject: the newest work item. 0 in a state of a version
+    /// that did not keep it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub submitted_seq: u64,
-    /// What was asked for.
+    /// What the client submitted.
     pub submission: Submission,
-    /// When it was asked for.
+    /// When the job was submitted.
     pub submitted_at: Timestamp,
     /// When the last event happened.
     pub updated_at: Timestamp,
-    /// Where it stands.
+    /// Where the job stands.
     pub stage: Stage,
     /// From 1. A job that waits for a retry already counts the attempt that it waits for.
     #[schemars(range(min = 1))]
     pub attempt: u32,
-    /// How many of its attempts have failed by a transient failure since it was submitted or resubmitted.
+    /// Number of attempts that ended in a transient failure since the job was last submitted or resubmitted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failures: u32,
-    /// How many workers were lost on it since then.
+    /// Number of workers lost on the job since then.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub workers_lost: u32,
-    /// Who is at it.
+    /// The worker that runs the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
     /// 0 to 100; never falls within an attempt.
@@ -113,7 +114,7 @@ pub struct JobState {
     /// What the video is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub video_info: Option<VideoInfo>,
-    /// How far the download is.
+    /// Progress of the download.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download: Option<crate::event::Progress>,
     /// Bytes of the file, once known.
@@ -125,7 +126,8 @@ pub struct JobState {
     /// The stored file, from the end of the upload on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<StoredFile>,
-    /// The upload that has begun last, unless it is known to be complete; of an earlier attempt, it is to be aborted.
+    /// The upload that began last, unless it is known to be complete. If it belongs to an earlier attempt, it must be
+    /// aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<Upload>,
     /// Why the job, or its last attempt, failed.
@@ -140,12 +142,12 @@ pub struct JobState {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Upload {
-    /// Whose it is.
+    /// The attempt that began it.
     #[schemars(range(min = 1))]
     pub attempt: u32,
-    /// The key under which the file is going to be.
+    /// The key under which the file will be stored.
     pub key: String,
-    /// The store's name of the upload, where it has one.
+    /// The store's id of the upload, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload_id: Option<String>,
 }
@@ -161,7 +163,7 @@ impl JobState {
         self.stage.status()
     }
 
-    /// The last sequence on one of the job's subjects; what is appended to it next expects that.
+    /// The last sequence on one of the job's subjects, which the next append to that subject expects.
     #[must_use]
     pub const fn last_seq(&self, kind: Kind) -> u64 {
         match kind {

@@ -1,4 +1,4 @@
-//! Names of what is persisted in or sent through NATS. **All frozen once released.**
+//! Names of everything that is stored in or sent through NATS. **All frozen once released.**
 //!
 //! | name | layout | written by | read by |
 //! |---|---|---|---|
@@ -16,21 +16,21 @@ use crate::ids::JobId;
 pub const STREAM: &str = "JOBS";
 /// Every subject of the log.
 pub const ALL: &str = "jobs.*.*";
-/// The work queue: one submission per job, and one more for each time that a person has it tried again.
+/// The work queue: one submission per job, and one `resubmitted` for each retry by a person.
 pub const SUBMITTED_ALL: &str = "jobs.submitted.*";
-/// All republished messages, whatever their shard.
+/// All republished messages, of every shard.
 pub const LIVE_ALL: &str = "live.*.*.*";
 /// The bucket of current states.
 pub const STATE_BUCKET: &str = "JOB_STATE";
-/// The bucket that a rebuild fills beside it.
+/// The bucket that a rebuild fills beside the live one.
 pub const REBUILD_BUCKET: &str = "JOB_STATE_REBUILD";
 /// The bucket of idempotency keys.
 pub const KEY_BUCKET: &str = "JOB_KEYS";
-/// The stream of messages of the log that cannot be read.
+/// The stream of undecodable messages of the log.
 pub const QUARANTINE_STREAM: &str = "JOBS_QUARANTINE";
 /// Every subject of the quarantine.
 pub const QUARANTINE_ALL: &str = "quarantine.*.*.*";
-/// Header in the quarantine: why the message cannot be read, as a sentence for people.
+/// Header in the quarantine: why the message cannot be decoded, as a sentence for people.
 pub const QUARANTINE_REASON: &str = "Millrace-Reason";
 /// Header in the quarantine: the message's subject in the log.
 pub const QUARANTINE_SUBJECT: &str = "Millrace-Subject";
@@ -77,8 +77,8 @@ pub fn subject(kind: Kind, id: &JobId) -> String {
 
 /// The `Nats-Msg-Id` of the message that is to follow sequence `expected` on its subject: `<id>/<expected>/<nonce>`.
 ///
-/// The nonce is random and tells two writers apart that want to write the same successor: when the outcome of an
-/// append is unknown, the writer whose nonce is in the log knows that it was its own.
+/// The nonce is random and distinguishes two writers of the same successor. If the outcome of an append is unknown, a
+/// writer that finds its own nonce in the log knows that its message was stored.
 #[must_use]
 pub fn message_id(id: &JobId, expected: u64, nonce: &str) -> String {
     format!("{id}/{expected}/{nonce}")
@@ -102,13 +102,13 @@ pub fn state_subject(id: &JobId) -> String {
     state_subject_in(STATE_BUCKET, id)
 }
 
-/// The same, of another bucket of states.
+/// The key's subject in the stream beneath another bucket of states.
 #[must_use]
 pub fn state_subject_in(bucket: &str, id: &JobId) -> String {
     format!("$KV.{bucket}.{id}")
 }
 
-/// Where the message at `seq` on `subject` of the log is in the quarantine: one subject for each message.
+/// The quarantine's subject for the message at `seq` on `subject` of the log: one subject for each message.
 #[must_use]
 pub fn quarantine_subject(subject: &str, seq: u64) -> String {
     format!("quarantine.{}.{seq}", subject.strip_prefix("jobs.").unwrap_or(subject))
@@ -121,9 +121,9 @@ pub fn parse(subject: &str) -> Option<(Kind, JobId)> {
     Some((Kind::from_token(kind)?, id.parse().ok()?))
 }
 
-/// Reads the kind and the job's id, not yet checked, from a republished subject `live.<shard>.<kind>.<id>`.
+/// Reads the kind and the unchecked job id from a republished subject `live.<shard>.<kind>.<id>`.
 ///
-/// Allocates nothing: an edge calls it for every event in the system, also for jobs that nobody watches.
+/// Allocates nothing: an edge calls it for every event in the system, including those of jobs without a watcher.
 #[must_use]
 pub fn parse_live(subject: &str) -> Option<(Kind, &str)> {
     let (_shard, rest) = subject.strip_prefix("live.")?.split_once('.')?;

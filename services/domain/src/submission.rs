@@ -1,4 +1,4 @@
-//! What a person submits: an address and the wished quality.
+//! What a person submits: an address and, optionally, a quality.
 
 use std::{fmt, str::FromStr};
 
@@ -13,7 +13,7 @@ use crate::limits::URL_BYTES_MAX;
 pub struct Submission {
     /// The address of the video, or of a page with a video on it.
     pub url: SourceUrl,
-    /// The best quality wanted; without it the best there is.
+    /// The best quality wanted; if absent, the best available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
 }
@@ -24,7 +24,7 @@ pub struct Submission {
 #[schemars(extend("pattern" = "^[Hh][Tt][Tt][Pp][Ss]?://", "maxLength" = URL_BYTES_MAX))]
 pub struct SourceUrl(String);
 
-/// Why an address cannot be taken.
+/// Why an address is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSourceUrl {
     /// More than 4,096 bytes.
@@ -33,10 +33,10 @@ pub enum InvalidSourceUrl {
     /// No absolute URL.
     #[error("that is no web address: give one that begins with http:// or https://")]
     Malformed,
-    /// `file:`, `ftp:`, `ytsearch:` and all the others.
+    /// `file:`, `ftp:`, `ytsearch:` and all other schemes.
     #[error("only http:// and https:// addresses can be downloaded, this one is {0}:")]
     Scheme(String),
-    /// `https://user:password@host/`: it would end up in a log that many can read.
+    /// `https://user:password@host/`: the password would be in a log that many can read.
     #[error("the address holds a user name or password; give one without")]
     Credentials,
 }
@@ -64,7 +64,7 @@ impl FromStr for SourceUrl {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(InvalidSourceUrl::Credentials);
         }
-        // The parsed form: control characters are gone and the host is in its one spelling. It may be longer.
+        // The parsed form: without control characters and with the host in its canonical spelling. It may be longer.
         let text = String::from(url);
         if text.len() > URL_BYTES_MAX { Err(InvalidSourceUrl::TooLong) } else { Ok(Self(text)) }
     }
@@ -96,7 +96,7 @@ impl fmt::Display for SourceUrl {
 #[schemars(extend("pattern" = "^[1-9][0-9]{1,3}p$"))]
 pub struct Quality(u16);
 
-/// Why a text names no quality.
+/// The text is not a quality.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the quality is a picture height like 720p or 1080p, from 16p to 8640p; leave it out for the best there is")]
 pub struct InvalidQuality;

@@ -1,4 +1,4 @@
-//! What clients are sent and may send. **Field names, casing and values are frozen.**
+//! Messages from and to clients. **Field names, casing and values are frozen.**
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -31,29 +31,29 @@ pub enum ServerMessage {
 pub struct JobStatus {
     /// The job.
     pub job_id: JobId,
-    /// One of four words.
+    /// One of four values.
     pub status: Status,
     /// 0 to 100; never falls within an attempt.
     #[schemars(range(max = 100))]
     pub progress: u8,
-    /// From 10 % on.
+    /// Present from 10 % on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub video_info: Option<VideoInfo>,
-    /// Where the file can be had, once completed: an absolute URL that does not go stale.
+    /// The file's address, once completed: an absolute URL that does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download_url: Option<String>,
     /// Why the job failed: a sentence that a person can act on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// From the upload on.
+    /// Present from the upload on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_provider: Option<Provider>,
     /// Bytes of the file, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_size: Option<u64>,
-    /// Stream sequence of the last event applied: strictly rising, the resume position.
+    /// Stream sequence of the last event applied: strictly rising; the position from which a client resumes.
     pub seq: u64,
-    /// Where the job stands, in more words than `status` has.
+    /// Where the job stands, in more detail than `status`.
     pub stage: Stage,
     /// From 1.
     #[schemars(range(min = 1))]
@@ -64,7 +64,7 @@ pub struct JobStatus {
     /// Bytes that have arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downloaded_bytes: Option<u64>,
-    /// Bytes of the whole, or an estimate.
+    /// Bytes of the whole file, or an estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<u64>,
     /// Speed of the download.
@@ -126,7 +126,7 @@ pub enum ClientMessage {
 }
 
 impl ClientMessage {
-    /// Reads a text frame; `None` for what is not understood, which is ignored.
+    /// Reads a text frame; `None` for an unknown text, which the edge ignores.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.trim() == "ping" { Some(Self::Ping) } else { serde_json::from_str(text).ok() }
@@ -136,7 +136,7 @@ impl ClientMessage {
 /// The body of an HTTP error: RFC 9457, `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
-    /// Always `about:blank`: the `code` tells the kind.
+    /// Always `about:blank`: `code` indicates the kind.
     #[serde(rename = "type")]
     pub kind: String,
     /// The HTTP status in words.

@@ -1,4 +1,4 @@
-//! How many connections there may be, in all and from one address: known before anything of a request is.
+//! Bounds of open connections, in total and from one address. Checked before a byte of the request is read.
 
 use std::{
     collections::HashMap,
@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// How many connections there are, and from where.
+/// Counts the open connections, in total and by address.
 #[derive(Clone)]
 pub struct Admission(Arc<Counts>);
 
@@ -23,7 +23,7 @@ struct Open {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// One connection's place; given back on drop.
+/// One connection's place; released on drop.
 #[derive(Clone)]
 pub struct Permit {
     _place: Arc<Place>,
@@ -35,13 +35,13 @@ struct Place {
 }
 
 impl Admission {
-    /// Bounds for all connections and for those of one address (0: none).
+    /// With a bound for all connections and one for those from one address (0: no bound).
     #[must_use]
     pub fn new(total_max: usize, address_max: usize) -> Self {
         Self(Arc::new(Counts { open: Mutex::default(), total_max, address_max }))
     }
 
-    /// A place for a connection from `address`, if there is one left.
+    /// Takes a place for a connection from `address`; `None` when a bound is reached.
     #[must_use]
     pub fn admit(&self, address: IpAddr) -> Option<Permit> {
         let Counts { open, total_max, address_max } = &*self.0;
@@ -71,11 +71,11 @@ impl Drop for Place {
     }
 }
 
-/// A connection of which nothing was read yet.
+/// An accepted connection, before its first read.
 pub struct Accepted {
     /// Non-blocking.
     pub stream: mio::net::TcpStream,
-    /// Who it is.
+    /// The client's address.
     pub peer: SocketAddr,
     /// Its place.
     pub permit: Permit,

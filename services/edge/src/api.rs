@@ -1,4 +1,4 @@
-//! The calls that clients have, a file each.
+//! The routes of the HTTP API, one file each.
 
 pub mod app;
 pub mod idempotency;
@@ -35,7 +35,7 @@ use crate::{
     metrics::Status,
 };
 
-/// Every route that clients have.
+/// All routes of the clients' port.
 pub fn router(app: Arc<App>) -> Router {
     let jobs = Router::new()
         .route("/api/download", post(submit::submit))
@@ -57,8 +57,8 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Refuses at once what would wait in vain: without a connection nothing can be read or stored. While there is one, the
-/// log may take as long as choosing a leader takes.
+/// Fails a request as soon as connection to NATS lost, since nothing can be read or stored without it. While the
+/// connection stands, a request may wait for as long as a leader election takes.
 async fn while_connected(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
     tokio::select! {
         biased;
@@ -73,7 +73,7 @@ async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     response
 }
 
-/// Lets pages of allowed origins read the answers.
+/// Lets pages of allowed origins read the responses.
 fn cors(origins: Origins) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, _| origins.allows(origin)))

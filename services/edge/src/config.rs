@@ -1,4 +1,4 @@
-//! What can be configured about an edge.
+//! The settings of an edge.
 
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
@@ -36,7 +36,7 @@ pub const DRAIN_SECONDS: Setting = Setting::new(
     "drain-seconds",
     "SECONDS",
     "25",
-    "Over how long open WebSockets are closed when the process is to stop, so that clients do not reconnect at once.",
+    "The time over which a stopping edge closes its open WebSockets, so that clients do not all reconnect at once.",
 );
 
 /// `--connections`
@@ -44,21 +44,21 @@ pub const CONNECTIONS: Setting = Setting::new(
     "connections",
     "NUMBER",
     "100000",
-    "How many connections may be open at once; more are answered 503. Each needs a file descriptor (ulimit -n).",
+    "Most connections open at once; further ones are answered 503. Each needs a file descriptor (ulimit -n).",
 );
 /// `--connections-per-address`
 pub const CONNECTIONS_PER_ADDRESS: Setting = Setting::new(
     "connections-per-address",
     "NUMBER",
     "0",
-    "How many connections of one address may be open at once; 0 for no bound, as behind a proxy, where all have one.",
+    "Most connections open at once from one address; 0 for no bound, as behind a proxy, where all share one address.",
 );
 /// `--socket-loops`
 pub const SOCKET_LOOPS: Setting = Setting::new(
     "socket-loops",
     "auto|NUMBER",
     "auto",
-    "How many threads serve the WebSockets; auto is one for each processor.",
+    "Threads that serve the WebSockets; auto is one for each processor.",
 );
 
 /// In the order of `--help`.
@@ -78,17 +78,17 @@ pub const SETTINGS: &[&Setting] = &[
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
-    /// Without a slash at its end.
+    /// How clients reach the edges; without a trailing slash.
     pub public_base_url: String,
-    /// As browsers send them: scheme, host, port.
+    /// Allowed origins as browsers send them: scheme, host, port.
     pub allowed_origins: Vec<String>,
-    /// Where files are.
+    /// Where downloaded files are stored.
     pub storage: Location,
-    /// Over how long sockets are closed.
+    /// The time over which a stopping edge closes its sockets.
     pub drain: Duration,
-    /// Connections at once.
+    /// Bound of open connections.
     pub connections_max: usize,
-    /// Of one address; 0 for no bound.
+    /// Bound of open connections from one address; 0 for no bound.
     pub connections_per_address_max: usize,
     /// Threads that serve WebSockets.
     pub socket_loops: usize,

@@ -1,4 +1,4 @@
-//! HTTP on the clients' port, below the calls: hyper and its bounds, the origins that are allowed, and the errors.
+//! HTTP on the clients' port, below the routes: hyper and its bounds, the allowed origins, and the errors.
 
 pub mod server;
 mod resumed;

@@ -49,11 +49,11 @@ pub const SERVICE: Service<Config> = Service {
 /// Starts the edge's tasks.
 ///
 /// # Errors
-/// When the port is taken, NATS is not set up as needed, or the storage cannot be opened.
+/// The port is in use, the NATS setup does not match this version, or the storage cannot be opened.
 pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let Shell { nats, health, registry, tasks, files_max } = shell;
     let listener = admin::bind(config::LISTEN.flag, config.listen)?.into_std()?;
-    // Connections have both from their listener. Frames are small, and each is to be there at once.
+    // Accepted connections inherit both options. Frames are small, and each must leave at once.
     let options = socket2::SockRef::from(&listener);
     options.set_tcp_nodelay(true)?;
     options.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
@@ -71,10 +71,10 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let handshakes = Handshakes::new(origins.clone(), tasks.shutdown());
     let jobs = Jobs { log, snapshots };
     let (sockets, loops) = Sockets::new(config.socket_loops)?;
-    // Whoever is above the limit of open files could not even be told so.
+    // A connection above the limit of open files cannot even be answered with 503.
     let connections_max = config.connections_max.min(files_max.saturating_sub(FILES_RESERVED));
     if connections_max < config.connections_max {
-        tracing::info!(connections_max, files_max, "limit of open files (ulimit -n) bounds connections");
+        tracing::info!(connections_max, files_max, "open connections limited by the limit of open files (ulimit -n)");
     }
     let admission = Admission::new(connections_max, config.connections_per_address_max);
     let app =
@@ -85,7 +85,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     health.check("http").pass();
     let http = Http::new(api::router(app.clone()), app.metrics.clone(), tasks.shutdown());
     let threads = loops.start(&listener, &admission, &app.handshakes, &http, &app.feed, &app.metrics)?;
-    // The loops have it.
+    // Each loop has a handle of its own.
     drop(listener);
     tasks.spawn("http", drain(tasks.shutdown(), app.sockets.clone(), http, app.config.drain));
     tasks.spawn("sockets", async move {
@@ -95,8 +95,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// At the stop, has the loops accept no more and close their sockets, and lets requests under way end, both within
-/// `drain`.
+/// On `stop`, the loops stop accepting and close their sockets, and requests in flight may end, both within `drain`.
 async fn drain(stop: CancellationToken, sockets: Sockets, http: Http, drain: Duration) -> anyhow::Result<()> {
     stop.cancelled().await;
     sockets.drain(drain);

@@ -1,4 +1,4 @@
-//! What crosses the wire of a WebSocket: the handshake, and the frames of both sides.
+//! The WebSocket protocol: the handshake, and the frames of both sides.
 
 pub mod head;
 pub mod handshake;

@@ -1,4 +1,5 @@
-//! `cargo dev bench`: measures on this machine, and prints how. No exit code depends on how good the numbers are.
+//! `cargo dev bench`: measures on this machine, and prints the numbers with the method. The exit code does not depend
+//! on how good the numbers are.
 
 mod append;
 mod cold;
@@ -21,8 +22,8 @@ use anyhow::{Context, ensure};
 
 /// Measures Millrace on this machine
 ///
-/// Prints a table with the targets, the machine and the method. Whatever comes out, the exit code is 0: another machine
-/// is not a failure.
+/// Prints a table with the targets, the machine and the method. A missed target does not change the exit code, since
+/// machines differ.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -62,7 +63,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// As it was typed.
+/// The command line as it was typed.
 fn command() -> String {
     let args = std::env::args().skip(1);
     ["cargo dev".to_owned()].into_iter().chain(args).collect::<Vec<_>>().join(" ")

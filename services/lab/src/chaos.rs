@@ -1,4 +1,4 @@
-//! `cargo dev chaos`: a whole cluster under load, hit at random, recorded, and held to every promise.
+//! `cargo dev chaos`: injects random faults into a whole cluster under load, records the run, and checks every promise.
 
 mod check;
 mod clients;
@@ -35,9 +35,9 @@ use self::{
     world::{JANITOR_INTERVAL, LEASE, World},
 };
 
-/// How long jobs may take to end once nothing goes wrong any more; some wait for their next attempt.
+/// How long jobs may take to end after the last fault; some wait for their next attempt.
 const JOBS_MAX: Duration = Duration::from_secs(330);
-/// Longer than the promise: that one is checked.
+/// Longer than the promised time, which the checks enforce.
 const CLIENTS_MAX: Duration = Duration::from_secs(40);
 /// How long cleaning may take: unfinished uploads and files of dead workers.
 const CLEAN_MAX: Duration = Duration::from_secs(30);
@@ -48,35 +48,35 @@ const HELP: &str = "\
 Runs a nats-server cluster with three replicas, two projectors, three edges, four workers, an object store and some
 hundred WebSocket clients over a stream of jobs. At random it kills processes (-9), freezes them, cuts, stalls and
 slows their connections, kills and freezes nats-servers, loses and delays republished messages, fills a disk, and lets
-the object store answer 503 or hang. Then it stops that, waits until all has come to rest, and checks all that was
-promised. Exit code 0 if no promise was broken, 1 otherwise.
+the object store answer 503 or hang. Then it removes the faults, waits until the system is idle, and checks every
+promise. Exit code 0 if no promise was broken, 1 otherwise.
 
-The seed decides what goes wrong when, and what is submitted; how the processes are interleaved it cannot decide.
+The seed determines the faults, their times and the submissions; it cannot determine how the processes interleave.
 
 Examples:
   cargo dev chaos --minutes 2 --seed 1
   cargo dev chaos --minutes 30 --seed 7 --keep";
 
-/// Hits a whole cluster at random and checks every promise
+/// Injects random faults into a whole cluster and checks every promise
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// How long things go wrong
+    /// How long faults are injected, in minutes
     #[arg(long, value_name = "N", default_value_t = 2.0)]
     minutes: f64,
-    /// What goes wrong when; one of its own for each run if it is not given
+    /// Determines the faults and their times; random by default
     #[arg(long, value_name = "S", default_value_t = rand::random::<u32>().into())]
     seed: u64,
-    /// How many nats-servers, each with a replica of everything
+    /// nats-servers, each with a replica of every stream
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
     nodes: u8,
-    /// How many WebSocket clients at once
+    /// WebSocket clients at once
     #[arg(long, value_name = "N", default_value_t = 200)]
     clients: usize,
-    /// Keeps the processes' logs, and says where
+    /// Keeps the processes' logs, and prints their folder
     #[arg(long)]
     keep: bool,
-    /// Runs the binaries that are there
+    /// Runs the existing binaries instead of building them
     #[arg(long)]
     no_build: bool,
 }
@@ -94,7 +94,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let clean = tokio::runtime::Runtime::new()?.block_on(chaos(args, &programs, &tools, folder.path()))?;
     if args.keep || !clean {
         folder.disable_cleanup(true);
-        println!("the processes' logs are in {}", folder.path().join("logs").display());
+        println!("process logs: {}", folder.path().join("logs").display());
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -108,12 +108,12 @@ async fn chaos(args: &Args, programs: &Programs, tools: &Tools, folder: &std::pa
         .map(|number| tokio::spawn(clients::client(Arc::clone(&world), number, args.seed, watched.clone())))
         .collect();
     let submitting = tokio::spawn(jobs::submit(Arc::clone(&world), args.seed, length, jobs.clone()));
-    println!("everything runs; now things go wrong");
+    println!("the cluster is ready; injecting faults");
     faults::run(&world, schedule::schedule(args.seed, length)).await;
     world.wait_ready().await?;
     let calm_at = now();
     let calm = Instant::now();
-    println!("nothing goes wrong any more; waiting for rest");
+    println!("no more faults; waiting until the system is idle");
     submitting.await.context("the submissions")?;
     jobs.send_modify(|jobs| jobs.over = true);
 
@@ -137,13 +137,13 @@ async fn chaos(args: &Args, programs: &Programs, tools: &Tools, folder: &std::pa
     Ok(violations.is_empty())
 }
 
-/// Waits until what is cleaned up late is clean, stops the services, and reads what is there.
+/// Waits until late clean-up is done, stops the services, and collects what remains.
 async fn collect(world: &Arc<World>, calm_at: u64) -> anyhow::Result<History> {
     let reader = millrace_cli::operators::verify::verify(&world.client, Duration::from_secs(30)).await?;
     if let Some(at) = reader.behind_at {
-        eprintln!("the projector has come to sequence {at} only");
+        eprintln!("the projector has only reached sequence {at}");
     }
-    // Whatever the last job has left is looked at once more.
+    // The janitor gets another turn for what the last job left behind.
     sleep(2 * JANITOR_INTERVAL).await;
     let begun = Instant::now();
     let dirty = || !collect::uploads(&world.s3).is_empty() || !collect::processes(&world.work).is_empty();
@@ -186,7 +186,7 @@ async fn collect(world: &Arc<World>, calm_at: u64) -> anyhow::Result<History> {
     })
 }
 
-/// Whether no other fault kept workers from taking over what one had that was killed then.
+/// Whether no other fault kept workers from taking over the jobs of a worker killed at this time.
 fn is_clear(injected: &[Injected], at: u64) -> bool {
     let lease = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
     let (from, to) = (at.saturating_sub(lease), at + 2 * lease);

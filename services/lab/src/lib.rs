@@ -1,4 +1,5 @@
-//! The program `lab`, behind `cargo dev bench` and `cargo dev chaos`: a whole system is measured, and broken at random.
+//! The program `lab`, behind `cargo dev bench` and `cargo dev chaos`: measures a whole system, and injects random
+//! faults into it.
 //!
 //! Each subcommand is a module with `Args` and `run`.
 
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
-/// Measures Millrace, and breaks it at random.
+/// Measures Millrace, and injects random faults into it.
 #[derive(Debug, Parser)]
 #[command(name = "cargo dev", bin_name = "cargo dev", version)]
 struct Cli {

@@ -1,4 +1,4 @@
-//! Two minutes of chaos; a long run is `cargo dev chaos --minutes 30`.
+//! Two minutes of chaos; `cargo dev chaos --minutes 30` is a long run.
 
 use std::process::Command;
 

@@ -26,17 +26,18 @@ pub struct Apply {
     snapshots: Snapshots,
     metrics: Metrics,
     check: Check,
-    /// States of jobs that have not ended, as this process last wrote them. A stale one is noticed at its write.
+    /// States of running jobs, as this process last wrote them. A stale one is detected at its write.
     cache: HashMap<JobId, Projected>,
 }
 
 impl Apply {
-    /// With nothing in memory.
+    /// An instance without states in memory.
     pub fn new(log: Log, snapshots: Snapshots, metrics: Metrics, check: Check) -> Self {
         Self { log, snapshots, metrics, check, cache: HashMap::new() }
     }
 
-    /// Applies a window. Returns when every state is written, however long that takes: nothing is acknowledged before.
+    /// Applies a window. Returns once every state is written, however long that takes; only then is the window
+    /// acknowledged.
     pub async fn window(&mut self, entries: &[(JobId, Entry)]) {
         let mut jobs: HashMap<JobId, Vec<Entry>> = HashMap::new();
         for (id, entry) in entries {
@@ -59,7 +60,7 @@ impl Apply {
         self.metrics.applied.inc_by(entries.len() as u64);
     }
 
-    /// Tries to write every job once; those that are done leave `jobs`.
+    /// Tries to write every job once; removes written jobs from `jobs`.
     async fn round(&mut self, jobs: &mut HashMap<JobId, Vec<Entry>>) -> Result<(), String> {
         let unknown: Vec<_> = jobs.keys().filter(|id| !self.cache.contains_key(*id)).cloned().collect();
         let mut known = self.snapshots.projected(&unknown).await.map_err(|error| error.to_string())?;
@@ -94,11 +95,11 @@ impl Apply {
         problem.map_or(Ok(()), Err)
     }
 
-    /// Folds `entries` on what the bucket holds and writes the result, unless it has them already.
+    /// Folds `entries` onto the bucket's state and writes the result, unless the bucket has them already.
     ///
-    /// The follower leaves no entry out, so the bucket holds everything before the window, if not from this projector
-    /// then from another. Compare-and-set makes sure that it was the newest revision that was folded on: an older
-    /// state never replaces a newer one.
+    /// The follower leaves no entry out, so the bucket holds everything before the window, from this projector or from
+    /// another. Compare-and-set ensures that the fold started from the newest revision: an older state never replaces a
+    /// newer one.
     async fn write(
         &self,
         id: JobId,
@@ -108,7 +109,7 @@ impl Apply {
         let (state, revision) = projected.map_or((None, 0), |Projected { state, revision }| (state, revision));
         let before = state.as_ref().map(|state| state.seq);
         let state = match (&state, entries.first()) {
-            // The state was deleted or garbled under us: the log has the whole history.
+            // The state was deleted or garbled meanwhile: the log has the whole history.
             (None, Some(first)) if !is_submission(first) => match self.history(&id, &entries).await {
                 Ok(history) => fold_all(None, &id, &history),
                 Err(ReadError(error)) => return (id, Err(Problem::Other(error))),
@@ -133,7 +134,7 @@ impl Apply {
         (id, outcome)
     }
 
-    /// All of a job's entries, with those that were delivered: a replica may be behind, the leader is not.
+    /// All of a job's entries, including the delivered ones. If a replica is behind, they are read from the leader.
     async fn history(&self, id: &JobId, delivered: &[Entry]) -> Result<Vec<Entry>, ReadError> {
         let whole = self.log.read(subjects::job_filter(id), 0);
         let history = self.log.entries(&whole.clone().rest().await?);
@@ -145,14 +146,15 @@ impl Apply {
     }
 }
 
-/// Whether a job can begin with it.
+/// Whether a job can begin with this entry.
 fn is_submission(entry: &Entry) -> bool {
     let body = entry.event.as_ref().map(|event| &event.body);
     entry.kind == Kind::Submitted && matches!(body, Ok(EventBody::Submitted(_)))
 }
 
 enum Problem {
-    /// Another projector has written the key, or what was read was stale, or our own write's reply was lost.
+    /// Another projector has written the key, or the state that was read is stale, or the reply to this projector's
+    /// write was lost.
     Conflict,
     Other(String),
 }

@@ -1,12 +1,12 @@
 //! Reads the log in order, window by window, and acknowledges a window once its states are written.
 //!
-//! Killed at any point, nothing is left out. The server hands a message that it gave to a projector that is gone to
-//! nobody else before `ack_wait` is over, goes on after it, and takes the next acknowledgement for all messages before.
-//! So every window must follow on what was applied; where it does not, what lies between is read from the log itself.
-//! Sequences alone do not tell, since jobs that are over are purged from the log: the consumer counts its deliveries,
-//! and what was handed to another projector is missing in that count. That holds for first deliveries alone: behind a
-//! message that comes again the server may go on after others whose lease is not over yet. Applying an entry twice
-//! changes nothing.
+//! A projector may be killed at any point without leaving out an entry. The server does not redeliver a message of a
+//! dead projector before `ack_wait` has passed; it continues after that message, and takes the next acknowledgement for
+//! all messages before. So every window must follow what was applied; if it does not, the projector reads the entries
+//! in between from the log itself. Sequences alone do not show a gap, since ended jobs are purged from the log. The
+//! consumer's count of deliveries does: messages delivered to another projector are missing in it. That holds only for
+//! first deliveries: after a redelivered message, the server may continue behind others whose lease has not expired
+//! yet. Applying an entry twice changes nothing.
 
 use std::time::Duration;
 
@@ -27,28 +27,28 @@ use crate::{
     projection::{Batch, Projection},
 };
 
-/// Must stay well below the consumer's `priority_timeout`, or the pin is lost between two pulls.
+/// It must stay well below the consumer's `priority_timeout`, or the pin is lost between two pulls.
 const PULL_EXPIRES: Duration = Duration::from_millis(500);
 
-/// The loop and what it needs.
+/// The loop that follows the log.
 pub struct Follower {
     pub context: jetstream::Context,
     pub projection: Projection,
     pub metrics: Metrics,
     pub check: Check,
-    /// Up to here this process knows everything to be in the bucket; 0 at its start.
+    /// The bucket is known to hold everything up to this sequence; 0 at the start of the process.
     pub applied: u64,
 }
 
 /// Messages that are applied together.
 struct Window {
     batch: Batch,
-    /// Something lies between that somebody else was given.
+    /// There are entries in between that were delivered to another projector.
     has_gap: bool,
-    /// The newest of its messages, and its sequence.
+    /// The newest of its messages, and that message's sequence.
     newest: jetstream::Message,
     end: u64,
-    /// The consumer's count at the last message that came, if that was a first delivery.
+    /// The consumer's delivery count at the last message, if that was a first delivery.
     delivery: Option<u64>,
 }
 
@@ -66,20 +66,21 @@ impl Place {
         Ok(Self { seq: info.stream_sequence, delivery: info.consumer_sequence, is_first: info.delivered <= 1 })
     }
 
-    /// Whether no message of the log lies between sequence `end`, the last one of which came with the count `last`, and
-    /// this.
+    /// Whether no message of the log lies between sequence `end` and this one. `last` is the delivery count of the last
+    /// message up to `end`.
     fn follows(self, end: u64, last: Option<u64>) -> bool {
         self.seq <= end + 1 || self.is_first && last.is_some_and(|last| self.delivery == last + 1)
     }
 
-    /// The count that the next message may follow on.
+    /// The delivery count that the next message may follow.
     fn count(self) -> Option<u64> {
         self.is_first.then_some(self.delivery)
     }
 }
 
 impl Window {
-    /// A window that begins with `first`, after everything up to `applied` and the consumer's delivery `delivery`.
+    /// A window that begins with `first`, after everything up to `applied` and after the consumer's delivery
+    /// `delivery`.
     fn new(log: &Log, first: jetstream::Message, applied: u64, delivery: Option<u64>) -> anyhow::Result<Self> {
         let place = Place::of(&first)?;
         let has_gap = !place.follows(applied, delivery);
@@ -93,7 +94,7 @@ impl Window {
         self.batch.push(log, &message.subject, place.seq, &message.payload);
         self.has_gap |= !place.follows(self.end, self.delivery);
         self.delivery = place.count();
-        // A message that came before comes again: its lease was over.
+        // Otherwise it is a redelivered message, whose lease had expired.
         if place.seq > self.end {
             (self.newest, self.end) = (message, place.seq);
         }
@@ -102,7 +103,7 @@ impl Window {
 }
 
 impl Follower {
-    /// Follows the log until `shutdown`. Whatever fails is tried again: the log keeps what was not acknowledged.
+    /// Follows the log until `shutdown`. After a failure it retries: the log keeps what was not acknowledged.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         loop {
             let followed = tokio::select! {
@@ -111,7 +112,7 @@ impl Follower {
             };
             if let Err(error) = followed {
                 self.check.fail(format!("{error:#}"));
-                tracing::warn!(error = format!("{error:#}"), "following the log was interrupted; retrying");
+                tracing::warn!(error = format!("{error:#}"), "cannot follow the log; retrying");
             }
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
@@ -137,7 +138,7 @@ impl Follower {
             .await
             .context("cannot pull from the log")?;
         self.check.pass();
-        // Unknown at first: what was given out before is not known to be applied.
+        // Unknown at first: earlier deliveries are not known to be applied.
         let mut delivery = None;
         while let Some(window) = self.next_window(&mut messages, delivery).await? {
             if window.has_gap {
@@ -147,7 +148,7 @@ impl Follower {
             }
             self.applied = window.end;
             delivery = window.delivery;
-            // With AckPolicy::All it stands for the whole window. A lost one repeats the window.
+            // With AckPolicy::All it covers the whole window. If it is lost, the window is repeated.
             window.newest.ack().await.map_err(|error| anyhow::anyhow!(error)).context("cannot acknowledge")?;
             self.metrics.position.set(i64::try_from(self.applied).unwrap_or(i64::MAX));
             self.check.pass();
@@ -155,7 +156,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Waits for a message, then takes what comes within the window's time.
+    /// Waits for a message, then takes those that arrive within the window's time.
     async fn next_window<E>(
         &self,
         messages: &mut (impl Stream<Item = Result<jetstream::Message, E>> + Unpin),
@@ -175,13 +176,14 @@ impl Follower {
         Ok(Some(window))
     }
 
-    /// Applies what the log holds up to `end` and nobody has acknowledged: whoever did had applied it.
+    /// Applies the entries of the log up to `end` that no projector has acknowledged: an acknowledged entry has been
+    /// applied.
     async fn catch_up(&mut self, consumer: &mut PullConsumer, end: u64) -> anyhow::Result<()> {
-        let info = consumer.info().await.with_context(|| format!("cannot ask the consumer {PROJECTOR_CONSUMER}"))?;
+        let info = consumer.info().await.with_context(|| format!("cannot read the consumer {PROJECTOR_CONSUMER}"))?;
         let mut after = self.applied.max(info.ack_floor.stream_sequence);
         if after + 1 < end {
             self.metrics.gaps.inc();
-            tracing::info!(after, end, "reading entries from the log that another projector was given");
+            tracing::info!(after, end, "entries were delivered to another projector; reading them from the log");
         }
         while after < end {
             after = self.projection.apply_from_log(after, end, PROJECTOR_WINDOW_MESSAGES_MAX).await?;
@@ -198,10 +200,10 @@ mod tests {
     fn what_was_given_to_a_dead_projector_is_missed_also_behind_a_message_of_its_that_comes_again() {
         let first = |seq, delivery| Place { seq, delivery, is_first: true };
         let again = |seq, delivery| Place { seq, delivery, is_first: false };
-        // 6 and 7 were purged; or given to another projector.
+        // 6 and 7 were purged; or delivered to another projector.
         assert!(first(8, 6).follows(5, first(5, 5).count()));
         assert!(!first(8, 8).follows(5, first(5, 5).count()));
-        // 1 to 7 were given to a projector that is dead; of these, 5 comes again, and then what is new.
+        // 1 to 7 were delivered to a projector that is dead; of these, 5 is redelivered, and then new ones follow.
         assert!(!again(5, 8).follows(0, None));
         assert!(!first(8, 9).follows(5, again(5, 8).count()));
         assert!(again(6, 9).follows(5, again(5, 8).count()));

@@ -1,5 +1,5 @@
-//! How much of the log waits: asked of the consumer, so that it is told also while nothing can be written, and by a
-//! projector that stands by.
+//! Measures the projector's lag. The number comes from the consumer, so that it is current even while nothing can be
+//! written, and on a projector that stands by.
 
 use async_nats::jetstream::{self, consumer::PullConsumer};
 use tokio::time::{MissedTickBehavior, interval};
@@ -12,8 +12,8 @@ use millrace_domain::{
 
 use crate::metrics::Metrics;
 
-/// Looks now and then until `shutdown`. Where the consumer cannot be asked, the last number stays and the connection's
-/// check tells.
+/// Reads the lag at an interval until `shutdown`. If the consumer's state cannot be read, the metric keeps its last
+/// value, and the connection's check reports the failure.
 pub async fn run(context: jetstream::Context, metrics: Metrics, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut ticks = interval(PROJECTOR_LAG_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

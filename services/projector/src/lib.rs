@@ -1,7 +1,7 @@
 //! The projector: folds the log into the current state of each job, in a key-value bucket.
 //!
-//! One durable consumer without filter. Of several projectors one is pinned, the others stand by. A pin is no fence:
-//! what makes two at once harmless is the compare-and-set of each write.
+//! It reads one durable consumer without filter. The server pins one of several projectors, and the others stand by. A
+//! pin is not a fence: the compare-and-set of each write makes two active projectors harmless.
 
 mod apply;
 mod follow;
@@ -27,17 +27,17 @@ use millrace_runtime::{
 const REBUILD: Setting = Setting::optional(
     "rebuild",
     "BUCKET",
-    "Folds the whole log from zero into this empty bucket, beside the projector that works, and ends. `millrace \
-    rebuild` does it.",
+    "Folds the whole log from zero into this empty bucket, beside the live projector, then exits. `millrace \
+    rebuild` runs it.",
 );
 
 /// The projector's settings.
 pub struct Config {
-    /// The bucket that is filled from zero; without it the live one is kept up to date.
+    /// The bucket to fill from zero; if absent, the projector keeps the live bucket up to date.
     rebuild: Option<String>,
 }
 
-/// How the process is run.
+/// The definition of the service.
 pub const SERVICE: Service<Config> = Service {
     name: "millrace-projector",
     about: "Folds Millrace's log into the current state of each job. Run two: one works, the other stands by.",
@@ -58,7 +58,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
 /// Starts the projector's task.
 ///
 /// # Errors
-/// When NATS is not set up as needed.
+/// When NATS is not set up as the projector needs it.
 pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let client = &shell.nats.client;
     let context = jetstream::new(client.clone());

@@ -1,4 +1,4 @@
-//! What is done with messages of the log, however they came: states are written, what cannot be read is put aside.
+//! Processes messages of the log, from any source: writes states, and puts undecodable messages aside.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
     quarantine::{Quarantine, Unreadable},
 };
 
-/// Before a leader that is behind is asked again.
+/// Pause before the log is read again from a leader that is behind.
 const READ_PAUSE: Duration = Duration::from_millis(100);
 
 /// The bucket and the quarantine.
@@ -36,16 +36,16 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// How many messages it has.
+    /// The number of its messages.
     pub const fn len(&self) -> usize {
         self.messages
     }
 
-    /// Adds a message. One that cannot be decoded is an entry too: its job's state takes on its sequence.
+    /// Adds a message. An undecodable one is an entry too: it advances the sequence of its job's state.
     pub fn push(&mut self, log: &Log, subject: &str, seq: u64, payload: &Bytes) {
         self.messages += 1;
         let reason = match subjects::parse(subject) {
-            None => Some("the subject is none of a job's".to_owned()),
+            None => Some("the subject does not belong to a job".to_owned()),
             Some((kind, id)) => {
                 let entry = log.decode(&id, seq, kind, payload);
                 let reason = entry.event.as_ref().err().map(ToString::to_string);
@@ -60,13 +60,13 @@ impl Batch {
 }
 
 impl Projection {
-    /// Applies a batch. Returns when it may be forgotten: every state is written, however long that takes.
+    /// Applies a batch. Returns once every state is written, however long that takes; then the batch may be dropped.
     pub async fn apply(&mut self, batch: &Batch) {
         tokio::join!(self.apply.window(&batch.entries), self.quarantine.take(&batch.unreadable));
     }
 
-    /// Applies the first messages that the log holds after sequence `after`, so many or some more, and returns the
-    /// sequence up to which everything is applied. `end` is a sequence that the log has had.
+    /// Applies the first messages that the log holds after sequence `after`, `messages_max` or somewhat more, and
+    /// returns the sequence up to which everything is applied. `end` is a sequence that the log has had.
     pub async fn apply_from_log(&mut self, after: u64, end: u64, messages_max: usize) -> anyhow::Result<u64> {
         let mut batch = Batch::default();
         let mut log = self.log.read(subjects::ALL, after);
@@ -78,8 +78,8 @@ impl Projection {
         Ok(last)
     }
 
-    /// Adds a page of the log to `batch`; its last sequence, or `end` if the log has nothing more: what lay between was
-    /// purged.
+    /// Adds a page of the log to `batch`; returns its last sequence, or `end` if the log has no more: the messages in
+    /// between were purged.
     async fn read(&self, batch: &mut Batch, log: &mut Cursor, end: u64) -> anyhow::Result<u64> {
         for _ in 0..PROJECTOR_READ_TRIES_MAX {
             match next_page(log, &self.log, end).await {
@@ -94,7 +94,7 @@ impl Projection {
             }
             sleep(READ_PAUSE).await;
         }
-        anyhow::bail!("the log cannot be read up to sequence {end}")
+        anyhow::bail!("cannot read the log up to sequence {end}")
     }
 }
 

@@ -1,8 +1,8 @@
-//! Messages of the log that cannot be read: a copy of each goes to a stream of its own, with the reason.
+//! The quarantine of undecodable messages of the log: a copy of each goes to a separate stream, with the reason.
 //!
-//! Its subject there names the message, and only a first one is taken: what comes again, after a kill or by another
-//! projector, is there already. It blocks nothing. Where the quarantine takes nothing for a while, the message is
-//! counted and passed over; it stays in the log, and a rebuild puts it into the quarantine after all.
+//! The subject in that stream identifies the message, and the stream accepts only one copy: a repeat, after a kill or
+//! by another projector, finds it there. The quarantine blocks nothing. If it is unavailable for a while, the projector
+//! counts the message and passes over it; the message remains in the log, and a rebuild copies it later.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use millrace_runtime::publish::{self, PublishError};
 
 use crate::metrics::Metrics;
 
-/// A message of the log that cannot be read.
+/// An undecodable message of the log.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
     pub subject: String,
@@ -28,11 +28,11 @@ pub struct Unreadable {
     pub reason: String,
 }
 
-/// The way into the quarantine.
+/// The writer of the quarantine.
 pub struct Quarantine {
     client: Client,
     metrics: Metrics,
-    /// Whether it took what came last.
+    /// Whether it stored the last message.
     is_there: bool,
 }
 
@@ -41,7 +41,7 @@ impl Quarantine {
         Self { client, metrics, is_there: true }
     }
 
-    /// Returns when all of them are in the quarantine, or when it has had its time.
+    /// Returns when all messages are in the quarantine, or the wait is over.
     pub async fn take(&mut self, messages: &[Unreadable]) {
         let wait = if self.is_there { QUARANTINE_WAIT_MAX } else { QUARANTINE_WAIT_AWAY_MAX };
         let deadline = Instant::now() + wait;
@@ -64,8 +64,7 @@ impl Quarantine {
                         seq,
                         reason,
                         error,
-                        "cannot decode message in the log, and the quarantine does not take it; leaving it in the log \
-                        only"
+                        "cannot decode message in the log, nor quarantine it; leaving it in the log only"
                     );
                 }
             }
@@ -93,7 +92,7 @@ async fn take(client: &Client, message: &Unreadable, deadline: Instant) -> Resul
 
 fn headers(message: &Unreadable) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    // A reason quotes the message, which may hold anything; a header is one line.
+    // A reason quotes the message, which may hold any characters; a header is one line.
     let reason = message.reason.replace(char::is_control, " ");
     headers.insert(QUARANTINE_REASON, cut(&reason, ERROR_CHARS_MAX).as_str());
     headers.insert(QUARANTINE_SUBJECT, message.subject.as_str());

@@ -1,4 +1,4 @@
-//! Folds the whole log from zero into a bucket beside the live one, once. No consumer is needed: the pages of the log
+//! Folds the whole log from zero into a bucket beside the live one, once. It needs no consumer: the pages of the log
 //! follow one another without a gap.
 
 use std::time::Duration;
@@ -12,21 +12,21 @@ use millrace_domain::{limits::REBUILD_WINDOW_MESSAGES_MAX, subjects};
 
 use crate::projection::Projection;
 
-/// How often it says how far it is.
+/// Time between two log lines that report the progress.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is in the bucket already would not be from zero.
+/// Fails if the bucket has messages: they would not be folded from zero.
 pub async fn assert_empty(context: &jetstream::Context, bucket: &str) -> anyhow::Result<()> {
     let stream = context.get_stream(subjects::bucket_stream(bucket)).await.with_context(|| {
-        format!("the bucket {bucket} cannot be opened; it must be there and empty, as `millrace rebuild` makes it")
+        format!("cannot open the bucket {bucket}; it must exist and be empty, as `millrace rebuild` creates it")
     })?;
     let messages = stream.cached_info().state.messages;
     anyhow::ensure!(messages == 0, "the bucket {bucket} is not empty: a rebuild begins from zero");
     Ok(())
 }
 
-/// Applies everything up to what is the log's last message now, then stops the process. The lines with `applied` and
-/// `end` are read by `millrace rebuild`.
+/// Applies everything up to the log's last message at the start, then stops the process. `millrace rebuild` reads the
+/// log lines with `applied` and `end`.
 pub async fn run(mut projection: Projection, shutdown: CancellationToken) -> anyhow::Result<()> {
     let end = projection.log.last_sequence().await?;
     let mut applied = 0;

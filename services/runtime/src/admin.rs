@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use millrace_domain::limits::LISTEN_BACKLOG;
 
-/// What must be well for the process to be sent work; each check is a latch that one owner sets.
+/// The conditions for the process to receive work; each check is a latch that one owner sets.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Mutex<Vec<Latch>>>);
 
@@ -30,7 +30,7 @@ struct Latch {
 }
 
 impl Health {
-    /// Adds a check that is not well until its owner says so. Several owners may each have one of the same name.
+    /// Adds a check that fails until its owner passes it. Several owners may each have a check of the same name.
     #[must_use]
     pub fn check(&self, name: &'static str) -> Check {
         let mut checks = self.0.lock().expect("no panic while held");
@@ -38,7 +38,7 @@ impl Health {
         Check { health: self.clone(), index: checks.len() - 1 }
     }
 
-    /// What is not well: each reason once, in the order of the names.
+    /// The reasons of all failing checks: each reason once, in the order of the names.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
         let checks = self.0.lock().expect("no panic while held");
@@ -55,12 +55,12 @@ pub struct Check {
 }
 
 impl Check {
-    /// It is well.
+    /// Marks the check as passing.
     pub fn pass(&self) {
         self.set(Ok(()));
     }
 
-    /// It is not well.
+    /// Marks the check as failing.
     pub fn fail(&self, why: impl Into<String>) {
         self.set(Err(why.into()));
     }
@@ -70,10 +70,10 @@ impl Check {
     }
 }
 
-/// Binds an address, with an error that says what to do.
+/// Binds an address; the error says what to do.
 ///
 /// # Errors
-/// When the address is taken or not ours.
+/// When the address is in use or is not one of this host's.
 pub fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;

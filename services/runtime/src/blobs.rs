@@ -38,7 +38,7 @@ pub const STORAGE: Setting = Setting::new(
 pub enum Location {
     /// A folder.
     Folder(PathBuf),
-    /// A bucket; the rest comes from the `AWS_*` variables.
+    /// A bucket; its other settings come from the `AWS_*` variables.
     S3 {
         /// Its name.
         bucket: String,
@@ -76,7 +76,7 @@ enum Place {
     S3 { s3: Arc<AmazonS3>, unfinished: unfinished::Lister },
 }
 
-/// What a browser is told of a file.
+/// The headers with which a browser receives a file.
 #[derive(Clone, Debug)]
 pub struct Labels {
     /// MIME type.
@@ -85,32 +85,32 @@ pub struct Labels {
     pub content_disposition: String,
 }
 
-/// What was stored.
+/// The size and hash of a stored file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// Bytes.
     pub size: u64,
-    /// Lower-case hexadecimal.
+    /// SHA-256, lower-case hexadecimal.
     pub sha256: String,
 }
 
 impl Blobs {
-    /// Opens the store. Makes the folder; does not look whether a bucket can be reached.
+    /// Opens the store. Creates the folder; does not check whether a bucket can be reached.
     ///
     /// # Errors
-    /// When the folder cannot be made or the `AWS_*` variables do not fit together.
+    /// When the folder cannot be created or the `AWS_*` variables are inconsistent.
     pub fn open(location: &Location) -> anyhow::Result<Self> {
         match location {
             Location::Folder(folder) => {
                 std::fs::create_dir_all(folder)
-                    .with_context(|| format!("cannot make the storage folder {}", folder.display()))?;
+                    .with_context(|| format!("cannot create the storage folder {}", folder.display()))?;
                 let folder = folder.canonicalize()?;
                 let store = LocalFileSystem::new_with_prefix(&folder)?.with_automatic_cleanup(true);
                 Ok(Self { store: Arc::new(store), place: Place::Folder(folder) })
             }
             Location::S3 { bucket } => {
                 let builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
-                let s3 = builder.clone().build().context("the AWS_* variables do not make an S3 store")?;
+                let s3 = builder.clone().build().context("cannot open an S3 store with the given AWS_* variables")?;
                 let s3 = Arc::new(s3);
                 let unfinished = unfinished::Lister::new(&builder, s3.clone())?;
                 Ok(Self { store: s3.clone(), place: Place::S3 { s3, unfinished } })
@@ -127,15 +127,15 @@ impl Blobs {
         }
     }
 
-    /// Begins an upload to `key`. Nobody sees anything there before it is complete.
+    /// Begins an upload to `key`. The file is invisible until the upload is complete.
     ///
     /// # Errors
-    /// When the store cannot be reached or does not take it.
+    /// When the store cannot be reached or refuses the upload.
     pub async fn begin(&self, key: &str, labels: &Labels) -> anyhow::Result<Upload> {
-        let key = Key::parse(key).with_context(|| format!("{key:?} is no key"))?;
-        let refused = "the store does not begin an upload";
+        let key = Key::parse(key).with_context(|| format!("{key:?} is not a key"))?;
+        let refused = "cannot begin an upload in the store";
         match &self.place {
-            // A folder keeps no attributes; what a browser is told of its files comes from the job's state.
+            // A folder keeps no attributes; the headers of its files come from the job's state.
             Place::Folder(_) => Ok(Upload { id: None, parts: self.store.put_multipart(&key).await.context(refused)? }),
             Place::S3 { s3, .. } => {
                 let attributes = Attributes::from_iter([
@@ -150,7 +150,7 @@ impl Blobs {
         }
     }
 
-    /// Aborts an upload that somebody else has begun; one that is not there counts as aborted. In a folder there is
+    /// Aborts an upload that another worker has begun; one that does not exist counts as aborted. In a folder there is
     /// nothing to abort: [`Blobs::remove`] finds what an upload has left.
     ///
     /// # Errors
@@ -159,45 +159,45 @@ impl Blobs {
         let Place::S3 { s3, .. } = &self.place else { return Ok(()) };
         match s3.abort_multipart(&Key::parse(key)?, &id.to_owned()).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            // Some stores say so of one that is not there.
+            // Some stores return this for an upload that does not exist.
             Err(error @ object_store::Error::PermissionDenied { .. }) => {
-                tracing::warn!(key, %error, "upload is gone or may not be aborted; set a rule in the bucket that \
-                aborts it");
+                tracing::warn!(key, %error, "upload does not exist, or permission to abort it is missing; add a bucket \
+                rule that aborts unfinished uploads");
                 Ok(())
             }
-            Err(error) => Err(error).with_context(|| format!("the upload of {key} could not be aborted")),
+            Err(error) => Err(error).with_context(|| format!("cannot abort the upload of {key}")),
         }
     }
 
-    /// Removes each file of a job that is `over` by its key, also what uploads to a folder have left half done. Returns
-    /// how many there were.
+    /// Removes each file of a job for whose key `over` returns true, including what unfinished uploads left in a
+    /// folder. Returns the number of removed files.
     ///
     /// # Errors
-    /// When the store cannot be reached; it may have removed some.
+    /// When the store cannot be reached; some files may be gone.
     pub async fn remove(&self, id: &JobId, over: impl Fn(&str) -> bool + Send + 'static) -> anyhow::Result<usize> {
         let prefix = files::folder(id);
         if let Place::Folder(root) = &self.place {
             let root = root.clone();
             let removed = tokio::task::spawn_blocking(move || folder::remove(&root, &prefix, &over)).await?;
-            return removed.context("what is left of a job could not be removed");
+            return removed.context("cannot remove the files of a job");
         }
         let mut removed = 0;
         let mut listed = self.store.list(Some(&Key::parse(&prefix)?));
-        while let Some(file) = listed.try_next().await.context("the store does not list its files")? {
+        while let Some(file) = listed.try_next().await.context("cannot list the files of the store")? {
             let key = file.location.as_ref();
             if over(key) {
-                self.delete(key).await.with_context(|| format!("{key} could not be removed"))?;
+                self.delete(key).await.with_context(|| format!("cannot remove {key}"))?;
                 removed += 1;
             }
         }
         Ok(removed)
     }
 
-    /// The uploads that were begun and neither completed nor aborted, some thousands at most. A folder has none: what
+    /// The uploads that were begun and neither completed nor aborted, at most some thousands. A folder has none: what
     /// they leave there is among its files.
     ///
     /// # Errors
-    /// When the store cannot be reached, or does not list them.
+    /// When the store cannot be reached, or refuses to list them.
     pub async fn unfinished(&self) -> anyhow::Result<Vec<Unfinished>> {
         match &self.place {
             Place::Folder(_) => Ok(Vec::new()),
@@ -205,8 +205,8 @@ impl Blobs {
         }
     }
 
-    /// Keys of files of jobs, `max` at most: from the one after `from` to the last and on from the first, so that each
-    /// comes up sometime. In a folder also what uploads have left half done.
+    /// Keys of jobs' files, `max` at most: from the one after `from` to the last, then from the first, so that repeated
+    /// calls reach every key. In a folder also what unfinished uploads left.
     ///
     /// # Errors
     /// When the store cannot be reached.
@@ -214,20 +214,21 @@ impl Blobs {
         if let Place::Folder(root) = &self.place {
             let (root, from) = (root.clone(), from.to_owned());
             let keys = tokio::task::spawn_blocking(move || folder::keys(&root, &from, max)).await?;
-            return keys.context("the files cannot be listed");
+            return keys.context("cannot list the files of the store");
         }
         let (prefix, from) = (Key::from(files::FOLDER), Key::parse(from)?);
         let after = self.store.list_with_offset(Some(&prefix), &from).map_ok(|file| file.location);
         let before = self.store.list(Some(&prefix)).map_ok(|file| file.location);
         let before = before.try_take_while(|key| std::future::ready(Ok(*key <= from)));
         let keys = after.chain(before).take(max).map_ok(String::from).try_collect();
-        keys.await.context("the store does not list its files")
+        keys.await.context("cannot list the files of the store")
     }
 
-    /// An address under which anybody can fetch the file by `method` for `valid`; `None` where the store has none (a
-    /// folder).
+    /// An address at which any client can fetch the file by `method` for `valid`; `None` if the store has no such
+    /// addresses (a folder).
     ///
-    /// # Errors When there are no credentials to sign with.
+    /// # Errors
+    /// When there are no credentials to sign with.
     pub async fn signed_url(&self, method: Method, key: &str, valid: Duration) -> anyhow::Result<Option<url::Url>> {
         match &self.place {
             Place::Folder(_) => Ok(None),
@@ -235,7 +236,7 @@ impl Blobs {
         }
     }
 
-    /// The file's path, where files are in a folder.
+    /// The file's path, if files are in a folder.
     ///
     /// # Errors
     /// When the key would leave the folder.
@@ -250,7 +251,7 @@ impl Blobs {
         }
     }
 
-    /// Removes a file; one that is not there counts as removed.
+    /// Removes a file; one that does not exist counts as removed.
     ///
     /// # Errors
     /// When the store cannot be reached.

@@ -1,6 +1,6 @@
 //! Typed configuration from flags and environment. A flag wins over its variable; an empty variable counts as unset.
 //!
-//! All errors are reported at once, with an exit code of their own; the values of secrets are never printed.
+//! All errors are reported at once, with a separate exit code; the values of secrets are never printed.
 
 use std::{fmt::Display, process::ExitCode, str::FromStr};
 
@@ -9,14 +9,14 @@ use clap::{Arg, ArgMatches, Command};
 /// The exit code of a process that cannot use its configuration (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
 
-/// One thing that can be configured.
+/// One configurable value.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// The flag without its dashes, like `nats-url`; the variable is `MILLRACE_NATS_URL`.
+    /// The flag without its dashes, like `nats-url`; its variable is `MILLRACE_NATS_URL`.
     pub flag: &'static str,
-    /// What `--help` calls the value.
+    /// The value's name in `--help`.
     pub value_name: &'static str,
-    /// Taken when neither flag nor variable is set.
+    /// Used if neither flag nor variable is set.
     pub default: Option<&'static str>,
     /// One or two sentences.
     pub help: &'static str,
@@ -44,9 +44,9 @@ impl Setting {
     }
 }
 
-/// Where raw values come from; tests give their own instead of touching the environment.
+/// The source of raw values; tests provide their own instead of changing the environment.
 pub trait Source {
-    /// The raw value, and by what name the user knows it.
+    /// The raw value, and the name under which the user set it.
     fn raw(&self, setting: &Setting) -> Option<(String, String)>;
 }
 
@@ -56,7 +56,7 @@ impl<F: Fn(&Setting) -> Option<String>> Source for F {
     }
 }
 
-/// Reads settings and collects what is wrong with them.
+/// Reads settings and collects the errors in them.
 pub struct Reader<'a> {
     source: &'a dyn Source,
     errors: Vec<String>,
@@ -68,7 +68,7 @@ impl<'a> Reader<'a> {
         Self { source, errors: Vec::new() }
     }
 
-    /// The value of a setting with a default; `None` after an error, which is kept for [`Reader::finish`].
+    /// The value of a setting with a default; `None` after an error, which [`Reader::finish`] returns.
     pub fn value<T: FromStr<Err: Display>>(&mut self, setting: &Setting) -> Option<T> {
         self.parsed(setting, str::parse)
     }
@@ -107,12 +107,12 @@ impl<'a> Reader<'a> {
         if self.source.raw(setting).is_none() { Some(None) } else { self.value(setting).map(Some) }
     }
 
-    /// Adds an error that no single value shows.
+    /// Adds an error that does not belong to a single value.
     pub fn error(&mut self, error: String) {
         self.errors.push(error);
     }
 
-    /// The configuration, or everything that is wrong with it.
+    /// The configuration, or all errors in it.
     ///
     /// # Errors
     /// One sentence for each value that cannot be used.
@@ -139,7 +139,7 @@ impl Source for FlagsAndEnvironment {
 /// Reads the configuration of the process from its flags and environment.
 ///
 /// # Errors
-/// The exit code to end with, after everything wrong was printed to stderr.
+/// The exit code of the process, after all errors have been printed to stderr.
 pub fn load<C>(
     name: &'static str,
     about: &'static str,
@@ -163,7 +163,7 @@ pub fn load<C>(
         for error in errors {
             eprintln!("  - {error}");
         }
-        eprintln!("`{name} --help` tells what each setting means.");
+        eprintln!("`{name} --help` explains each setting.");
         ExitCode::from(EXIT_CONFIG)
     })
 }
@@ -171,7 +171,7 @@ pub fn load<C>(
 /// Parses a whole number of seconds.
 ///
 /// # Errors
-/// When it is no number.
+/// When the text is not a whole number up to 86,400.
 pub fn seconds(text: &str) -> Result<std::time::Duration, String> {
     match text.parse() {
         Ok(seconds @ 0..=86_400) => Ok(std::time::Duration::from_secs(seconds)),

@@ -1,4 +1,4 @@
-//! Reading a stream from a place on, in the order of its sequences.
+//! Reads a stream from a position on, in the order of its sequences.
 
 use async_nats::{
     Client,
@@ -9,7 +9,7 @@ use millrace_domain::limits::HISTORY_BATCH_MAX;
 
 use crate::direct::{self, ReadError, Stored};
 
-/// A place in a stream, behind which the messages that match a filter are read.
+/// A position in a stream, after which the messages that match a filter are read.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     client: Client,
@@ -18,26 +18,26 @@ pub struct Cursor {
     filter: String,
     after: u64,
     page_max: usize,
-    /// The last page said that it was the last.
+    /// The last page was marked as the last.
     is_at_end: bool,
 }
 
 impl Cursor {
-    /// Behind sequence `after` of the stream `name`.
+    /// A cursor after sequence `after` of the stream `name`.
     #[must_use]
     pub fn new(client: &Client, stream: Stream<()>, name: &str, filter: impl Into<String>, after: u64) -> Self {
         let (client, name, filter) = (client.clone(), name.to_owned(), filter.into());
         Self { client, stream, name, filter, after, page_max: HISTORY_BATCH_MAX, is_at_end: false }
     }
 
-    /// With pages of at most so many messages.
+    /// Sets the greatest number of messages in a page.
     #[must_use]
     pub fn in_pages_of(self, page_max: usize) -> Self {
         Self { page_max, ..self }
     }
 
-    /// The next messages that a replica has; none when it has no more, which the leader may have. Asked again after
-    /// that, it may have caught up.
+    /// The next messages that a replica has; none if it has no more, although the leader may. On a later call, the
+    /// replica may have caught up.
     ///
     /// # Errors
     /// When the stream does not answer in time.
@@ -53,10 +53,10 @@ impl Cursor {
         Ok(page)
     }
 
-    /// The next messages that a replica has, or the next one that only the leader has; none when the leader has no
-    /// more.
+    /// The next messages that a replica has, or the next one that only the leader has; none if the leader has no more.
     ///
-    /// # Errors When the stream does not answer in time.
+    /// # Errors
+    /// When the stream does not answer in time.
     pub async fn next_page_or_leaders(&mut self) -> Result<Vec<Stored>, ReadError> {
         let page = self.next_page().await?;
         if page.is_empty() { Ok(self.next_of_leader().await?.into_iter().collect()) } else { Ok(page) }
@@ -78,7 +78,7 @@ impl Cursor {
         }
     }
 
-    /// All further messages that a replica has. The newest may be missing.
+    /// All further messages that a replica has. The newest ones may be missing.
     ///
     /// # Errors
     /// When the stream does not answer in time.
@@ -93,7 +93,7 @@ impl Cursor {
         }
     }
 
-    /// All further messages, from the leader, one by one: complete, and slower.
+    /// All further messages, read from the leader one by one: complete, but slower.
     ///
     /// # Errors
     /// When the leader does not answer in time.

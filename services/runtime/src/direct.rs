@@ -1,10 +1,10 @@
 //! Batched reads of a stream by direct get, which async-nats does not offer.
 //!
-//! By hand, although jetstream-extra (of Synadia's orbit.rs) has `get_batch` and `get_last_messages_for`: it is built
-//! on async-nats 0.45, and its stream of messages hides `Nats-Num-Pending`, without which [`last_per_subject`] cannot
-//! tell that it must halve its list.
+//! Written here, although jetstream-extra (of Synadia's orbit.rs) has `get_batch` and `get_last_messages_for`: it is
+//! built on async-nats 0.45, and its stream of messages hides `Nats-Num-Pending`, which [`last_per_subject`] needs to
+//! decide that it must halve its list.
 //!
-//! Any replica answers, so what is read may be stale; nothing read is ever wrong otherwise.
+//! Any replica responds, so a read may be stale, but it is never wrong in any other way.
 
 use async_nats::{Client, Message, StatusCode, header, jetstream::message::StreamMessage};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use millrace_domain::{execution::ExecuteError, limits::NATS_REQUEST_MAX};
 
 use crate::publish::MESSAGE_ID;
 
-/// A message as a stream holds it.
+/// A message as stored in a stream.
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// Its subject.
@@ -27,15 +27,15 @@ pub struct Stored {
     pub message_id: Option<String>,
     /// When it was stored, by the server's clock.
     pub stored_at: Timestamp,
-    /// Whether it marks a deleted key.
+    /// Whether it is the marker of a deleted key.
     pub deleted: bool,
     /// Its bytes.
     pub payload: Bytes,
 }
 
-/// Why a read failed. Always worth another try.
+/// Why a read failed. It may always be repeated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the log cannot be read: {0}")]
+#[error("cannot read the log: {0}")]
 pub struct ReadError(pub String);
 
 impl From<ReadError> for ExecuteError {
@@ -58,7 +58,7 @@ struct Request<'a> {
 
 struct Batch {
     messages: Vec<Stored>,
-    /// How many more would have matched.
+    /// The number of further messages that match.
     pending: u64,
 }
 
@@ -67,7 +67,7 @@ struct Batch {
 /// # Errors
 /// When the stream does not answer in time.
 pub async fn last_per_subject(client: &Client, stream: &str, subjects: &[String]) -> Result<Vec<Stored>, ReadError> {
-    // The server may end an answer early when it grows large; halves of the list then fit.
+    // The server may end a large response early; then each half of the list fits.
     let mut work = vec![subjects];
     let mut found = Vec::with_capacity(subjects.len());
     while let Some(part) = work.pop() {
@@ -87,7 +87,7 @@ pub async fn last_per_subject(client: &Client, stream: &str, subjects: &[String]
     Ok(found)
 }
 
-/// Messages on `filter` from sequence `from` on, at most `batch_max`; and whether there are more.
+/// Messages on `filter` from sequence `from` on, at most `batch_max`; and whether more follow.
 ///
 /// # Errors
 /// When the stream does not answer in time.
@@ -117,7 +117,7 @@ async fn fetch(client: &Client, stream: &str, request: &Request<'_>) -> Result<B
     loop {
         let message = tokio::time::timeout_at(deadline, answers.next())
             .await
-            .map_err(|_| failed(format!("stream {stream} did not answer in time")))?
+            .map_err(|_| failed(format!("stream {stream} did not respond in time")))?
             .ok_or_else(|| failed("the connection was closed".into()))?;
         let number = |name: &str| -> u64 {
             message.headers.as_ref().and_then(|headers| headers.get(name)?.as_str().parse().ok()).unwrap_or(0)
@@ -127,22 +127,22 @@ async fn fetch(client: &Client, stream: &str, request: &Request<'_>) -> Result<B
                 return Ok(Batch { messages, pending: number("Nats-Num-Pending") });
             }
             Some(StatusCode::NOT_FOUND) => return Ok(Batch { messages, pending: 0 }),
-            Some(StatusCode::NO_RESPONDERS) => return Err(failed(format!("stream {stream} is not there"))),
-            // Too many results: the caller asks for less.
+            Some(StatusCode::NO_RESPONDERS) => return Err(failed(format!("no server responds for stream {stream}"))),
+            // Too many results: the caller reads fewer.
             Some(status) if status.as_u16() == 413 => return Ok(Batch { messages: Vec::new(), pending: 1 }),
             Some(status) if status != StatusCode::OK => {
                 let description = message.description.as_deref().unwrap_or("no reason given");
-                return Err(failed(format!("stream {stream} answers {status}: {description}")));
+                return Err(failed(format!("stream {stream} returned {status}: {description}")));
             }
             _ => {
-                let stored = stored(message).ok_or_else(|| failed(format!("stream {stream} answers no message")))?;
+                let stored = stored(message).ok_or_else(|| failed(format!("stream {stream} returned no message")))?;
                 messages.push(stored);
             }
         }
     }
 }
 
-/// Reads what is needed of an answer and no more: there are two for each client of a storm.
+/// Reads only the needed headers of a response: in a storm there are two responses for each client.
 fn stored(message: Message) -> Option<Stored> {
     let headers = message.headers?;
     Some(Stored {
@@ -162,7 +162,7 @@ impl From<StreamMessage> for Stored {
             subject: message.subject.to_string(),
             seq: message.sequence,
             message_id: header(MESSAGE_ID),
-            // The server's time is always one that can be written.
+            // The server's time is always representable.
             stored_at: Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or_default(),
             deleted: header("KV-Operation").is_some(),
             payload: message.payload,

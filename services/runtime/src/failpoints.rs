@@ -1,9 +1,9 @@
-//! Named points at which a test stops this process dead: `MILLRACE_FAILPOINT=before_ack` ends it by SIGKILL when it
-//! gets there, `before_ack:3` the third time, and `before_ack=stop` freezes it by SIGSTOP instead.
+//! Named points at which a test stops this process: `MILLRACE_FAILPOINT=before_ack` kills it by SIGKILL when it reaches
+//! the point, `before_ack:3` the third time, and `before_ack=stop` freezes it by SIGSTOP instead.
 //!
 //! Without the feature `failpoints`, as in every release, nothing is compiled in.
 
-/// Every point, in the order in which a job gets there. A test goes through this list.
+/// Every point, in the order in which a job reaches it. A test iterates over this list.
 pub const POINTS: &[&str] = &[
     // Claim.
     "delivered",

@@ -1,5 +1,5 @@
-//! Carrying out commands: [`millrace_domain::execution`] says what to append, when to read and when to wait; here that
-//! is done.
+//! Carries out commands: [`millrace_domain::execution`] decides what to append, when to read and when to wait; this
+//! module does it.
 
 use millrace_domain::{
     Command, Entry, Event, JobId, JobState,
@@ -16,7 +16,7 @@ use crate::{
 
 pub use millrace_domain::execution::{ExecuteError, Patience};
 
-/// Jobs as something that commands are given to.
+/// Executes commands on jobs.
 #[derive(Clone)]
 pub struct Jobs {
     /// The log.
@@ -28,8 +28,8 @@ pub struct Jobs {
 impl Jobs {
     /// Carries out `command`; returns the state after it.
     ///
-    /// `known` is what the caller holds of the job, however old: the expected sequence makes a stale one harmless, and
-    /// a refusal that a newer state might not give is only believed of the newest.
+    /// `known` is the caller's state of the job, which may be stale: the expected sequence makes a stale state
+    /// harmless, and a refusal that a newer state might not give is final only for the newest state.
     ///
     /// # Errors
     /// See [`ExecuteError`].

@@ -1,6 +1,6 @@
-//! The shell that the services share: everything that touches the outside.
+//! The shell that the services share: all I/O.
 //!
-//! `domain` ← `runtime` ← services. Nothing here knows a particular service. The modules stand in the order in which a
+//! `domain` ← `runtime` ← services. The shell knows no particular service. The modules stand in the order in which a
 //! process and then a job meet them: the life of a service; the connection to NATS and its streams; the log, the states
 //! and the commands, the queue, the stored files.
 
@@ -25,7 +25,7 @@ pub mod blobs;
 
 pub mod failpoints;
 
-/// The wall clock, in whole milliseconds: what events carry as `at`.
+/// The wall clock, in whole milliseconds: the `at` of events.
 #[must_use]
 pub fn now() -> jiff::Timestamp {
     let now = jiff::Timestamp::now();

@@ -1,4 +1,4 @@
-//! The log: append with fence and recovery, read a job's history, ask for last sequences.
+//! The log: appends with fence and recovery, reads of a job's history, reads of last sequences.
 
 use async_nats::{Client, HeaderMap, jetstream};
 use bytes::Bytes;
@@ -31,7 +31,7 @@ pub struct Log {
 }
 
 crate::metrics! {
-    /// What happens to appends and reads.
+    /// Appends and reads.
     struct Metrics in "millrace_log" {
         /// Events that this process stored in the log.
         pub appended: IntCounter,
@@ -46,12 +46,12 @@ crate::metrics! {
     }
 }
 
-/// The log's end, as its leader has it.
+/// The log's end, read from its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tip {
-    /// The sequence of the last message that it ever took of any job.
+    /// The sequence of the last message that the log ever stored, of any job.
     pub last_sequence: u64,
-    /// When it said so, by the server's clock.
+    /// When the leader responded, by the server's clock.
     pub at: Timestamp,
 }
 
@@ -66,7 +66,7 @@ struct InfoState {
     last_seq: u64,
 }
 
-/// One event on its way to the log. It keeps its message id, so sending it again cannot store it twice.
+/// One event to be appended. It keeps its message id, so sending it again cannot store it twice.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// The job.
@@ -105,7 +105,7 @@ impl Log {
     /// The log on a connection.
     ///
     /// # Errors
-    /// When the metrics are registered already, or no JetStream answers.
+    /// When the metrics are already registered, or JetStream does not respond.
     pub async fn open(client: &Client, registry: &Registry) -> anyhow::Result<Self> {
         let metrics = Metrics::register(registry)?;
         let stream = jetstream::new(client.clone()).get_stream_no_info(subjects::STREAM).await?;
@@ -114,9 +114,9 @@ impl Log {
 
     /// Appends; returns the event's sequence.
     ///
-    /// Safe against a lost reply and a repeat: the message id and the expected sequence let the log hold it at most
-    /// once, and a refusal is only believed after reading which message really came next. [`millrace_domain::append`]
-    /// decides, this carries it out.
+    /// Safe against a lost reply and a repeat: the message id and the expected sequence let the log hold the event at
+    /// most once, and a refusal counts only after a read of the message that follows the expected sequence.
+    /// [`millrace_domain::append`] decides, this function carries it out.
     ///
     /// # Errors
     /// See [`AppendError`]; `NoRoom` at once, `Unavailable` only after [`millrace_domain::limits::APPEND_RETRY_MAX`].
@@ -150,7 +150,7 @@ impl Log {
         }
     }
 
-    /// `cargo dev chaos` reads the line, and holds the log to it.
+    /// `cargo dev chaos` reads this log line, and checks the log against it.
     fn stored(&self, append: &Append, seq: u64) {
         self.metrics.appended.inc();
         tracing::debug!(job = %append.id, seq, message_id = append.message_id, "event appended");
@@ -177,15 +177,14 @@ impl Log {
         }
     }
 
-    /// Reads what matches a filter and comes after sequence `after`: [`subjects::ALL`], [`subjects::SUBMITTED_ALL`], or
-    /// the [`subjects::job_filter`] of one job.
+    /// Reads the messages that match a filter and come after sequence `after`: [`subjects::ALL`],
+    /// [`subjects::SUBMITTED_ALL`], or the [`subjects::job_filter`] of one job.
     #[must_use]
     pub fn read(&self, filter: impl Into<String>, after: u64) -> Cursor {
         Cursor::new(&self.client, self.stream.clone(), subjects::STREAM, filter, after)
     }
 
-    /// The last message of each subject of a job that a filter matches, in the order of their sequences, as it is
-    /// stored.
+    /// The last stored message of each job subject that matches one of the filters, in the order of their sequences.
     ///
     /// # Errors
     /// When the stream does not answer in time.
@@ -194,13 +193,13 @@ impl Log {
         Ok(last.into_iter().filter_map(|stored| Some((subjects::parse(&stored.subject)?.1, stored))).collect())
     }
 
-    /// The log's end, and what time it is there.
+    /// The log's end and the server's time.
     ///
     /// # Errors
     /// When the leader does not answer in time.
     pub async fn tip(&self) -> Result<Tip, ReadError> {
         let failed = |error: &dyn std::fmt::Display| ReadError(error.to_string());
-        // async-nats does not return the time.
+        // async-nats does not return the server's time.
         let asked = format!("$JS.API.STREAM.INFO.{}", subjects::STREAM);
         let answer = self.client.request(asked, Bytes::new()).await.map_err(|error| failed(&error))?;
         let info: Info = serde_json::from_slice(&answer.payload)
@@ -208,7 +207,7 @@ impl Log {
         Ok(Tip { last_sequence: info.state.last_seq, at: info.ts })
     }
 
-    /// The sequence of the last message that the log has had; it may have been purged since.
+    /// The sequence of the last message that the log has stored; it may have been purged since.
     ///
     /// # Errors
     /// When the leader does not answer in time.
@@ -216,7 +215,7 @@ impl Log {
         Ok(self.tip().await?.last_sequence)
     }
 
-    /// Removes all events of a job: the log does not know it then.
+    /// Removes all events of a job; the job is then unknown to the log.
     ///
     /// # Errors
     /// When the leader does not answer in time; some events may be gone.
@@ -225,21 +224,21 @@ impl Log {
         Ok(())
     }
 
-    /// Reads messages of the log. One whose subject is none of a job's is left out.
+    /// Decodes messages of the log. Leaves out a message whose subject does not belong to a job.
     #[must_use]
     pub fn entries<'a>(&self, stored: impl IntoIterator<Item = &'a Stored>) -> Vec<Entry> {
         stored.into_iter().filter_map(|stored| self.entry(stored)).collect()
     }
 
-    /// Reads a message of the log; `None` when its subject is none of a job's.
+    /// Decodes a message of the log; `None` if its subject does not belong to a job.
     #[must_use]
     pub fn entry(&self, stored: &Stored) -> Option<Entry> {
         let (kind, id) = subjects::parse(&stored.subject)?;
         Some(self.decode(&id, stored.seq, kind, &stored.payload))
     }
 
-    /// Makes an entry of a payload. One that cannot be decoded is counted and becomes an entry without an event: it
-    /// stays in the log, where its sequence tells to find it.
+    /// Makes an entry from a payload. An undecodable one is counted and becomes an entry without an event: it remains
+    /// in the log, where its sequence identifies it.
     #[must_use]
     pub fn decode(&self, id: &JobId, seq: u64, kind: Kind, payload: &[u8]) -> Entry {
         let event = Event::decode(payload).inspect_err(|error| {

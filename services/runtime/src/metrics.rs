@@ -1,4 +1,4 @@
-//! How a metric is declared: name, labels, their values and the help text stand once.
+//! Declares metrics: a metric's name, labels, label values and help text stand in one place.
 //!
 //! [`metrics!`](crate::metrics!) declares a struct of metrics, [`label!`](crate::label!) a label as an enum. A labelled
 //! metric is indexed by the type of its label, and all values of the label are registered at the start: a counter that

@@ -17,7 +17,7 @@ use crate::{
 
 /// `--nats-url`
 ///
-/// Secret, since people write passwords into addresses, where [`parse_urls`] refuses them.
+/// Secret, since people write passwords into addresses; [`parse_urls`] refuses those.
 pub const NATS_URL: Setting = Setting {
     secret: true,
     ..Setting::new("nats-url", "URL[,URL…]", "nats://127.0.0.1:4222", "The NATS servers; tls:// for TLS.")
@@ -26,7 +26,7 @@ pub const NATS_URL: Setting = Setting {
 pub const NATS_CREDENTIALS: Setting =
     Setting::optional("nats-credentials", "FILE", "A NATS credentials file; without it no authentication is used.");
 
-/// The oldest server with everything that is used here.
+/// The oldest supported nats-server.
 const SERVER_VERSION_MIN: (i64, i64) = (2, 12);
 
 /// How to reach NATS.
@@ -48,8 +48,8 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Config> {
 /// Reads a comma-separated list of servers.
 ///
 /// # Errors
-/// When one of them is no server address, or holds a user name or password: they would be in every log, and the client
-/// does not use them.
+/// When one of them is not a server address, or holds a user name or password: these would appear in every log, and the
+/// client does not use them.
 pub fn parse_urls(text: &str) -> Result<Vec<async_nats::ServerAddr>, String> {
     text.split(',').map(|url| parse_url(url.trim())).collect()
 }
@@ -65,12 +65,12 @@ fn parse_url(text: &str) -> Result<async_nats::ServerAddr, String> {
     Ok(url)
 }
 
-/// What happens to the connection and cannot be seen from its messages.
+/// A change of the connection that its messages do not show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disturbance {
-    /// Connected again: messages in between are lost to plain subscriptions.
+    /// Connected again: plain subscriptions have lost the messages in between.
     Reconnected,
-    /// A subscription's buffer was full and messages were dropped.
+    /// A subscription's buffer was full, and messages were dropped.
     SlowConsumer,
 }
 
@@ -83,12 +83,12 @@ pub struct Nats {
     lost: Lost,
 }
 
-/// Since when the connection is lost; `None` while it is there.
+/// Since when the connection is lost; `None` while it is up.
 type Lost = watch::Sender<Option<Instant>>;
 
 impl Nats {
-    /// Connects, waiting for the server as long as it takes: an orchestrator may start us first. `check` tells of the
-    /// connection from then on.
+    /// Connects, and waits for the server as long as it takes: an orchestrator may start the service first. `check`
+    /// reports the state of the connection from then on.
     ///
     /// # Errors
     /// When the credentials cannot be read or the server is too old; not when the server cannot be reached.
@@ -118,19 +118,19 @@ impl Nats {
         Ok(Self { client, disturbances, lost })
     }
 
-    /// Reconnects and slow consumers, from now on.
+    /// Reconnects and slow consumers from now on.
     #[must_use]
     pub fn disturbances(&self) -> broadcast::Receiver<Disturbance> {
         self.disturbances.subscribe()
     }
 
-    /// Resolves once the connection has been lost for so long, at once if it has been already. A server that is there
-    /// and does not answer, as while a leader is chosen, is no lost connection.
+    /// Resolves once the connection has been lost for `long`, at once if it already has. A connected server that does
+    /// not respond, as during a leader election, is not a lost connection.
     pub async fn lost_for(&self, long: Duration) {
         let mut lost = self.lost.subscribe();
         loop {
             let since = *lost.borrow_and_update();
-            // The sender cannot be gone: it is ours.
+            // The sender cannot be dropped: `self` owns it.
             match since {
                 None => drop(lost.changed().await),
                 Some(since) if timeout_at(since + long, lost.changed()).await.is_err() => return,
@@ -152,7 +152,7 @@ fn options(
         .request_timeout(Some(NATS_REQUEST_MAX))
         .connection_timeout(NATS_REQUEST_MAX)
         .ping_interval(Duration::from_secs(10))
-        // Full jitter: a fleet that lost its server does not come back at once.
+        // Full jitter: a fleet that lost its server does not reconnect all at once.
         .reconnect_delay_callback(|attempts| {
             let ceiling = 50u64 << attempts.min(7);
             Duration::from_millis(rand::random_range(0..=ceiling))
@@ -161,7 +161,7 @@ fn options(
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the NATS credentials {}", path.display()))?;
         options =
-            options.credentials(&text).with_context(|| format!("{} is no NATS credentials file", path.display()))?;
+            options.credentials(&text).with_context(|| format!("{} is not a NATS credentials file", path.display()))?;
     }
     let (check, disturbances, lost) = (check.clone(), disturbances.clone(), lost.clone());
     let connected_before = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -175,7 +175,7 @@ fn options(
                     lost.send_replace(None);
                     if connected_before.swap(true, std::sync::atomic::Ordering::Relaxed) {
                         tracing::info!("reconnected to NATS");
-                        // Nobody listens: nothing to tell.
+                        // It fails only if there is no receiver.
                         let _ = disturbances.send(Disturbance::Reconnected);
                     }
                 }
@@ -188,9 +188,9 @@ fn options(
                     tracing::warn!(subscription, "subscription buffer full; messages dropped");
                     let _ = disturbances.send(Disturbance::SlowConsumer);
                 }
-                // The process ends.
-                Event::Closed | Event::Draining => tracing::debug!(%event, "NATS"),
-                other => tracing::warn!(event = %other, "NATS"),
+                // The process is exiting.
+                Event::Closed | Event::Draining => tracing::debug!(%event, "NATS connection closed or draining"),
+                other => tracing::warn!(event = %other, "NATS client event"),
             }
         }
     }))

@@ -1,7 +1,7 @@
-//! The stream, the buckets and the consumers: from the files in `nats/`, which an operator's `nats` CLI reads too.
+//! The streams, the buckets and the consumers, from the files in `nats/`, which an operator's `nats` CLI reads too.
 //!
-//! Provisioning is idempotent: it creates what is missing, updates what may be updated and refuses what would lose
-//! data. Services do not provision; they check, and do not start against something that differs in what matters.
+//! Provisioning is idempotent: it creates missing definitions, updates what it may and refuses changes that would lose
+//! data. Services do not provision; they check, and do not start if a setting differs that they depend on.
 
 use anyhow::{Context, bail};
 use async_nats::jetstream;
@@ -30,7 +30,7 @@ macro_rules! definition {
     };
 }
 
-/// In the order in which they are made.
+/// In the order of creation.
 const DEFINITIONS: &[Definition] = &[
     definition!(Stream, "stream-JOBS.json"),
     definition!(Stream, "stream-KV_JOB_STATE.json"),
@@ -40,7 +40,7 @@ const DEFINITIONS: &[Definition] = &[
     definition!(Consumer, "consumer-projector.json"),
 ];
 
-/// What an operator may choose without breaking a service: not compared when a service starts.
+/// Keys that an operator may change without breaking a service: a starting service does not compare them.
 const TUNABLE: &[&str] = &[
     "description",
     "num_replicas",
@@ -59,15 +59,16 @@ const TUNABLE: &[&str] = &[
 /// Limits whose lowering makes the server delete messages; -1 and 0 mean none.
 const LIMITS: &[&str] = &["max_age", "max_bytes", "max_msgs", "max_msgs_per_subject"];
 
-/// What cannot be changed under existing data without losing some of it or its meaning.
+/// Keys that cannot be changed without losing existing data or its meaning.
 const IMMUTABLE: &[&str] =
     &["retention", "storage", "discard", "deliver_policy", "ack_policy", "filter_subject", "filter_subjects"];
 
-/// What the server changes of nothing that exists. How many pulls may wait is an operator's choice, so it stays.
+/// Keys that the server does not change on existing streams and consumers. The number of waiting pulls is an operator's
+/// choice, so it remains.
 const FIXED: &[&str] = &["max_waiting"];
 
-/// What no file asks for, since services would not be given what they need: only a part of the messages, or none of
-/// their payloads, or at other times than `ack_wait` says.
+/// Keys that no file sets, since services would not receive what they need: they would get only some of the messages,
+/// or no payloads, or redeliveries at other times than `ack_wait`.
 const ABSENT: &[&str] = &[
     "filter_subject",
     "filter_subjects",
@@ -79,7 +80,7 @@ const ABSENT: &[&str] = &[
     "subject_transform",
 ];
 
-/// What provisioning does about one definition.
+/// The change that provisioning makes to one definition.
 #[derive(Debug, PartialEq)]
 enum Plan {
     Keep,
@@ -88,21 +89,22 @@ enum Plan {
     Refuse(Vec<String>),
 }
 
-/// What was done about one definition.
+/// The change that was made to one definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Done {
-    /// It was there.
+    /// It existed.
     Kept,
     /// It was missing.
     Created,
-    /// It differed.
+    /// It differed from the file.
     Updated,
 }
 
-/// Creates and updates everything; `replicas` sets how many servers keep each stream, without it what is there stays.
+/// Creates and updates all definitions. `replicas` sets how many servers keep each stream; `None` keeps the current
+/// number.
 ///
 /// # Errors
-/// What cannot be updated without losing data, and what the server refuses.
+/// When an update would lose data, or the server refuses one.
 pub async fn apply(context: &jetstream::Context, replicas: Option<u8>) -> anyhow::Result<Vec<(&'static str, Done)>> {
     let mut done = Vec::new();
     for definition in DEFINITIONS {
@@ -121,9 +123,8 @@ pub async fn apply(context: &jetstream::Context, replicas: Option<u8>) -> anyhow
                 Plan::Create(config) => definition.set(context, config, "create").await.map(|()| Done::Created)?,
                 Plan::Update(config) => definition.set(context, config, "update").await.map(|()| Done::Updated)?,
                 Plan::Refuse(reasons) => bail!(
-                    "nats/{} is not applied, since it would lose data or its meaning: {}. Change the file, or move the \
-                data \
-                 by hand",
+                    "cannot apply nats/{}: it would lose data or change its meaning: {}. Change the file, or migrate \
+                     the data by hand",
                     definition.file,
                     reasons.join("; ")
                 ),
@@ -133,13 +134,13 @@ pub async fn apply(context: &jetstream::Context, replicas: Option<u8>) -> anyhow
     Ok(done)
 }
 
-/// Why a service cannot start on what there is.
+/// Why a service cannot start on the existing definitions.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    /// JetStream is not there, or has no leader for the moment.
+    /// JetStream is unavailable, or has no leader at the moment.
     #[error("{0}")]
     Unavailable(String),
-    /// What is missing or differs, and what to do.
+    /// What is missing or different, and what to do.
     #[error(
         "NATS is not set up as needed: {0}. Apply the files in nats/: `millrace provision`, or `nats stream add|edit \
          NAME --config FILE` and `nats consumer add JOBS NAME --config FILE`"
@@ -147,8 +148,8 @@ pub enum CheckError {
     Differs(String),
 }
 
-/// Waits until JetStream answers, then checks that everything is there as the services need it. An election, or a
-/// cluster that starts with us, is no reason to end: an orchestrator would start us again later and later.
+/// Waits until JetStream responds, then checks that everything exists as the services need it. The service does not
+/// exit during an election, or while a cluster starts with it: an orchestrator would restart it with growing delays.
 ///
 /// # Errors
 /// See [`CheckError`]; `Unavailable` only after [`JETSTREAM_WAIT_MAX`].
@@ -168,7 +169,7 @@ pub async fn check_when_available(context: &jetstream::Context) -> Result<(), Ch
     }
 }
 
-/// Checks that everything is there as the services need it.
+/// Checks that everything exists as the services need it.
 ///
 /// # Errors
 /// See [`CheckError`].
@@ -229,7 +230,7 @@ impl Definition {
         };
         match request(context, self.subject(&action.to_ascii_uppercase()), &body).await? {
             Ok(_) => Ok(()),
-            Err(error) => bail!("cannot {action} {} as nats/{} says: {}", self.name(), self.file, error["description"]),
+            Err(error) => bail!("cannot {action} {} from nats/{}: {}", self.name(), self.file, error["description"]),
         }
     }
 }
@@ -238,14 +239,14 @@ async fn request(context: &jetstream::Context, subject: String, body: &Value) ->
     let mut answer: Value = context
         .request(subject, body)
         .await
-        .context("JetStream does not answer: is it enabled on the server (nats-server --jetstream)?")?;
+        .context("JetStream does not respond: is it enabled on the server (nats-server --jetstream)?")?;
     Ok(match answer.get_mut("error") {
         Some(error) => Err(error.take()),
         None => Ok(answer),
     })
 }
 
-/// Keys of `wanted` whose values `actual` does not have, and those that `actual` must not have.
+/// Keys of `wanted` whose values differ in `actual`, and keys that `actual` must not have.
 fn differences<'a>(wanted: &'a Value, actual: &'a Value) -> impl Iterator<Item = &'a str> {
     let absent = ABSENT.iter().copied().filter(|key| wanted.get(key).is_none());
     wanted
@@ -257,7 +258,7 @@ fn differences<'a>(wanted: &'a Value, actual: &'a Value) -> impl Iterator<Item =
         .filter(|key| !same(&wanted[*key], actual.get(key).unwrap_or(&Value::Null)))
 }
 
-/// The server leaves out what is empty and adds fields of its own.
+/// The server omits empty values and adds fields of its own.
 fn same(wanted: &Value, actual: &Value) -> bool {
     match (wanted, actual) {
         (Value::Object(wanted), Value::Object(actual)) => {
@@ -287,12 +288,12 @@ fn plan(wanted: &Value, actual: Option<&Value>) -> Plan {
     let reasons: Vec<_> = changed
         .iter()
         .filter(|key| loses(key, wanted.get(**key), actual.get(**key)))
-        .map(|key| describe("what is there", key, wanted, actual))
+        .map(|key| describe("the existing definition", key, wanted, actual))
         .collect();
     if !reasons.is_empty() {
         return Plan::Refuse(reasons);
     }
-    // What the file does not speak of stays as the operator has set it.
+    // Keys that are not in the file keep the operator's values.
     let mut config: Map<String, Value> = actual.as_object().cloned().unwrap_or_default();
     for key in changed {
         match wanted.get(key) {

@@ -1,6 +1,7 @@
-//! One publish to JetStream and what came of it, classified by the server's code.
+//! One publish to JetStream and its outcome, classified by the server's code.
 //!
-//! async-nats reports what happens to a publish in flight on a replicated stream as `Other`; here the code decides.
+//! async-nats reports a conflict with a publish in flight on a replicated stream as `Other`; the server's code
+//! distinguishes it.
 
 use std::time::Duration;
 
@@ -8,39 +9,39 @@ use async_nats::{Client, HeaderMap, client::RequestErrorKind};
 use bytes::Bytes;
 use serde::Deserialize;
 
-/// Header: the writer's name for the message, by which the server knows a repeat.
+/// Header: the writer's id of the message, by which the server recognises a repeat.
 pub const MESSAGE_ID: &str = "Nats-Msg-Id";
-/// Header: the sequence that must be the last of the subject, or the message is refused.
+/// Header: the sequence that must be the subject's last, or the server refuses the message.
 pub const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 
 /// Wrong last sequence.
 const CODE_WRONG_LAST_SEQUENCE: u64 = 10071;
-/// The same on a replicated stream, while another publish to the subject is in flight; and its relative.
+/// Wrong last sequence on a replicated stream, while another publish to the subject is in flight; two codes.
 const CODES_IN_FLIGHT: [u64; 2] = [10158, 10164];
-/// The server is there but has no leader, no quorum or no time.
+/// The server responds but has no leader, no quorum or no time.
 const CODES_UNAVAILABLE: [u64; 4] = [10004, 10006, 10008, 10009];
-/// There is no room: insufficient resources, storage or memory exceeded, a store that failed, as on a full disk. Stored
-/// as soon as there is room again, so nothing that the message itself could change.
+/// There is no room: insufficient resources, storage or memory exceeded, or a store that failed, as on a full disk. The
+/// server stores the message once there is room; changing the message would not help.
 const CODES_NO_ROOM: [u64; 4] = [10023, 10028, 10047, 10077];
 
-/// Why a message was not, or not surely, stored.
+/// Why a message was not, or not certainly, stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// Another message is last on the subject. Not stored by this request; an earlier one may have stored it.
+    /// Another message is last on the subject. This request did not store ours; an earlier one may have.
     #[error("another message came first")]
     WrongLastSequence,
-    /// Stored or not: no answer, or one that does not tell. The same message may be sent again.
-    #[error("the log is not available: {0}")]
+    /// Unknown whether stored: no response, or one that leaves it open. The same message may be sent again.
+    #[error("the log is unavailable: {0}")]
     Unavailable(String),
     /// Not stored: the server has no room. The same message may be sent again.
     #[error("NATS has no room: {0}")]
     NoRoom(String),
-    /// Not stored, and the server says why: too large, no permission.
-    #[error("the server refuses the message: {description} ({code})")]
+    /// Not stored, and the server reports why: too large, no permission.
+    #[error("the server refused the message: {description} ({code})")]
     Refused {
         /// JetStream's error code.
         code: u64,
-        /// The server's words.
+        /// The server's description.
         description: String,
     },
 }
@@ -60,7 +61,7 @@ struct ApiError {
     description: String,
 }
 
-/// Publishes once; the message's sequence when the server has it (a repeat gives the first one's).
+/// Publishes once; returns the message's sequence once the server has it (for a repeat, that of the first).
 ///
 /// # Errors
 /// See [`PublishError`].
@@ -73,8 +74,8 @@ pub async fn publish(
 ) -> Result<u64, PublishError> {
     let request = async_nats::Request::new().headers(headers).payload(payload).timeout(Some(timeout));
     let answer = client.send_request(subject.to_owned(), request).await.map_err(|error| match error.kind() {
-        RequestErrorKind::NoResponders => PublishError::Unavailable("no stream takes the subject".into()),
-        RequestErrorKind::TimedOut => PublishError::Unavailable("no answer in time".into()),
+        RequestErrorKind::NoResponders => PublishError::Unavailable("no stream stores the subject".into()),
+        RequestErrorKind::TimedOut => PublishError::Unavailable("no response in time".into()),
         _ => PublishError::Unavailable(error.to_string()),
     })?;
     classify(&answer.payload)
@@ -91,7 +92,7 @@ fn classify(answer: &[u8]) -> Result<u64, PublishError> {
             code if CODES_NO_ROOM.contains(&code) => PublishError::NoRoom(format!("{} ({code})", error.description)),
             code => PublishError::Refused { code, description: error.description },
         }),
-        _ => Err(PublishError::Unavailable("the answer is not one of JetStream".into())),
+        _ => Err(PublishError::Unavailable("the response is not from JetStream".into())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The work queue: submissions that wait for a worker.
+//! The work queue: submissions that are pending for a worker.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use millrace_domain::{
 
 use crate::{log::Log, nats::Nats};
 
-/// How long one pull waits on the server; then it is renewed, so a pull that the server has lost is noticed.
+/// How long one pull waits on the server before it is renewed, so that a pull lost by the server is noticed.
 ///
-/// No idle heartbeats: a batch of async-nats 0.51 that has received one sleeps for ever (it returns `Pending` without
+/// No idle heartbeats: a batch of async-nats 0.51 that has received one never wakes again (it returns `Pending` without
 /// a waker).
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
 
-/// How long a pull that was under way during a disturbance is waited for.
+/// How long the worker waits for a pull that was in flight during a disturbance.
 const PULL_DOUBTED_MAX: Duration = Duration::from_secs(1);
 
 /// The workers' end of the queue.
@@ -32,15 +32,15 @@ pub struct Queue {
     lease: Duration,
 }
 
-/// A job handed to this worker. It is acknowledged at most once; dropped without, it comes again, here or elsewhere,
-/// when its lease is over.
+/// A job delivered to this worker. It is acknowledged at most once; if it is dropped instead, the queue delivers it
+/// again, to this or another worker, when its lease has expired.
 #[derive(Debug)]
 pub struct Delivery {
     /// The job.
     pub id: JobId,
-    /// Its submission as the log holds it.
+    /// Its submission, as stored in the log.
     pub entry: Entry,
-    /// How often it was delivered, from 1.
+    /// The number of deliveries so far, from 1.
     pub delivered: i64,
     message: jetstream::Message,
 }
@@ -49,7 +49,7 @@ impl Queue {
     /// Opens the queue.
     ///
     /// # Errors
-    /// When the consumer is not there.
+    /// When the consumer does not exist.
     pub async fn open(nats: &Nats, log: Log) -> anyhow::Result<Self> {
         let consumer: PullConsumer = jetstream::new(nats.client.clone())
             .get_consumer_from_stream(WORKERS_CONSUMER, STREAM)
@@ -59,18 +59,18 @@ impl Queue {
         Ok(Self { consumer, log, nats: nats.clone(), lease })
     }
 
-    /// How long a delivery is ours without a sign of life.
+    /// How long a delivery remains this worker's without a renewal.
     #[must_use]
     pub const fn lease(&self) -> Duration {
         self.lease
     }
 
-    /// Waits for a job. `None` when there was none for a while, so that the caller can look around.
+    /// Waits for a job. `None` if there was none for a while, so that the caller can do other checks.
     ///
-    /// One delivery at a time, so that none waits in a buffer here while its lease runs out.
+    /// One delivery at a time, so that none waits in a buffer while its lease runs out.
     ///
     /// # Errors
-    /// When the queue cannot be reached; try again after a pause.
+    /// When the queue is unavailable; the caller tries again after a pause.
     pub async fn next(&self) -> anyhow::Result<Option<Delivery>> {
         let mut disturbances = self.nats.disturbances();
         let mut batch = self
@@ -84,7 +84,7 @@ impl Queue {
         let message = tokio::select! {
             biased;
             message = batch.next() => message,
-            // The server may have forgotten the pull, or just be answering it. A delivery lost with it comes again
+            // The server may have lost the pull, or be responding to it just now. A delivery lost with it comes again
             // after its lease.
             _ = disturbances.recv() => match timeout(PULL_DOUBTED_MAX, batch.next()).await {
                 Ok(message) => message,
@@ -98,10 +98,10 @@ impl Queue {
             (info.stream_sequence, info.delivered)
         };
         let Some((kind, id)) = subjects::parse(&message.subject) else {
-            // Cannot be: the consumer's filter and the ids' alphabet. Told to the server so that it does not come
-            // again.
+            // Impossible, given the consumer's filter and the ids' alphabet. The worker terminates the message so that
+            // it does not come again.
             let _ = message.ack_with(AckKind::Term).await;
-            anyhow::bail!("the subject {} is none of a job's", message.subject);
+            anyhow::bail!("the subject {} does not belong to a job", message.subject);
         };
         let entry = self.log.decode(&id, seq, kind, &message.payload);
         Ok(Some(Delivery { id, entry, delivered, message }))
@@ -112,22 +112,23 @@ impl Delivery {
     /// Renews the lease.
     ///
     /// # Errors
-    /// When the connection is gone; the lease may still hold.
+    /// When the connection is lost; the lease may still hold.
     pub async fn extend(&self) -> anyhow::Result<()> {
         self.message.ack_with(AckKind::Progress).await.map_err(|error| anyhow::anyhow!(error))
     }
 
-    /// The job needs no worker any more. Only the holder of its current attempt, or whoever has seen its end, may say
-    /// so: the acknowledgement of a fenced worker would clear the new holder's delivery.
+    /// Acknowledges the job: it needs no worker any more. Only the holder of its current attempt, or a worker that has
+    /// read its end, may acknowledge: the acknowledgement of a fenced worker would clear the new holder's delivery.
     ///
-    /// Returns when the server has it; a lost one is harmless, since the next worker finds the job ended.
+    /// Returns when the server has the acknowledgement; a lost one is harmless, since the next worker finds the job
+    /// ended.
     pub async fn ack(self) {
         if let Err(error) = self.message.double_ack().await {
             tracing::warn!(job = %self.id, %error, "acknowledgement failed; the queue will deliver the job again");
         }
     }
 
-    /// Gives the job back, to be delivered again after `delay`.
+    /// Returns the job to the queue, to be delivered again after `delay`.
     pub async fn give_back(self, delay: Duration) {
         if let Err(error) = self.message.ack_with(AckKind::Nak(Some(delay))).await {
             tracing::warn!(job = %self.id, %error, "cannot return job to the queue; its lease must expire first");

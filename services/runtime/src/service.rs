@@ -16,26 +16,26 @@ use crate::{
 pub const ADMIN_LISTEN: Setting = Setting::optional(
     "admin-listen",
     "ADDRESS",
-    "Where /livez, /readyz and /metrics are served; not for clients. Default: 127.0.0.1 and the service's own port.",
+    "Address that serves /livez, /readyz and /metrics; not for clients. Default: 127.0.0.1 and the service's own port.",
 );
 
-/// A service: its name and what it needs to be run.
+/// A service: its name and its settings.
 pub struct Service<C> {
     /// The name of the binary.
     pub name: &'static str,
     /// One sentence for `--help`.
     pub about: &'static str,
-    /// The port of the admin address unless configured.
+    /// The port of the admin address, unless configured.
     pub admin_port: u16,
     /// The service's own settings.
     pub settings: &'static [&'static Setting],
-    /// Reads them.
+    /// Reads the service's own settings.
     pub read: fn(&mut Reader<'_>) -> Option<C>,
     /// How long tasks may take to stop.
     pub shutdown_max: fn(&C) -> Duration,
 }
 
-/// What a service is given.
+/// What a service receives at its start.
 pub struct Shell {
     /// The connection.
     pub nats: Nats,
@@ -45,7 +45,7 @@ pub struct Shell {
     pub registry: Registry,
     /// Tasks and shutdown.
     pub tasks: Tasks,
-    /// How many files and connections the process may have open.
+    /// The maximum number of open files and connections of the process.
     pub files_max: usize,
 }
 
@@ -59,7 +59,7 @@ struct Common {
 pub const COMMON_SETTINGS: &[&Setting] =
     &[&nats::NATS_URL, &nats::NATS_CREDENTIALS, &ADMIN_LISTEN, &telemetry::LOG, &telemetry::LOG_FORMAT];
 
-/// Runs a service to its end. `start` spawns its tasks and returns.
+/// Runs a service until it ends. `start` spawns its tasks and returns.
 pub fn main<C, F>(service: &Service<C>, start: impl FnOnce(C, Shell) -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>>,
@@ -86,14 +86,14 @@ where
     match runtime.block_on(run(service, own, common, start)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{} stops: {error:#}", service.name);
+            tracing::error!(service = service.name, error = format!("{error:#}"), "service failed");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Takes as many file descriptors as the process may have; returns how many. What a shell or a container gives at first
-/// is meant for programs with a handful of them.
+/// Raises the limit of open files to the hard limit; returns it. The soft limit of a shell or a container is meant for
+/// programs with few files.
 fn raise_file_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -123,9 +123,9 @@ where
     let listener = admin::bind(ADMIN_LISTEN.flag, address)?;
     let stopping = health.check("shutdown");
     stopping.pass();
-    // Before the port answers: a connection to NATS alone does not make a service ready.
+    // Registered before the port responds: a connection to NATS alone does not make a service ready.
     let started = health.check("start");
-    // The admin port answers until the process ends, so that readiness is seen to fail while it drains.
+    // The admin port responds until the process ends, so that a probe sees readiness fail during the drain.
     tokio::spawn(admin::serve(listener, health.clone(), registry.clone(), Default::default()));
     let shutdown = tasks.shutdown();
     tasks.spawn_short(async move {

@@ -1,4 +1,4 @@
-//! Current states: from the bucket that the projector writes, brought up to date from the log.
+//! Current states: read from the bucket that the projector writes, then brought up to date from the log.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ pub struct Snapshots {
 }
 
 crate::metrics! {
-    /// How states were loaded.
+    /// Loads of states.
     struct Metrics in "millrace_log" {
         /// States loaded without a read from the log, because the live feed showed that they are the newest.
         pub spared: IntCounter,
@@ -41,39 +41,40 @@ crate::metrics! {
 /// What the bucket holds under a job's key.
 #[derive(Clone, Debug)]
 pub struct Projected {
-    /// The state; `None` when the key was deleted or its value is no state of the job, as after another version. Both
+    /// The state; `None` if the key was deleted or its value is not a state of the job, as after a version change. Both
     /// count as absent, since the log has everything.
     pub state: Option<JobState>,
     /// The key's revision, for compare-and-set.
     pub revision: u64,
 }
 
-/// How far the projector is.
+/// The projector's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Everything up to this sequence of the log is in the bucket.
     pub up_to: u64,
-    /// The log had nothing after it.
+    /// The log had no entry after it.
     pub is_all: bool,
 }
 
-/// What is known of the newest sequences of some jobs.
+/// The known newest sequences of some jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Newest {
-    /// Each job's, in the order of the jobs; 0 where there is nothing that the projector had not written before.
+    /// One sequence for each job, in the order of the jobs; 0 for a job without an entry that the projector had not
+    /// written yet.
     pub of_each: Vec<u64>,
-    /// Of the whole log: a state beyond it is of another log.
+    /// The newest sequence of the whole log: a state beyond it belongs to another log.
     pub of_all: u64,
 }
 
-/// What the bucket has of some jobs, as old as the projector left it.
+/// The bucket's states of some jobs, which may be stale.
 pub struct BucketRead<'a> {
     ids: &'a [JobId],
     states: HashMap<JobId, JobState>,
 }
 
 impl Snapshots {
-    /// States in the bucket beside `log`.
+    /// States in the live bucket beside `log`.
     ///
     /// # Errors
     /// When the metrics are registered already.
@@ -81,7 +82,7 @@ impl Snapshots {
         Self::of_bucket(client, log, STATE_BUCKET, registry)
     }
 
-    /// States in another bucket, as a rebuild makes it.
+    /// States in another bucket, as a rebuild fills it.
     ///
     /// # Errors
     /// When the metrics are registered already.
@@ -90,12 +91,12 @@ impl Snapshots {
         Ok(Self { client: client.clone(), log, bucket: bucket.to_owned(), metrics })
     }
 
-    /// The current states of the given jobs, as new as the log is where it answers. Jobs that the log does not know
-    /// are left out.
+    /// The current states of the given jobs, up to the newest entry that a replica of the log returns. Jobs that the
+    /// log does not know are left out.
     ///
     /// Two requests for every [`SNAPSHOT_BATCH_MAX`] jobs, and one for each job that the projector has not caught up
-    /// with; where the bucket does not answer, one for each job. May miss what a stale replica has not seen yet; it is
-    /// never ahead of the log.
+    /// with; if the bucket does not respond, one for each job. The result may lack entries that a stale replica does
+    /// not have yet; it is never ahead of the log.
     ///
     /// # Errors
     /// When the log does not answer in time.
@@ -108,14 +109,14 @@ impl Snapshots {
         Ok(states)
     }
 
-    /// What the bucket has of at most [`SNAPSHOT_BATCH_MAX`] jobs, to be completed.
+    /// Reads the bucket's states of at most [`SNAPSHOT_BATCH_MAX`] jobs, to be completed.
     pub async fn read_bucket<'a>(&self, ids: &'a [JobId]) -> BucketRead<'a> {
         let projected = self.projected_or_none(ids).await;
         BucketRead { ids, states: projected.into_iter().filter_map(|(id, p)| Some((id, p.state?))).collect() }
     }
 
-    /// The current states of the jobs of which the bucket was read. The log is not asked about those whose newest
-    /// sequence is known, after the bucket was read, and is that of their state.
+    /// The current states of the jobs that were read from the bucket. The log is not read for a job whose state has its
+    /// newest sequence, if `newest` was known after the bucket was read.
     ///
     /// # Errors
     /// When the log does not answer in time.
@@ -139,7 +140,7 @@ impl Snapshots {
             last.entry(id).or_insert_with(|| Vec::with_capacity(1)).push(stored);
         }
         let mut projected: HashMap<_, _> = asked.into_iter().filter_map(|id| states.remove_entry(&id)).collect();
-        // What the bucket has of a job that the log no longer knows is not used: the log is the truth.
+        // The bucket's state of a job that the log no longer knows is discarded: the log is the truth.
         let jobs = last.into_iter().map(|(id, last)| {
             let state = projected.remove(&id);
             self.catch_up(id, state, last)
@@ -157,8 +158,8 @@ impl Snapshots {
         Ok(self.load(std::slice::from_ref(id)).await?.remove(id))
     }
 
-    /// The state of one job with everything that the log's leader has: for deciding after a conflict, and for
-    /// clients who have seen more than a replica.
+    /// The state of one job up to the newest entry of the log's leader: for a decision after a conflict, and for
+    /// clients that have seen more than a replica has.
     ///
     /// # Errors
     /// When the log does not answer in time.
@@ -166,8 +167,9 @@ impl Snapshots {
         Ok(self.read_leader(id).await?.0)
     }
 
-    /// The same, with the sequence of the last message that is there of the job (0: none), which may be one that cannot
-    /// be decoded: so that one can tell a job that is none from one that a leader who catches up does not know yet.
+    /// The state from the leader, with the sequence of the job's last message (0: none), which may be undecodable. The
+    /// sequence distinguishes a job that does not exist from one that a leader does not know yet because it is catching
+    /// up.
     ///
     /// # Errors
     /// When the log does not answer in time.
@@ -179,7 +181,7 @@ impl Snapshots {
         Ok((fold_all(state, id, &tail), seq))
     }
 
-    /// `last` holds the last message of each of the job's subjects that was asked and has one.
+    /// `last` holds the last message of each of the job's subjects that was read and has one.
     async fn catch_up(
         &self,
         id: JobId,
@@ -188,7 +190,7 @@ impl Snapshots {
     ) -> Result<Option<(JobId, JobState)>, ReadError> {
         let newest = last.iter().map(|stored| stored.seq).max().unwrap_or(0);
         let state = match state {
-            // Nothing of the log needs to be decoded.
+            // No message of the log needs to be decoded.
             Some(state) if state.seq >= newest => Some(state),
             Some(state) => {
                 let tail = self.log.read(subjects::job_filter(&id), state.seq).rest().await?;
@@ -208,12 +210,12 @@ impl Snapshots {
         Ok(state.map(|state| (id, state)))
     }
 
-    /// What the bucket holds, and nothing where it does not answer: the log has everything.
+    /// The bucket's states, or none if the bucket does not respond: the log has everything.
     async fn projected_or_none(&self, ids: &[JobId]) -> HashMap<JobId, Projected> {
         let why = match timeout(BUCKET_WAIT_MAX, self.projected(ids)).await {
             Ok(Ok(projected)) => return projected,
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} s", BUCKET_WAIT_MAX.as_secs()),
+            Err(_) => format!("no response within {} s", BUCKET_WAIT_MAX.as_secs()),
         };
         self.metrics.bucket_away.inc();
         tracing::warn!(
@@ -225,8 +227,7 @@ impl Snapshots {
         HashMap::new()
     }
 
-    /// What the bucket holds of the given jobs, as old as the projector left it. Keys that were never written are left
-    /// out.
+    /// The bucket's states of the given jobs, which may be stale. Keys that were never written are left out.
     ///
     /// # Errors
     /// When the bucket does not answer in time.
@@ -236,8 +237,8 @@ impl Snapshots {
         Ok(stored.into_iter().filter_map(projected).collect())
     }
 
-    /// How far the projector is, or has been a moment ago: the bucket, read after this, holds at least that, but for a
-    /// replica of it that lags behind.
+    /// The projector's current or very recent position. A later read from the bucket returns at least that, unless the
+    /// bucket's replica is stale.
     ///
     /// # Errors
     /// When the server does not answer in time.
@@ -248,10 +249,10 @@ impl Snapshots {
         Ok(Progress { up_to: info.ack_floor.stream_sequence, is_all: waiting == 0 })
     }
 
-    /// Writes a state if the key is still at `revision` (0: absent); returns the new revision.
+    /// Writes a state if the key still has `revision` (0: absent); returns the new revision.
     ///
     /// # Errors
-    /// `WrongLastSequence` when somebody else has written it.
+    /// `WrongLastSequence` if another writer has written the key.
     pub async fn put(&self, state: &JobState, revision: u64) -> Result<u64, PublishError> {
         let mut headers = HeaderMap::new();
         headers.insert(publish::EXPECTED_LAST_SUBJECT_SEQUENCE, revision.to_string().as_str());
@@ -272,8 +273,8 @@ impl Snapshots {
     }
 }
 
-/// Where the log must be asked whether `state` is the job's newest. Nothing is on the submission subject after an event
-/// but a person's retry, and that only after an event by which the job ended.
+/// The filter that must be read from the log to learn whether `state` is the job's newest. On the submission subject,
+/// an event is followed only by a person's retry, and only after an event that ended the job.
 fn newest_filter(id: &JobId, state: Option<&JobState>) -> String {
     match state {
         Some(state) if state.events_seq > state.submitted_seq && !state.stage.is_retryable() => {
@@ -287,7 +288,7 @@ fn projected(stored: direct::Stored) -> Option<(JobId, Projected)> {
     let id: JobId = stored.subject.rsplit('.').next()?.parse().ok()?;
     let state = match serde_json::from_slice::<JobState>(&stored.payload) {
         _ if stored.deleted => None,
-        // Of a version that did not keep what a retry needs.
+        // The state is of a version that did not keep what a retry needs.
         Ok(state) if state.submitted_seq == 0 => None,
         Ok(state) if state.job_id == id => Some(state),
         Ok(state) => {

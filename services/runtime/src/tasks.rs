@@ -1,4 +1,4 @@
-//! Named tasks. None is detached: when one ends before it was told to, the process stops and says which.
+//! Named tasks. None is detached: if one ends before shutdown, the process stops and reports its name.
 
 use std::{future::Future, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// The tasks of a process, and the word to stop.
+/// The tasks of a process, and its shutdown signal.
 #[derive(Clone)]
 pub struct Tasks {
     shutdown: CancellationToken,
@@ -18,7 +18,7 @@ pub struct Tasks {
     ended: mpsc::Sender<anyhow::Error>,
 }
 
-/// Receives the first task that ended before it was told to.
+/// Receives the first task that ended before shutdown.
 pub struct Ended(mpsc::Receiver<anyhow::Error>);
 
 impl Tasks {
@@ -29,7 +29,7 @@ impl Tasks {
         (Self { shutdown: CancellationToken::new(), tracker: TaskTracker::new(), ended }, Ended(receiver))
     }
 
-    /// Cancelled when the process is to stop.
+    /// Cancelled when the process must stop.
     #[must_use]
     pub fn shutdown(&self) -> CancellationToken {
         self.shutdown.clone()
@@ -42,33 +42,33 @@ impl Tasks {
         self.tracker.spawn(async move {
             let error = match handle.await {
                 Ok(Ok(())) if shutdown.is_cancelled() => return,
-                Ok(Ok(())) => anyhow::anyhow!("it returned"),
+                Ok(Ok(())) => anyhow::anyhow!("the task returned"),
                 Ok(Err(error)) => error,
                 Err(panic) => panic.into(),
             };
-            let error = error.context(format!("task {name:?} ended before it was told to"));
+            let error = error.context(format!("task {name:?} ended before shutdown"));
             tracing::error!(task = name, error = format!("{error:#}"), "task failed");
-            // Full: another task has ended before, which is the one to report.
+            // Full: another task has ended before this one, and is the one to report.
             let _ = ended.try_send(error);
             shutdown.cancel();
         });
     }
 
-    /// Runs a task that may end by itself, like the session of one client. Shutdown waits for it all the same.
+    /// Runs a task that may end by itself, like the session of one client. Shutdown waits for it too.
     pub fn spawn_short(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn(task);
     }
 
-    /// Makes shutdown wait for a future that somebody else runs.
+    /// Makes shutdown wait for a future that the caller runs.
     pub fn track<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
         self.tracker.track_future(task)
     }
 
-    /// Waits for a signal (SIGTERM, SIGINT) or for a task that ends too early, then tells all tasks to stop and gives
-    /// them until the deadline.
+    /// Waits for a signal (SIGTERM, SIGINT) or for a task that ends too early, then stops all tasks and waits for them
+    /// until the deadline.
     ///
     /// # Errors
-    /// The task that ended too early, or that tasks were still running at the deadline.
+    /// The error of the task that ended too early, or the number of tasks that were still running at the deadline.
     pub async fn run(self, mut ended: Ended, shutdown_max: Duration) -> anyhow::Result<()> {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
             .context("cannot listen for SIGTERM")?;

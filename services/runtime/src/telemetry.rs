@@ -8,16 +8,16 @@ use crate::config::{Reader, Setting};
 
 /// `--log-format`
 pub const LOG_FORMAT: Setting =
-    Setting::new("log-format", "auto|pretty|json", "auto", "How logs are written; auto is pretty on a terminal.");
+    Setting::new("log-format", "auto|pretty|json", "auto", "Log format; auto is pretty on a terminal, else json.");
 /// `--log`
 pub const LOG: Setting = Setting::new(
     "log",
     "FILTER",
     "info,async_nats=warn",
-    "What is logged, as a filter of tracing: info, debug, millrace_edge=debug,info.",
+    "Log filter in the syntax of tracing: info, debug, millrace_edge=debug,info.",
 );
 
-/// How logs are written.
+/// The format and filter of logs.
 #[derive(Clone, Debug)]
 pub struct Config {
     format: Format,

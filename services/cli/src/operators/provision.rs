@@ -18,14 +18,14 @@ The definitions are part of this program. The `nats` CLI applies the same files,
 
 /// Creates or updates the stream, buckets and consumers in NATS
 ///
-/// It may be run again at any time: what is as it should be is kept, what may be changed is changed, and what would
-/// lose data is refused with the reason. `cargo dev up` does it itself.
+/// The command may be run again at any time: it keeps definitions that match, applies changes that are safe, and
+/// refuses a change that would lose data, with the reason. `cargo dev up` runs it by itself.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     nats: NatsArgs,
-    /// How many servers keep each stream: 1, 3 or 5; without it, what is there stays
+    /// Replicas of each stream: 1, 3 or 5; without the option, existing streams keep theirs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: Option<u8>,
 }

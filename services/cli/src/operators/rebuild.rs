@@ -1,4 +1,5 @@
-//! `millrace rebuild`: all states anew from the log, beside the live ones; compared with both, and adopted.
+//! `millrace rebuild`: folds the whole log into a bucket beside the live one, compares both with the log, and repairs
+//! live states that differ.
 
 mod adopt;
 mod fill;
@@ -21,45 +22,45 @@ use crate::{connect::NatsArgs, table};
 const PROJECTOR: &str = "millrace-projector";
 
 const HELP: &str = "\
-A projector folds the whole log from zero into the bucket JOB_STATE_REBUILD, while the one that works goes on beside
-it. Then both buckets are compared with the log, folded here a second time. With --adopt every live state that is not
-what the log says is written anew, by compare-and-set, so that a newer state is never replaced by an older one; and
-JOB_STATE_REBUILD is deleted. Without it, JOB_STATE_REBUILD is kept if anything differs. Messages that cannot be read
-are put into the quarantine again.
+A second projector folds the whole log from zero into the bucket JOB_STATE_REBUILD, while the live projector keeps
+running. Then this command folds the log once more and compares both buckets with the result. With --adopt it rewrites
+every live state that differs from the log, by compare-and-set, so that an older state never replaces a newer one, and
+deletes JOB_STATE_REBUILD. Without --adopt it keeps JOB_STATE_REBUILD if anything differs. The projector puts messages
+that it cannot decode into the quarantine again.
 
-Everything may go on running meanwhile. One rebuild at a time: another one begins with a bucket of its own.
+Safe while the system runs. Run one rebuild at a time: each begins by deleting the bucket of the one before.
 
-Exit code 0 if nothing differs, or not any more; 1 otherwise.
+Exit code 0 if nothing differs, or if --adopt repaired every difference; 1 otherwise.
 
 Examples:
   millrace rebuild
   millrace rebuild --adopt --nats-url nats://127.0.0.1:4322";
 
-/// Makes every state anew from the log, and compares
+/// Rebuilds every state from the log and compares it with the live one
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
     #[command(flatten)]
     nats: NatsArgs,
-    /// Puts right the live states that are not what the log says
+    /// Repairs live states that differ from the log
     #[arg(long)]
     adopt: bool,
     /// How long the projector may take to catch up with the log
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     wait_seconds: u64,
-    /// The program millrace-projector; without it, the one beside this program, else the one on the PATH
+    /// The program millrace-projector; by default the one beside this program, else the one on the PATH
     #[arg(long, value_name = "FILE", env = "MILLRACE_PROJECTOR")]
     projector: Option<PathBuf>,
 }
 
-/// What was found.
+/// The outcome of a rebuild.
 #[derive(Clone, Debug)]
 pub struct Rebuilt {
-    /// Of the bucket that was filled from zero.
+    /// Report on the bucket that was filled from zero.
     pub rebuilt: Report,
-    /// Of the live one.
+    /// Report on the live bucket.
     pub live: Report,
-    /// Of the live one after its wrong states were written anew.
+    /// Report on the live bucket after its wrong states were rewritten.
     pub adopted: Option<Report>,
 }
 
@@ -74,16 +75,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if rebuilt.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Where it is expected: the two programs are built and installed together.
+/// The projector's expected path: the two programs are built and installed together.
 fn projector() -> PathBuf {
     let beside = env::current_exe().ok().map(|this| this.with_file_name(PROJECTOR)).filter(|path| path.is_file());
     beside.unwrap_or_else(|| PROJECTOR.into())
 }
 
-/// Rebuilds by `program`, a projector, and compares; with `adopt` puts right what is wrong.
+/// Rebuilds with `program`, a projector, and compares; with `adopt` repairs live states that differ.
 ///
 /// # Errors
-/// When NATS does not answer, or the projector ends before it is done.
+/// When NATS does not answer, or the projector exits before it has folded the whole log.
 pub async fn rebuild(
     nats: &NatsArgs,
     program: &Path,
@@ -98,7 +99,7 @@ pub async fn rebuild(
 
     say("comparing with the log");
     let reader = read::Reader::new(&client);
-    // The rebuilt bucket has what the log had; the live one must have what it has now.
+    // The rebuilt bucket reflects the log up to `end`; the live one must reflect the log as it is now.
     let mut log = read::Log::default();
     reader.read_on(&mut log, Some(end)).await?;
     let rebuilt = compare::run(&reader, REBUILD_BUCKET, log.jobs.clone(), Report::default()).await?;
@@ -110,7 +111,7 @@ pub async fn rebuild(
 
     let mut adopted = None;
     if adopt && !live.wrong.is_empty() {
-        say(&format!("{} live states are written anew", live.wrong.len()));
+        say(&format!("rewriting {} live states", live.wrong.len()));
         adopt::run(&client, &reader, &live.wrong).await?;
         adopted = Some(verify(&client, wait).await?);
     }
@@ -122,7 +123,7 @@ pub async fn rebuild(
 }
 
 impl Rebuilt {
-    /// Whether nothing is wrong, or not any more.
+    /// Whether no difference is left.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.rebuilt.is_clean() && self.adopted.as_ref().unwrap_or(&self.live).is_clean()
@@ -147,7 +148,7 @@ impl Rebuilt {
             }
         }
         if let Some(at) = self.live.behind_at {
-            text.push_str(&format!("\nThe live projector has come to sequence {at} only: does one run?"));
+            text.push_str(&format!("\nThe live projector has only reached sequence {at}: is one running?"));
         }
         if let (false, Some(adopted)) = (self.is_clean(), &self.adopted) {
             text.push_str(&format!("\n\nStill wrong after that:\n{}", adopted.text()));

@@ -1,4 +1,4 @@
-//! `millrace verify`: is the state of each job, as the projector left it, the fold of its log?
+//! `millrace verify`: checks that each stored state equals the fold of its job's log.
 
 pub(crate) mod compare;
 pub(crate) mod read;
@@ -15,21 +15,21 @@ use crate::{connect::NatsArgs, table};
 const SHOWN_MAX: usize = 10;
 
 const HELP: &str = "\
-Reads the whole log, folds each job by the function that all services use, and compares the result with the state that
-the projector has stored, field by field. It may be run while jobs are under way: what is appended meanwhile is taken
-into account.
+Reads the whole log, folds each job with the function that all services use, and compares the result with the state
+that the projector has stored, field by field. Safe while jobs are running: events appended meanwhile are taken into
+account.
 
   jobs         jobs in the log
   events       messages in the log
-  undecodable  messages of the log that are no event; services pass over them
-  quarantined  those of them that the stream JOBS_QUARANTINE holds, each with the reason
+  undecodable  messages in the log that are not events; services skip them
+  quarantined  undecodable messages that the stream JOBS_QUARANTINE holds, each with the reason
   equal        jobs whose state is the fold of their log
-  different    jobs whose state differs from it
+  different    jobs whose state differs from the fold
   missing      jobs without a state
   stray        states without a job in the log
 
-Exit code 0 if nothing is different, missing or stray, and all that is undecodable is in the quarantine; 1 otherwise.
-The quarantine keeps a message for 30 days; `millrace rebuild` puts it there again.
+Exit code 0 if no state is different, missing or stray, and every undecodable message is in the quarantine; 1
+otherwise. The quarantine keeps a message for 30 days; `millrace rebuild` puts it there again.
 
 Examples:
   millrace verify
@@ -56,30 +56,30 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What was found.
+/// The outcome of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Messages in the log.
     pub events: u64,
-    /// Messages of the log that are no event.
+    /// Messages in the log that are not events.
     pub undecodable: u64,
-    /// Those of them that are in the quarantine.
+    /// Undecodable messages that are in the quarantine.
     pub quarantined: u64,
     /// Jobs that were submitted.
     pub jobs: u64,
     /// Jobs whose state is the fold of their log.
     pub equal: u64,
-    /// Jobs whose state differs from it.
+    /// Jobs whose state differs from the fold.
     pub different: u64,
     /// Jobs without a state.
     pub missing: u64,
     /// States without a job in the log.
     pub stray: u64,
-    /// The last sequence that the projector has applied, if it has not caught up with what was read of the log.
+    /// The last sequence that the projector has applied, if it is behind the part of the log that was read.
     pub behind_at: Option<u64>,
     /// The keys of the states that are different, missing or stray.
     pub wrong: Vec<String>,
-    /// What is wrong, in sentences; only the first ones.
+    /// The first differences, each as a sentence.
     pub shown: Vec<String>,
 }
 
@@ -104,7 +104,7 @@ pub async fn verify(client: &async_nats::Client, wait: Duration) -> anyhow::Resu
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Whether no difference was found.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.count_of_wrong() == 0 && self.behind_at.is_none()
@@ -120,7 +120,7 @@ impl Report {
         }
     }
 
-    /// A table and what is shown.
+    /// The table, followed by the shown differences.
     #[must_use]
     pub fn text(&self) -> String {
         let columns = [
@@ -137,9 +137,8 @@ impl Report {
         let mut text = table::render(&[names, columns.iter().map(|(_, number)| number.to_string()).collect()]);
         if let Some(at) = self.behind_at {
             text.push_str(&format!(
-                "\nThe consumer {PROJECTOR_CONSUMER} has come to sequence {at} only and did not catch up in time: \
-                does a projector \
-                 run? Or give it longer with --wait-seconds.\n"
+                "\nThe consumer {PROJECTOR_CONSUMER} has only reached sequence {at} and did not catch up in time: \
+                 is a projector running? If so, allow more time with --wait-seconds.\n"
             ));
         }
         if !self.shown.is_empty() {

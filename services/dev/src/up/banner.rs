@@ -1,4 +1,4 @@
-//! What is printed when everything is ready: where to go, and how to try it.
+//! The banner that `up` prints when everything is ready: the addresses, and commands to try.
 
 use std::time::Duration;
 

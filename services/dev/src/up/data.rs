@@ -1,4 +1,4 @@
-//! The data folder: one `up` at a time, and a sentence when it cannot be used.
+//! The data folder: locked by one `up` at a time, with a one-sentence error when it is unusable.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-/// A data folder that is ours until this is dropped.
+/// A data folder, locked until this is dropped.
 #[derive(Debug)]
 pub struct Data {
     root: PathBuf,
@@ -18,7 +18,7 @@ pub struct Data {
 }
 
 impl Data {
-    /// Makes the folder if it is not there, and locks it.
+    /// Makes the folder if it does not exist, and locks it.
     pub fn open(root: &Path) -> anyhow::Result<Self> {
         make_folder(root)?;
         let root = root.canonicalize().with_context(|| unusable(root))?;
@@ -31,12 +31,12 @@ impl Data {
         Ok(data)
     }
 
-    /// The whole.
+    /// The data folder itself.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The log and the states: nats-server's own.
+    /// nats-server's folder, with the log and the states.
     pub fn nats(&self) -> PathBuf {
         self.root.join("nats")
     }
@@ -46,13 +46,13 @@ impl Data {
         self.root.join("files")
     }
 
-    /// Downloads under way: nothing in it outlives a stop.
+    /// Downloads in flight; no file in it outlives a stop.
     pub fn work(&self) -> PathBuf {
         self.root.join("work")
     }
 
-    /// The streams that nats-server has stored here. It passes over those that it cannot read, with a line in its log
-    /// only.
+    /// The streams that nats-server has stored here. nats-server skips a stream that it cannot read, and only logs a
+    /// line.
     pub fn streams(&self) -> BTreeSet<String> {
         let Ok(entries) = std::fs::read_dir(self.nats().join("jetstream/$G/streams")) else { return BTreeSet::new() };
         let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -63,7 +63,7 @@ impl Data {
 fn make_folder(path: &Path) -> anyhow::Result<()> {
     if path.exists() && !path.is_dir() {
         bail!(
-            "{} is in the place of a data folder and is no folder; move it away, or choose another folder with --data",
+            "the data folder {} is not a folder; move that file away, or choose another folder with --data",
             path.display()
         );
     }
@@ -74,7 +74,7 @@ fn unusable(path: &Path) -> String {
     format!("cannot write to the data folder {}; make it writable, or choose another one with --data", path.display())
 }
 
-/// The file tells the process that holds it, for the sentence that another one prints.
+/// The lock file contains the holder's process id, which another `up` prints in its error.
 fn lock(path: &Path, folder: &Path) -> anyhow::Result<File> {
     let mut file = File::options()
         .create(true)

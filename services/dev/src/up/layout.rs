@@ -1,4 +1,4 @@
-//! Which processes run, on which ports, with which flags.
+//! The processes of `up`, with their ports and flags.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -6,7 +6,7 @@ use millrace_harness::{processes::ServiceOptions, programs::Programs, tools::Too
 
 use super::{Args, data::Data, ports::Port, stack::Stage};
 
-/// Everything that is settled before the first process starts.
+/// The settings that are fixed before the first process starts.
 pub struct Layout {
     pub args: Args,
     pub root: PathBuf,
@@ -23,7 +23,7 @@ pub struct Process {
     pub options: ServiceOptions,
 }
 
-/// Every port that is listened on.
+/// Every port on which a process listens.
 pub fn ports(args: &Args) -> Vec<Port> {
     let port = |number, user: &str, flag| Port { number, user: user.to_owned(), flag };
     let mut ports = vec![
@@ -39,7 +39,7 @@ pub fn ports(args: &Args) -> Vec<Port> {
     ports
 }
 
-/// In the order in which they are started.
+/// The services' names, in the order in which they start.
 fn service_names(args: &Args) -> impl Iterator<Item = String> + use<> {
     let workers = (1..=args.workers).map(|number| format!("worker-{number}"));
     ["projector".to_owned()].into_iter().chain(workers).chain(["edge".to_owned()])
@@ -57,17 +57,17 @@ fn admin_port(args: &Args, name: &str) -> Option<u16> {
 }
 
 impl Layout {
-    /// Where nats-server is.
+    /// The address of nats-server.
     pub fn nats_url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.args.nats_port)
     }
 
-    /// Where clients find the edge.
+    /// The edge's address for clients.
     pub fn base_url(&self) -> String {
         format!("http://localhost:{}", self.args.port)
     }
 
-    /// The admin port of a service; none of nats-server.
+    /// The URL of a service's admin port; nats-server has none.
     pub fn admin_url(&self, name: &str) -> Option<String> {
         Some(format!("http://127.0.0.1:{}", admin_port(&self.args, name)?))
     }
@@ -109,7 +109,7 @@ impl Layout {
     }
 }
 
-/// What the user has set of the services' own variables. The harness starts processes without them.
+/// The services' variables that the user has set. The harness starts processes without them.
 fn user_variables() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -125,7 +125,7 @@ impl Flags {
         self.0.extend([format!("--{flag}"), value.to_string()]);
     }
 
-    /// A flag wins over a variable, so it is left out where the user's choice counts.
+    /// A flag overrides a variable, so it is omitted where the user has set the variable.
     fn set_unless(
         &mut self,
         variable: &str,

@@ -1,4 +1,5 @@
-//! nats-server with the local configuration: started, waited for, and given the stream, buckets and consumers.
+//! Starts nats-server with the local configuration, waits until it is ready, and provisions its streams, buckets and
+//! consumers.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use millrace_runtime::provision;
 
 use super::data::Data;
 
-/// A long log takes some time to be read at the start; the process is watched meanwhile.
+/// nats-server reads a long log slowly at its start; `up` watches the process meanwhile.
 const READY_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(10);
 
@@ -27,7 +28,7 @@ pub fn options(root: &std::path::Path, data: &Data, port: u16) -> ServiceOptions
     ServiceOptions { args: args.to_vec(), ..ServiceOptions::default() }
 }
 
-/// Waits until it serves, and applies what `nats/` defines. `before` are the streams that were stored before it
+/// Waits until it serves, and applies the definitions in `nats/`. `before` are the streams that were stored before it
 /// started.
 pub async fn prepare(
     server: &mut Service,
@@ -70,14 +71,14 @@ async fn connect(server: &mut Service, url: &str, data: &Data) -> anyhow::Result
     }
 }
 
-/// What it said last that matters.
+/// The last fatal line of its log, or else the last line.
 fn reason(log: &str) -> String {
     let fatal = log.lines().rev().find_map(|line| line.split_once("[FTL] ").map(|(_, words)| words));
     let last = log.lines().rev().find(|line| !line.trim().is_empty());
-    fatal.or(last).unwrap_or("it said nothing").trim().to_owned()
+    fatal.or(last).unwrap_or("it logged nothing").trim().to_owned()
 }
 
-/// Whether a line of its log is worth a newcomer's time: warnings, and what has no level.
+/// Whether `up` shows this line of its log: warnings, and lines without a level.
 pub fn is_notable(line: &str) -> bool {
     !["[INF]", "[DBG]", "[TRC]"].iter().any(|level| line.contains(level))
 }

@@ -1,10 +1,10 @@
-//! The ports that `up` needs, and who has them if they are not free.
+//! The ports that `up` needs, and the processes that hold them if they are not free.
 
 use std::{collections::BTreeMap, net::TcpListener};
 
 use anyhow::bail;
 
-/// One port, what it is for, and the flag that chooses it.
+/// A port, its user, and the flag that chooses it.
 #[derive(Clone, Debug)]
 pub struct Port {
     pub number: u16,
@@ -12,7 +12,7 @@ pub struct Port {
     pub flag: &'static str,
 }
 
-/// Fails with one sentence for the first port that is taken, or asked for twice.
+/// Fails with one sentence for the first port that is taken, or chosen twice.
 pub fn check_free(ports: &[Port]) -> anyhow::Result<()> {
     let mut users: BTreeMap<u16, &Port> = BTreeMap::new();
     for port in ports {
@@ -44,7 +44,7 @@ pub fn check_free(ports: &[Port]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The process that listens on `port`, as far as Linux tells us: `nats-server (process 17)`.
+/// The process that listens on `port`, as far as Linux reveals it: `nats-server (process 17)`.
 fn holder(port: u16) -> Option<String> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
     let lines = tables.iter().flat_map(|table| table.lines().skip(1));
@@ -59,13 +59,13 @@ fn holder(port: u16) -> Option<String> {
         });
         holds.then_some(pid)
     });
-    // A child may hold the socket of its parent too: the parent is the older one.
+    // A child may also hold its parent's socket: the parent is the older one.
     let pid = pids.min()?;
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some(format!("{} (process {pid})", name.trim()))
 }
 
-/// The inode of the socket of a line of `/proc/net/tcp`, if it listens on `port`.
+/// The inode of the socket in a line of `/proc/net/tcp`, if it listens on `port`.
 fn listener(line: &str, port: u16) -> Option<&str> {
     const LISTENS: &str = "0A";
     let fields: Vec<_> = line.split_whitespace().collect();

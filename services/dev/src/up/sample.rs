@@ -1,4 +1,4 @@
-//! The sample site: a video to download with no internet at all.
+//! The sample site: a video to download without internet access.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -9,18 +9,18 @@ use std::{
 use anyhow::{Context, bail};
 use millrace_harness::media::{MediaFiles, MediaServer, MediaSpec};
 
-/// So that the sample, of 20 MB, takes about ten seconds: time to watch the bar, or to cancel.
+/// At this rate the sample of 20 MB takes about ten seconds: time to watch the progress, or to cancel.
 const RATE_BYTES_PER_S: u64 = 2_000_000;
 
-/// The site. It answers when its media are made.
+/// The site. It answers requests once its media are made.
 pub struct Sample {
-    // Before the server, which waits for the maker when dropped: without a word it is told to give up.
+    // Declared before the server, whose drop waits for the maker: dropping the sender makes the maker give up.
     go: Sender<()>,
     server: MediaServer,
 }
 
 impl Sample {
-    /// Listens. The media, kept in `folder`, are made by ffmpeg only after [`Sample::make`], if they are not there.
+    /// Listens. ffmpeg makes missing media, kept in `folder`, only after [`Sample::make`].
     pub fn start(port: u16, folder: PathBuf, ffmpeg: PathBuf) -> anyhow::Result<Self> {
         let (go, wait) = channel();
         let make = move || {
@@ -36,7 +36,7 @@ impl Sample {
 
     /// Makes the media in the background.
     pub fn make(&self) {
-        // It fails when they are made already.
+        // The send fails when the media are already made.
         let _ = self.go.send(());
     }
 
@@ -45,7 +45,7 @@ impl Sample {
         self.server.url(&format!("/page.html?rate={RATE_BYTES_PER_S}"))
     }
 
-    /// The list of everything there is.
+    /// The site's index page.
     pub fn index(&self) -> String {
         self.server.url("/")
     }

@@ -10,7 +10,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on they no longer end the process by themselves.
+    /// From now on the signals no longer end the process by themselves.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -19,7 +19,7 @@ impl Signals {
         })
     }
 
-    /// The next one, by the name that people know.
+    /// Waits for the next signal; returns its common name.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "Ctrl-C",

@@ -6,15 +6,15 @@ use anyhow::bail;
 use futures::future::try_join_all;
 use millrace_harness::processes::Service;
 
-/// How long a service may take until it is ready.
+/// How long a service may take to become ready.
 const READY_MAX: Duration = Duration::from_secs(30);
 /// How long a process may take to stop.
 const STOP_MAX: Duration = Duration::from_secs(15);
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
-/// How many of a dead process's last lines are shown again.
+/// Last lines of a dead process that are shown again.
 const LINES_SHOWN_MAX: usize = 15;
 
-/// When a process is stopped: first those through which work comes in, last what everything is written to.
+/// The order in which processes stop: first those that accept work, last the one that stores everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Edge,
@@ -29,21 +29,20 @@ struct Running {
     service: Service,
 }
 
-/// All processes. Dropped, each is ended.
+/// All processes. Dropping it ends each.
 #[derive(Default)]
 pub struct Stack {
     running: Vec<Running>,
 }
 
 impl Stack {
-    /// Takes a process in.
+    /// Adds a process.
     pub fn add(&mut self, name: &str, stage: Stage, service: Service) -> &mut Service {
         self.running.push(Running { name: name.to_owned(), stage, service });
         &mut self.running.last_mut().expect("just pushed").service
     }
 
-    /// Waits until every process that has an admin port is ready. `admin` gives the URL of the port by the process's
-    /// name.
+    /// Waits until every process with an admin port is ready. `admin` returns the URL of the port by the process's name.
     pub async fn wait_ready(&mut self, admin: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
         let waits = self.running.iter_mut().filter_map(|running| {
             let url = admin(&running.name)?;
@@ -52,7 +51,7 @@ impl Stack {
         try_join_all(waits).await.map(drop)
     }
 
-    /// Returns only when a process has ended, with its last words.
+    /// Returns only when a process has ended, with its last lines.
     pub async fn watch(&mut self) -> anyhow::Error {
         loop {
             for running in &mut self.running {
@@ -67,7 +66,7 @@ impl Stack {
         }
     }
 
-    /// Stops everything that still runs, stage by stage.
+    /// Stops all running processes, stage by stage.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let mut unclean = Vec::new();
         self.running.sort_by_key(|running| running.stage);

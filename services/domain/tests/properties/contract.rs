@@ -1,4 +1,4 @@
-//! What holds of every message that a client can ever be sent.
+//! Properties of every message that a client can receive.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ use crate::{
 
 const BASE: &str = "https://millrace.example";
 
-/// Every field of `data`, its JSON type, and whether it is always there. Frozen.
+/// Every field of `data`, its JSON type, and whether it is always present. Frozen.
 const FIELDS: [(&str, &str, bool); 17] = [
     ("jobId", "string", true),
     ("status", "string", true),
@@ -54,7 +54,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// The `data` of the frame of `state`, after checking all that holds whatever the log held.
+/// The `data` of the frame of `state`, after the checks that hold for every log.
 fn data_of(state: &JobState) -> Result<Map<String, Value>, TestCaseError> {
     static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
         let schema = schemars::schema_for!(ServerMessage).to_value();

@@ -1,4 +1,4 @@
-//! What holds of `decide`, and of `decide` and `fold` together.
+//! Properties of `decide`, and of `decide` and `fold` together.
 
 use std::collections::VecDeque;
 
@@ -29,7 +29,7 @@ fn history() -> impl Strategy<Value = Log> {
     (submission(), steps()).prop_map(|(submission, steps)| Log::of(submission, &steps))
 }
 
-/// Where in an attempt an event stands. `None` for what may come at any time.
+/// The position of an event in an attempt. `None` for an event that may come at any time.
 const fn milestone(body: &EventBody) -> Option<u8> {
     match body {
         EventBody::Submitted(_) | EventBody::Resubmitted => Some(0),
@@ -44,7 +44,7 @@ const fn milestone(body: &EventBody) -> Option<u8> {
     }
 }
 
-/// One who decides on what it last read, and appends event by event while others do the same.
+/// A writer that decides on the state that it last read, and appends event by event while other writers do the same.
 #[derive(Clone, Debug, Default)]
 struct Decider {
     state: Option<JobState>,
@@ -88,7 +88,7 @@ proptest! {
             }
             if let Some(milestone) = milestone(body) {
                 let repeatable = [2, 3, 5].contains(&milestone);
-                // Info may be told again while the download runs, and the upload's start may be left out.
+                // Info may be reported again during the download, and `uploading` may be left out.
                 let forward = match milestone {
                     0 => reached == 0,
                     2 => [1, 2, 3].contains(&reached),
@@ -191,8 +191,8 @@ proptest! {
 
     #[test]
     fn a_state_that_no_decision_made_can_still_be_decided_on(mut entries in garbage(), step in steps()) {
-        // Whatever foreign writers left in the log, a person can end the job. Not when they wrote to its events subject
-        // before its submission: no state remembers those, so every append expects the wrong sequence.
+        // A person can end the job after any entries of foreign writers, except entries on its events subject before
+        // its submission: no state contains those, so every append expects the wrong sequence.
         let submitted = entries.iter().position(|entry| fold(None, &job(), entry).is_some());
         let entries = entries.split_off(submitted.unwrap_or(0));
         let Some(state) = fold_all(None, &job(), &entries) else { return Ok(()) };
@@ -214,7 +214,7 @@ proptest! {
                 let after = retried.unwrap();
                 prop_assert_eq!((after.stage, after.attempt), (Stage::Queued, before.attempt + 1));
                 prop_assert_eq!(log.execute(Command::Retry), Err(Refusal::NotEnded(Stage::Queued)));
-                // The work item of before is over, whenever it is delivered again.
+                // The earlier work item is superseded, even when it is redelivered.
                 let stale = claim(&before, "late");
                 let refused = Refusal::Superseded { newest: after.submitted_seq };
                 prop_assert_eq!(log.execute(stale.clone()), Err(refused));
@@ -249,7 +249,7 @@ proptest! {
     }
 }
 
-/// What stops one worker that claims a job again and again; how many claims it takes until the job ends, and how.
+/// A single worker claims a job again and again: how many claims it takes until the job ends, and how it ends.
 fn ends_after(mut log: Log, stop: impl Fn(&mut Log, u32)) -> (u32, JobState) {
     for claims in 1..50 {
         let state = take(&mut log).unwrap();
@@ -304,12 +304,12 @@ fn a_worker_that_reports_every_milestone_brings_the_job_to_its_end() {
 
 #[test]
 fn a_job_that_brings_down_its_workers_ends_and_one_whose_workers_are_stopped_goes_on() {
-    // The last claim is that of the worker who ends it.
+    // The last claim is by the worker that ends the job.
     let (claims, state) = ends_after(submitted(), |_, _| ());
     assert_eq!(claims, Budget::default().workers_lost_max + 1);
     assert_eq!((state.stage, state.failure.unwrap().code.as_str()), (Stage::Failed, "too_many_attempts"));
 
-    // Neither counts for the other.
+    // Failures and lost workers are counted separately.
     let (claims, state) = ends_after(submitted(), |log, attempt| {
         if !attempt.is_multiple_of(3) {
             fail(log, attempt, FailureKind::SourceBroken);

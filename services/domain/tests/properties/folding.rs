@@ -1,4 +1,4 @@
-//! What holds of `fold`.
+//! Properties of `fold`.
 
 use millrace_domain::{Entry, Event, EventBody, JobState, Stage, fold, fold_all, subjects::Kind};
 use proptest::{collection::vec, prelude::*, sample::Index};
@@ -8,7 +8,7 @@ use crate::{
     log::Log,
 };
 
-/// A history as workers make it, or entries in no order.
+/// A history as workers write it, or entries in random order.
 fn entries() -> impl Strategy<Value = Vec<Entry>> {
     prop_oneof![garbage(), (submission(), steps()).prop_map(|(submission, steps)| Log::of(submission, &steps).entries)]
 }
@@ -84,7 +84,7 @@ proptest! {
     ) {
         let Some(state) = all(&entries).filter(JobState::is_end) else { return Ok(()) };
         let more = more.into_iter().map(|entry| Entry { seq: entry.seq + state.seq, ..entry });
-        // After a failure or a cancel a person may have it tried again.
+        // After a failure or a cancel, a person may retry the job.
         let is_retry = |entry: &Entry| entry.event.as_ref().is_ok_and(|event| event.body == EventBody::Resubmitted);
         let shifted: Vec<_> = more.take_while(|entry| state.stage == Stage::Completed || !is_retry(entry)).collect();
         let last = shifted.last().map_or(state.seq, |entry| entry.seq);

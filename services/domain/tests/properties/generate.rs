@@ -14,7 +14,7 @@ pub fn job() -> JobId {
     "job_1-A".parse().unwrap()
 }
 
-/// A time that RFC 3339 can write.
+/// A time that RFC 3339 can represent.
 pub fn time() -> impl Strategy<Value = Timestamp> {
     (0_i64..=253_402_207_200, 0..1_000_000_000).prop_map(|(second, ns)| Timestamp::new(second, ns).unwrap())
 }
@@ -106,7 +106,7 @@ pub fn retrying() -> impl Strategy<Value = EventBody> {
     ("[a-z_]{1,20}", text(), time()).prop_map(|(code, message, until)| EventBody::Retrying { code, message, until })
 }
 
-/// Any known event, in no order.
+/// Any known event, in random order.
 pub fn body() -> impl Strategy<Value = EventBody> {
     let attempt = prop_oneof![8 => 0_u32..5, 1 => any::<u32>(), 1 => Just(u32::MAX)];
     prop_oneof![
@@ -129,7 +129,7 @@ pub fn event() -> impl Strategy<Value = Event> {
     (time(), body()).prop_map(|(at, body)| Event { at, body })
 }
 
-/// A payload that this version cannot read as an event that it knows.
+/// A payload that this version cannot decode as a known event.
 pub fn noise() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         ("[a-z]{1,6}_v2", text()).prop_map(|(tag, text)| {
@@ -160,12 +160,12 @@ fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![1 => Just(Kind::Submitted), 9 => Just(Kind::Events)]
 }
 
-/// Of a message that is no event.
+/// The error for a message that is not an event.
 pub fn undecodable() -> Result<Event, Undecodable> {
     Err(Undecodable("noise".into()))
 }
 
-/// Entries in no sensible order, rising in sequence; mostly after a submission, so that something comes of them.
+/// Entries in random order, with rising sequences; mostly after a submission, so that some of them fit.
 pub fn garbage() -> impl Strategy<Value = Vec<Entry>> {
     let entry = (1_u64..4, kind(), prop_oneof![9 => event().prop_map(Ok), 1 => Just(undecodable())]);
     let submitted = (time(), submission()).prop_map(|(at, submission)| Entry {
@@ -191,23 +191,23 @@ pub fn garbage() -> impl Strategy<Value = Vec<Entry>> {
     )
 }
 
-/// What somebody tries next.
+/// The next step of a person or a worker.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A diligent worker reports whatever milestone comes next.
+    /// The worker reports the next milestone.
     Next,
     Claim,
-    /// A report of the attempt so far behind the current one.
+    /// A report of the attempt that is this far behind the current one.
     Report {
         behind: u32,
         body: Box<EventBody>,
     },
-    /// The attempt so far behind the current one fails.
+    /// The attempt that is this far behind the current one fails.
     Fail {
         behind: u32,
         kind: FailureKind,
     },
-    /// The worker of the attempt so far behind the current one stops.
+    /// The worker of the attempt that is this far behind the current one stops.
     Stop {
         behind: u32,
     },

@@ -1,4 +1,4 @@
-//! The stream in memory: what JetStream does with an append, for one job.
+//! The stream in memory: how JetStream handles appends, for one job.
 
 use millrace_domain::{
     Command, Entry, Event, EventBody, JobState, Refusal, Stage, Submission, decide,
@@ -20,7 +20,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Stores `event` if `expected` is the last sequence of its subject. Sequences have gaps: there are other jobs.
+    /// Stores `event` if `expected` is the last sequence of its subject. Sequences have gaps, as if there were other
+    /// jobs.
     pub fn append(&mut self, expected: u64, event: &Event) -> Result<Entry, Conflict> {
         let kind = event.body.kind();
         let last = self.entries.iter().rev().find(|entry| entry.kind == kind).map_or(0, |entry| entry.seq);
@@ -34,7 +35,7 @@ impl Log {
         Ok(self.entries.last().unwrap().clone())
     }
 
-    /// The state after the first `count` entries: what a replica says that has no more yet.
+    /// The state after the first `count` entries, as a stale replica returns it.
     pub fn state(&self, count: usize) -> Option<JobState> {
         fold_all(None, &job(), &self.entries[..count.min(self.entries.len())])
     }
@@ -44,7 +45,7 @@ impl Log {
         self.state(self.entries.len())
     }
 
-    /// Carries out a command with nobody else about.
+    /// Carries out a command without concurrent writers.
     pub fn execute(&mut self, command: Command) -> Result<JobState, Refusal> {
         let mut state = self.newest();
         let now = late(state.as_ref(), self.entries.len());
@@ -57,7 +58,7 @@ impl Log {
         Ok(state.expect("a command that is carried out leaves a job"))
     }
 
-    /// The log of a job that was submitted and then went through `steps`; what was refused left no trace.
+    /// The log of a job that was submitted and then went through `steps`; refused commands left no entry.
     pub fn of(submission: Submission, steps: &[Step]) -> Self {
         let mut log = Self::default();
         log.execute(Command::Submit(submission)).expect("the first submission is taken");
@@ -69,7 +70,7 @@ impl Log {
     }
 }
 
-/// A time after the pause that the job is in, if it is in one.
+/// A time after the job's current pause, if there is one.
 pub fn late(state: Option<&JobState>, n: usize) -> jiff::Timestamp {
     state.and_then(|state| state.retry_at).map_or(time_of(n), |retry_at| retry_at.max(time_of(n)))
 }
@@ -95,7 +96,7 @@ pub fn command(step: &Step, state: &JobState) -> Command {
     }
 }
 
-/// A claim with the newest submission in hand, by a worker whose clock says that every pause is over.
+/// A claim with the newest submission, by a worker whose clock is past every pause.
 pub fn claim(state: &JobState, worker: &str) -> Command {
     Command::Claim { worker: worker.into(), submitted_seq: state.submitted_seq, budget: Budget::default() }
 }

@@ -1,7 +1,7 @@
 //! Properties of the domain that hold for every history, well-formed or not.
 //!
-//! `generate` makes what goes in: events, garbage and the steps of a job's life. `log` is the stream in memory, with
-//! the expected sequences that JetStream checks. The others state the properties.
+//! `generate` makes the input: events, garbage and the steps of a job's life. `log` is the stream in memory, with the
+//! expected sequences that JetStream checks. The other modules state the properties.
 
 mod contract;
 mod deciding;

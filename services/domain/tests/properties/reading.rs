@@ -1,4 +1,4 @@
-//! What holds of reading and writing JSON: nothing is lost, and what is new does no harm.
+//! Properties of reading and writing JSON: no data is lost, and unknown fields and tags do no harm.
 
 use millrace_domain::{Event, EventBody, JobState, SourceUrl};
 use proptest::{collection::vec, prelude::*};
@@ -9,7 +9,7 @@ use crate::{
     log::Log,
 };
 
-/// Puts a field that nobody knows into every object.
+/// Adds an unknown field to every object.
 fn sprinkle(value: &mut Value, extra: &Value) {
     match value {
         Value::Object(fields) => {
@@ -70,7 +70,7 @@ proptest! {
 
     #[test]
     fn no_payload_makes_a_reader_fall_over(payload in vec(any::<u8>(), 0..200)) {
-        // Bytes hardly ever make an event; that the result is one of the two, and no panic, is the property.
+        // Random bytes are almost never an event; the property is that the result is `Ok` or `Err`, and never a panic.
         if let Ok(event) = Event::decode(&payload) {
             prop_assert!(Event::decode(&event.encode()).is_ok());
         }

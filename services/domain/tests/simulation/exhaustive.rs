@@ -1,6 +1,6 @@
-//! Every order of events at a small size, by a model checker: one job, two workers, one reply that is lost or one
-//! request that comes late, one lease that ends too early, one leader that dies and whose successor answers a few
-//! questions before it has caught up. And smaller, one worker that is killed once and whose attempt fails once, and a
+//! Explores every order of events at a small size with a model checker: one job, two workers, one lost reply or one
+//! late request, one lease that ends too early, one leader that dies and whose successor responds to a few requests
+//! before it has caught up. A smaller model has one worker that is killed once and whose attempt fails once, and a
 //! person who retries once.
 
 use std::time::Duration;
@@ -22,26 +22,26 @@ mod steps;
 
 const JOB: usize = 0;
 const NAMES: [&str; 2] = ["one", "two"];
-/// The search is stopped, and fails, beyond it.
+/// The search stops and fails beyond this number of states.
 const STATES_MAX: usize = 4_000_000;
-/// Among so many states a defect must show.
+/// A planted defect must show within this number of states.
 const STATES_FOR_DEFECTS_MAX: usize = 30_000;
 /// Steps after which the job has ended once nothing fails any more.
 const STEPS_TO_HEAL_MAX: usize = 300;
 
-/// How often what may still happen.
+/// How many times each fault may still happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Left {
     losses: u8,
     leases: u8,
     elections: u8,
-    /// Questions that a leader answers who has not caught up, or has a message in flight: it may be asked again and
-    /// again, which would only multiply the states.
+    /// Requests to which a leader responds that has not caught up, or has a message in flight: unlimited repeats would
+    /// only multiply the states.
     early_answers: u8,
     kills: u8,
     failures: u8,
     retries: u8,
-    /// How often the log is full for a while.
+    /// How many times the log is full for a while.
     fills: u8,
     removals: u8,
 }
@@ -57,14 +57,14 @@ const NOTHING: Left = Left {
     fills: 0,
     removals: 0,
 };
-/// Nobody is killed, and no person does anything.
+/// No process is killed, and no person acts.
 const TWO_WORKERS: Left = Left { losses: 1, leases: 1, elections: 1, early_answers: 1, ..NOTHING };
-/// One worker and a person. On three servers this is more than can be searched in seconds: there a reply is lost or the
-/// worker is killed, but not both.
+/// One worker and a person. With three servers the search would take too long, so either a reply is lost or the worker
+/// is killed, not both.
 const A_PERSON: Left = Left { losses: 1, elections: 1, early_answers: 1, kills: 1, failures: 1, retries: 1, ..NOTHING };
 /// The job ends under a worker that has lost its lease, and is removed.
 const A_REMOVAL: Left = Left { leases: 1, elections: 1, early_answers: 1, removals: 1, ..NOTHING };
-/// An append is given up, and whoever leads then may have nothing of the job yet.
+/// An append is abandoned, and the leader at that time may have no entry of the job yet.
 const AN_ABSENCE: Left = Left { losses: 1, elections: 1, early_answers: 1, ..NOTHING };
 /// There is no room for a while.
 const NO_ROOM: Left = Left { losses: 1, fills: 1, ..NOTHING };
@@ -74,7 +74,7 @@ struct State {
     log: Log,
     /// The workers, and behind them people.
     actors: Vec<Actor>,
-    /// What was asked and has not arrived.
+    /// Requests that have not arrived.
     net: Vec<(usize, Call)>,
     items: Vec<Item>,
     left: Left,
@@ -88,7 +88,7 @@ struct Actor {
     fresh: Fresh,
     was_fenced: bool,
     was_superseded: bool,
-    /// It has learned that its job is gone.
+    /// It has found that its job is gone.
     was_told: bool,
 }
 
@@ -102,23 +102,23 @@ struct Item {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// A worker without work is handed a work item.
+    /// The queue delivers a work item to an idle worker.
     Take(usize, usize),
-    /// A worker that waits for nothing goes on.
+    /// A worker without a request in flight continues.
     Act(usize),
     /// Its attempt fails, and may succeed later.
     Fail(usize),
     Kill(usize),
     /// A person retries.
     Retry(usize),
-    /// A question arrives, and its answer too.
+    /// A request arrives, and its response too.
     Arrive(usize),
-    /// It arrives, and its answer is lost.
+    /// The request arrives, and its response is lost.
     LoseAnswer(usize),
-    /// It is still under way when whoever asked stops waiting for it.
+    /// The request is still in flight when the caller stops waiting for it.
     Delay(usize),
     Commit,
-    /// The message is committed, and the answer is lost.
+    /// The message is committed, and the response is lost.
     CommitUnheard,
     LeaseOver(usize),
     Elect {
@@ -131,7 +131,7 @@ enum Step {
     MakeRoom,
     /// The job is removed.
     Remove,
-    /// Somebody waits for what is not under way any more.
+    /// A process waits for a request that is no longer in flight.
     TimeOut(usize),
 }
 
@@ -140,7 +140,7 @@ struct System {
     workers: usize,
     left: Left,
     defect: Defect,
-    /// How long a call takes that is not answered.
+    /// How long a call without a response takes.
     silence: Duration,
 }
 
@@ -152,14 +152,14 @@ impl System {
         state.log.catch_up();
         state.log.is_full = false;
         for _ in 0..STEPS_TO_HEAL_MAX {
-            // The lease of a delivery that nobody works on ends.
+            // The lease of a delivery without a worker ends.
             for item in &mut state.items {
                 let works = |at: usize| state.actors[at].work.as_ref().is_some_and(|work| work.item == item.seq);
                 item.holder = item.holder.filter(|holder| works(*holder));
             }
             let mut steps = Vec::new();
             self.steps(&state, &mut steps);
-            // What is under way comes before what is new.
+            // Requests in flight come before new ones.
             let is_new = |step: &Step| matches!(step, Step::Act(_) | Step::Take(..));
             let first = steps.iter().find(|step| !is_new(step)).or(steps.first());
             let Some(step) = first else { break };
@@ -255,7 +255,7 @@ impl Model for System {
 
 fn search(replicated: bool, left: Left, defect: Defect, states_max: usize) -> impl Checker<System> {
     let workers = if left.retries > 0 { 1 } else { 2 };
-    // An append that one call in vain brings to its end is as good as one that takes many, and makes fewer states.
+    // An append that ends after one failed call is as good as one that takes many calls, and makes fewer states.
     let silence = if left == AN_ABSENCE { APPEND_RETRY_MAX } else { NATS_REQUEST_MAX };
     let system = System { replicated, workers, left, defect, silence };
     let checker = system.checker().threads(2).target_state_count(states_max).spawn_bfs().join();

@@ -1,6 +1,6 @@
-//! The log as JetStream keeps it, on one server or on three: what it answers, and what it may forget.
+//! A model of the log in JetStream, on one server or on three: its responses, and which messages it may lose.
 //!
-//! Nothing here is random: whoever drives it chooses when a message is committed, a leader dies, a read is stale.
+//! Nothing here is random: the caller chooses when a message is committed, a leader dies, or a read is stale.
 
 use millrace_domain::{
     Entry, JobId, JobState,
@@ -24,23 +24,23 @@ pub fn job_id(job: usize) -> JobId {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Log {
     replicated: bool,
-    /// What is committed. The sequence of a message is its place, from 1.
+    /// The committed messages. A message's sequence is its position, from 1.
     pub stored: Vec<Publish>,
     /// Proposed by the leader and not committed yet, with the call that waits for it.
     pub in_flight: Vec<(Publish, u64)>,
-    /// How much of what is committed the leader has caught up with.
+    /// The number of committed messages that the leader has caught up with.
     pub caught_up: usize,
     /// How many leaders there were before this one.
     pub term: u64,
     /// There is no room for anything new.
     pub is_full: bool,
-    /// How much was stored when a job was removed.
+    /// The number of stored messages when a job was removed.
     removed: [Option<usize>; JOBS.len()],
-    /// Message ids from this place on are remembered.
+    /// Message ids from this position on are remembered.
     remembered: usize,
     states: [Option<JobState>; JOBS.len()],
     rounds: [Round; JOBS.len()],
-    /// The first thing that must not be.
+    /// The first violation.
     pub wrong: Option<String>,
 }
 
@@ -61,8 +61,8 @@ impl Log {
         }
     }
 
-    /// The places of a job's messages on a server that has so many messages. One that has all of those which were there
-    /// when a job was removed has removed it too.
+    /// The positions of a job's messages on a server that has the first `count` messages of the log. A server that has
+    /// every message from before the job's removal has removed the job too.
     fn places(&self, job: usize, count: usize) -> impl DoubleEndedIterator<Item = usize> {
         let first = self.removed[job].filter(|removed| *removed <= count).unwrap_or(0);
         (first..count).filter(move |at| self.stored[*at].job == job)
@@ -76,13 +76,13 @@ impl Log {
         self.places_on(job, kind).next_back().map_or(0, |at| at as u64 + 1)
     }
 
-    /// The job has ended, and its removal would come behind everything that is under way.
+    /// The job has ended, and its removal would come after every request in flight.
     pub fn can_remove(&self, job: usize) -> bool {
         let is_under_way = self.in_flight.iter().any(|(message, _)| message.job == job);
         self.caught_up == self.stored.len() && !is_under_way && self.truth(job).is_some_and(JobState::is_end)
     }
 
-    /// Nothing is left of the job, as when its retention is over.
+    /// Removes all messages of the job, as retention does.
     pub fn remove(&mut self, job: usize) {
         self.removed[job] = Some(self.stored.len());
         self.states[job] = None;
@@ -92,12 +92,12 @@ impl Log {
         self.removed[job].is_some()
     }
 
-    /// The leader is given a message; `None`: it answers when the message is committed.
+    /// The leader receives a message; `None`: it responds when the message is committed.
     pub fn publish(&mut self, message: Publish, call: u64) -> Option<Outcome> {
         let kind = message.event.body.kind();
         let follows = self.last(message.job, kind) == message.expected;
         if !self.replicated {
-            // The expectation is looked at first: a repeat of what is stored is refused.
+            // The expected sequence is checked first: a repeat of a stored message is refused.
             if !follows {
                 return Some(Outcome::WrongLast);
             }
@@ -131,7 +131,7 @@ impl Log {
         seen.filter(|(_, stored)| stored.id == id).map(|(at, _)| at as u64 + 1).next()
     }
 
-    /// A majority has the oldest message in flight; the call that waits for it, and its answer.
+    /// A majority has the oldest message in flight; returns the call that waits for it, and its response.
     pub fn commit(&mut self) -> Option<(u64, Outcome)> {
         if self.in_flight.is_empty() {
             return None;
@@ -141,15 +141,15 @@ impl Log {
         Some((call, Outcome::Stored(seq)))
     }
 
-    /// The leader dies, or the only server starts anew. So many messages in flight have reached the next leader, which
-    /// has yet to catch up with so many. Nobody is told.
+    /// The leader dies, or the only server restarts. The next leader has received `kept` of the messages in flight, and
+    /// is `behind` messages behind. No caller gets a response.
     pub fn elect(&mut self, kept: usize, behind: usize) {
         self.term += 1;
         for (message, _) in std::mem::take(&mut self.in_flight).into_iter().take(kept) {
             self.store(message);
         }
         if self.replicated {
-            // No server lags behind for as long as a job is kept after its end.
+            // No server lags for as long as a job is kept after its end.
             let removed = self.removed.iter().flatten().max().copied().unwrap_or(0);
             self.caught_up = self.stored.len().saturating_sub(behind).max(removed);
         }
@@ -159,25 +159,25 @@ impl Log {
         self.caught_up = self.stored.len();
     }
 
-    /// The duplicate window of everything that is stored is over.
+    /// The duplicate window of all stored messages ends.
     pub fn forget(&mut self) {
         self.remembered = self.stored.len();
     }
 
-    /// The leader's answer to a question for the first message after a sequence.
+    /// The leader's response to a read of the first message after a sequence.
     pub fn successor(&self, job: usize, kind: Kind, after: u64) -> Option<Successor> {
         let after = usize::try_from(after).expect("a place");
         let at = self.places_on(job, kind).find(|at| *at >= after)?;
         Some(Successor { seq: at as u64 + 1, message_id: Some(self.stored[at].id.to_string()) })
     }
 
-    /// A job's state as a server says that has so many messages.
+    /// A job's state as returned by a server that has the first `count` messages of the log.
     pub fn state_at(&self, job: usize, count: usize) -> Option<JobState> {
         let entries: Vec<_> = self.places(job, count).map(|at| self.entry(at)).collect();
         fold_all(None, &job_id(job), &entries)
     }
 
-    /// A job's state by all that is committed.
+    /// A job's state by all committed messages.
     pub fn truth(&self, job: usize) -> Option<&JobState> {
         self.states[job].as_ref()
     }
@@ -187,7 +187,7 @@ impl Log {
         Entry { seq: at as u64 + 1, kind: event.body.kind(), event: Ok(event) }
     }
 
-    /// Stores a message, and looks whether it may be there.
+    /// Stores a message, and checks that it is allowed.
     fn store(&mut self, message: Publish) -> u64 {
         let job = message.job;
         let before = self.states[job].clone();

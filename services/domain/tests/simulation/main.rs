@@ -1,11 +1,11 @@
-//! The recovery of appends, the execution of commands and the protocol of claims, against a model of the log: replies
-//! are lost, requests come late and twice, leaders die and their successors lag, there is no room, leases end under
-//! workers that go on, processes are killed at any step, attempts fail and wait for the next, people cancel and retry,
-//! jobs that ended long ago are removed. Nothing may be stored twice, out of order or by a writer that was fenced; no
-//! writer may be told what is not so; and once nothing fails any more, every job ends, and no worker waits for one that
-//! is gone.
+//! Tests the recovery of appends, the execution of commands and the protocol of claims against a model of the log.
+//! Replies are lost, requests arrive late and twice, leaders die and their successors lag, there is no room, leases end
+//! under running workers, processes are killed at any step, attempts fail and wait for the next, people cancel and
+//! retry, and jobs that ended long ago are removed. No event may be stored twice, out of order or by a fenced writer;
+//! no writer may receive a false result; and once faults stop, every job ends, and no worker waits for a job that is
+//! gone.
 //!
-//! `MILLRACE_SIMULATION_SEEDS` asks for more seeds. A failure names its seed and shows what happened.
+//! `MILLRACE_SIMULATION_SEEDS` sets the number of seeds. A failure names its seed and shows the events.
 
 // Sizes matter little here.
 #![allow(clippy::large_enum_variant)]
@@ -21,9 +21,9 @@ mod world;
 use operation::Defect;
 use world::{Count, run};
 
-/// How many seeds of each kind of log.
+/// The number of seeds for each kind of log.
 const SEEDS: u64 = 10_000;
-/// Within so many a defect must show.
+/// A planted defect must show within this number of seeds.
 const SEEDS_FOR_DEFECTS: u64 = 1000;
 const WORDS_SHOWN_MAX: usize = 80;
 
@@ -75,7 +75,7 @@ fn the_same_seed_makes_the_same_history_and_another_one_another() {
     }
 }
 
-/// The first seed that finds it, and what it says.
+/// The first seed that finds it, and the violation.
 fn found(defect: Defect, replicated: bool) -> Option<(u64, String)> {
     (0..SEEDS_FOR_DEFECTS).find_map(|seed| Some((seed, run(seed, replicated, defect, false).wrong?)))
 }
@@ -103,7 +103,7 @@ fn every_defect_that_is_put_in_is_found() {
         for replicated in [false, true] {
             let found = found(defect, replicated);
             eprintln!("{defect:?}, three servers: {replicated}: {found:.200?}");
-            // A server alone has no leader who lags behind.
+            // A single server has no stale leader.
             let cannot_be = matches!(defect, Defect::ForgetTheWorkItem | Defect::BelieveOneAbsence) && !replicated;
             assert!(cannot_be || found.is_some(), "{defect:?} was not found, with three servers: {replicated}");
         }

@@ -1,4 +1,4 @@
-//! A command on its way: the real [`Execution`] and the real [`Recovery`], with calls to a log between.
+//! A command in flight: the real [`Execution`] and the real [`Recovery`], with calls to a log between.
 
 use std::time::Duration;
 
@@ -20,41 +20,41 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Defect {
     None,
-    /// A refusal is believed as it is.
+    /// A refusal is taken as final without a read.
     BelieveRefusals,
     /// The subject's last message is taken for the successor.
     AskForTheLast,
-    /// After a refusal the same event is sent behind whatever is last.
+    /// After a refusal the same event is sent after the subject's last message.
     RebaseBlindly,
-    /// Every try has a message id of its own.
+    /// Every try has a new message id.
     NewIdForEachTry,
     /// A worker acknowledges a job that another one has taken over.
     AcknowledgeFenced,
-    /// A worker believes a leader who has not seen the work item yet.
+    /// A worker trusts a leader that lacks the work item.
     ForgetTheWorkItem,
-    /// Any work item of a job does for a claim.
+    /// A claim accepts any work item of a job.
     IgnoreSupersession,
     /// A worker keeps the work item of a job that was submitted again.
     GiveBackSuperseded,
-    /// A person's retry follows whatever submission is last.
+    /// A person's retry follows the last submission, whichever it is.
     RetryBlindly,
     /// A worker acknowledges a job that waits for its next attempt.
     AcknowledgeTooEarly,
     /// A worker does not wait for the time of the next attempt.
     IgnoreTheTime,
-    /// Attempts of before a person's retry count, too.
+    /// Attempts before a person's retry count, too.
     CountAllAttempts,
-    /// A job may cost as many attempts as it takes.
+    /// A job has no limit of attempts.
     CountNoAttempts,
     /// A worker starts the attempt before the next one anew.
     StartAgain,
-    /// A worker believes the first leader that has nothing of its job.
+    /// A worker trusts the first leader that has no entry of its job.
     BelieveOneAbsence,
-    /// A worker never believes that its job is gone.
+    /// A worker never accepts that its job is gone.
     BelieveNoAbsence,
 }
 
-/// A question for the log.
+/// A request to the log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
     Publish(Publish),
@@ -63,7 +63,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// It arrives at the leader; `None`: it is answered when its message is committed.
+    /// The request arrives at the leader; `None`: the leader responds when the message is committed.
     pub fn arrive(self, log: &mut Log, call: u64) -> Option<Answer> {
         match self {
             Self::Publish(publish) => log.publish(publish, call).map(Answer::Append),
@@ -75,26 +75,26 @@ impl Call {
     }
 }
 
-/// Its answer.
+/// The response to a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     Append(Outcome),
-    /// The job's state, and which leader has said so.
+    /// The job's state, and the leader that returned it.
     State {
         state: Option<JobState>,
         term: u64,
     },
-    /// None, for so long.
+    /// No response within this time.
     Nothing(Duration),
 }
 
 pub enum Next {
     Call(Call),
-    /// The state after the command, why it does not apply, or that the log was not available.
+    /// The state after the command, why it does not apply, or that the log was unavailable.
     Done(Result<JobState, Option<Refusal>>),
 }
 
-/// Makes names and times that are used once.
+/// Makes unique names and times.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fresh(u64);
 
@@ -119,13 +119,13 @@ impl Fresh {
     }
 }
 
-/// Who wants what of a job.
+/// A command with the process that gives it.
 pub struct Order<'a> {
     pub job: usize,
     pub known: Option<JobState>,
     pub command: Command,
     pub writer: &'a str,
-    /// The work item that a worker was handed.
+    /// The work item that a worker received.
     pub item: Option<u64>,
 }
 
@@ -140,9 +140,9 @@ pub struct Operation {
     execution: Execution,
     append: Option<(Recovery, Publish)>,
     elapsed: Duration,
-    /// What it waits for is a state. If there is an append, that has been given up for the time being.
+    /// It waits for a state. An append, if there is one, is abandoned for the time being.
     reads: bool,
-    /// The leader that had nothing of the job when it was asked last, after an append that was given up.
+    /// The leader that had no entry of the job at the last read after an abandoned append.
     absent: Option<u64>,
     /// There was no room for its event.
     pub has_paused: bool,
@@ -157,7 +157,7 @@ impl Operation {
             }
             _ => None,
         };
-        // As the worker's journal has it: progress is not worth repeating.
+        // As in the worker's journal: progress is not worth repeating.
         let is_progress = matches!(&command, Command::Report { body: EventBody::Progress(_), .. });
         let patience = if reports.is_some() && !is_progress { Patience::Endless } else { Patience::Bounded };
         let is_claim = matches!(command, Command::Claim { .. });
@@ -183,7 +183,7 @@ impl Operation {
     pub fn answered(&mut self, answer: Answer, fresh: &mut Fresh, log: &mut Log) -> Next {
         match answer {
             Answer::State { state, term } => {
-                // Every message can be read here: the state has seen the last one that the leader has.
+                // Every message can be decoded here: the state includes the last one that the leader has.
                 let mut seq = state.as_ref().map_or(0, |state| state.seq);
                 if self.defect == Defect::ForgetTheWorkItem && self.is_claim {
                     seq = seq.max(self.item.unwrap_or_default());
@@ -220,7 +220,7 @@ impl Operation {
         self.job
     }
 
-    /// What it appends follows something of the job.
+    /// Its append follows an entry of the job.
     pub const fn is_report(&self) -> bool {
         self.reports.is_some()
     }
@@ -325,7 +325,7 @@ impl Operation {
                         check_conflict(publish, seq, log);
                         self.append = None;
                     }
-                    // No leader lags behind for longer than an append is tried.
+                    // No leader lags for longer than an append is tried.
                     AppendError::Unavailable(_) if self.absent == Some(log.term) => log.catch_up(),
                     _ => {}
                 }
@@ -335,8 +335,8 @@ impl Operation {
         }
     }
 
-    /// A job that is there may be missing on each of two leaders that lag behind, one after the other, but what a
-    /// single one says is not believed.
+    /// An existing job may be missing on each of two successive leaders that lag, but the response of a single leader
+    /// is not final.
     fn check_gone(&self, term: u64, log: &mut Log) {
         if log.truth(self.job).is_some() && self.absent.is_none_or(|before| before == term) {
             log.wrong.get_or_insert(format!("job {} is said to be gone, and is there", self.job));
@@ -344,7 +344,7 @@ impl Operation {
     }
 }
 
-/// The time by which a command is decided.
+/// The time at which a command is decided.
 fn now(fresh: &mut Fresh, is_claim: bool, defect: Defect) -> Timestamp {
     let ahead = if defect == Defect::IgnoreTheTime && is_claim { RETRY_DELAY_MAX } else { Duration::ZERO };
     fresh.time() + ahead

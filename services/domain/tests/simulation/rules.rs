@@ -1,4 +1,4 @@
-//! What must hold of every message that is stored, by the real fold and by a count of its own.
+//! Rules for every stored message, checked by the real fold and by an independent count.
 
 use jiff::Timestamp;
 use millrace_domain::{
@@ -9,7 +9,7 @@ use millrace_domain::{
 
 use crate::message::Publish;
 
-/// What a job may cost: small, so that jobs reach it.
+/// A small budget, so that jobs reach its limits.
 pub const BUDGET: Budget = Budget { attempts_max: 3, workers_lost_max: 4 };
 
 /// A job since its last submission.
@@ -26,7 +26,7 @@ pub struct Round {
 }
 
 impl Round {
-    /// Counts a message at `seq`; what is wrong with it.
+    /// Counts a message at `seq`; returns a violation, if any.
     pub fn count(&mut self, seq: u64, message: &Publish) -> Option<&'static str> {
         let Publish { event, item, .. } = message;
         if self.has_ended && event.body != EventBody::Resubmitted {
@@ -79,11 +79,11 @@ impl Round {
     }
 }
 
-/// What is wrong with a message by the states before and after it.
+/// The violation of a message, by the states before and after it.
 pub fn misfit(message: &Publish, before: Option<&JobState>, after: Option<&JobState>) -> Option<&'static str> {
     let Publish { event, writer, reports, .. } = message;
     let Some(after) = after else { return Some("there is no job yet") };
-    // Each event has a time of its own: the state takes on that of the last one that fitted.
+    // Each event has a distinct time: the state takes on that of the last one that fitted.
     if after.updated_at != event.at {
         return Some("it does not fit");
     }

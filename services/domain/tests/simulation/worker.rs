@@ -1,4 +1,4 @@
-//! What a worker does with a job that the queue has handed to it, as `services/worker` does.
+//! How a worker handles a delivered job, as in `services/worker`.
 
 use millrace_domain::{
     Command, EventBody, JobState, Provider, Refusal, Stage, VideoInfo,
@@ -9,29 +9,29 @@ use millrace_domain::{
 
 use crate::{operation::Defect, rules::BUDGET};
 
-/// A job in a worker's hands.
+/// A job held by a worker.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub struct Work {
     pub job: usize,
     /// The work item: the sequence of the submission.
     pub item: u64,
-    /// Which delivery it is.
+    /// The number of the delivery.
     pub delivery: u64,
-    /// The attempt and what is known of the job, once it is claimed.
+    /// The attempt and the job's known state, once the job is claimed.
     pub attempt: Option<(u32, JobState)>,
 }
 
-/// What becomes of the delivery.
+/// The outcome of the delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum After {
     GoOn,
     Acknowledge,
     GiveBack,
-    /// Somebody else has the job.
+    /// Another worker has the job.
     LetGo,
 }
 
-/// How an attempt goes on.
+/// The course of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Luck {
     Good,
@@ -49,7 +49,7 @@ impl Work {
         Command::Claim { worker: name.to_owned(), submitted_seq, budget: BUDGET }
     }
 
-    /// What is reported next.
+    /// The next report.
     pub fn report(&self, luck: Luck, defect: Defect) -> Command {
         let (attempt, state) = self.attempt.as_ref().expect("it is claimed");
         let (kind, random) = match luck {
@@ -66,7 +66,7 @@ impl Work {
         Command::Fail { attempt: *attempt, kind, retry_after: None, random, budget }
     }
 
-    /// What follows from what came of a claim or a report.
+    /// The next step after the result of a claim or a report.
     pub fn done(&mut self, result: Result<JobState, Option<Refusal>>, defect: Defect) -> After {
         match result {
             Ok(state) if state.is_end() => After::Acknowledge,
@@ -83,7 +83,8 @@ impl Work {
             Err(Some(Refusal::TooEarly { .. })) => After::GiveBack,
             Err(Some(Refusal::Fenced { .. } | Refusal::Exists)) => fenced(defect),
             Err(Some(Refusal::Unknown)) if self.attempt.is_some() => fenced(defect),
-            // Of a claim: the submission cannot be decoded, or is a retry of nothing, so nobody can do it.
+            // The result of a claim: the submission is undecodable, or is a retry without a job, so no worker can do
+            // it.
             Err(Some(Refusal::Unknown)) => After::Acknowledge,
             Err(Some(Refusal::OutOfOrder(_) | Refusal::NotEnded(_))) => After::GoOn,
             Err(None) if self.attempt.is_some() => After::GoOn,
@@ -91,11 +92,11 @@ impl Work {
         }
     }
 
-    /// What follows from a look at the job while the attempt has nothing to say.
+    /// The next step after a check of the job while the attempt has nothing to report.
     pub fn looked(&mut self, newest: Option<JobState>, defect: Defect) -> After {
         let (attempt, known) = self.attempt.as_mut().expect("it is claimed");
         match newest {
-            // A leader who still catches up has seen less.
+            // A leader that is still catching up has fewer entries.
             None => After::GoOn,
             Some(state) if state.seq <= known.seq => After::GoOn,
             Some(state) if state.is_end() => After::Acknowledge,

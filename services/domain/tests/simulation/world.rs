@@ -1,4 +1,4 @@
-//! Everything at once: a log, a queue, a network, workers and edges; and a seed that decides what happens next.
+//! The whole system: a log, a queue, a network, workers and edges; and a seed that decides what happens next.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -20,13 +20,13 @@ mod processes;
 mod queue;
 
 const WORKERS: usize = 3;
-/// Steps in which everything may fail.
+/// Steps in which any fault may happen.
 const STEPS: usize = 350;
-/// In one seed attempts never fail, in another so many of a hundred reports say so.
+/// In some seeds attempts never fail; in others, up to this percentage of reports say that the attempt has failed.
 const BAD_LUCK_MAX: f64 = 40.0;
-/// In so many seeds jobs that have ended are removed.
+/// The share of seeds in which ended jobs are removed.
 const REMOVING_SEEDS: f64 = 0.5;
-/// So much time may pass at once.
+/// The longest time that may pass at once.
 const TICK_MAX: Duration = Duration::from_secs(5);
 /// Steps after which every job must have ended once nothing fails any more.
 const STEPS_TO_HEAL_MAX: usize = 20_000;
@@ -36,13 +36,13 @@ const STEPS_TO_HEAL_MAX: usize = 20_000;
 struct Process {
     name: String,
     operation: Option<Operation>,
-    /// The call that it waits for. A worker without an operation waits for a look at its job.
+    /// The call that it waits for. A worker without an operation waits for a check of its job.
     waits: Option<u64>,
     work: Option<Work>,
     is_frozen: bool,
 }
 
-/// Something between a process and the log.
+/// A packet between a process and the log.
 #[derive(Clone)]
 enum Packet {
     Ask { process: usize, call: u64, what: Call },
@@ -57,17 +57,17 @@ pub struct World {
     net: Vec<Packet>,
     queue: Queue,
     fresh: Fresh,
-    /// Nothing fails any more.
+    /// Faults have stopped.
     heals: bool,
-    /// Jobs that have ended are removed.
+    /// Ended jobs are removed.
     removes: bool,
-    /// How many of a hundred reports say that the attempt has failed.
+    /// The percentage of reports that say that the attempt has failed.
     bad_luck: f64,
     count: Count,
     trace: Trace,
 }
 
-/// What has happened: as a number, and in words if those are wanted.
+/// The history: as a hash, and in words if they are wanted.
 struct Trace {
     hash: DefaultHasher,
     words: Option<Vec<String>>,
@@ -82,17 +82,17 @@ impl Trace {
     }
 }
 
-/// How often what is rare has happened.
+/// Counts of rare events.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Count {
     pub superseded: usize,
     pub too_early: usize,
     pub none_to_retry: usize,
     pub gave_up: usize,
-    /// Jobs that were removed, and workers that learned it.
+    /// Jobs that were removed, and workers that found their job gone.
     pub removed: usize,
     pub gone: usize,
-    /// Events that there was no room for.
+    /// Events that the log had no room for.
     pub paused: usize,
 }
 
@@ -119,12 +119,12 @@ impl Count {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 pub struct Run {
-    /// Of everything that has happened, in its order.
+    /// The hash of the history, in its order.
     pub trace: u64,
     pub words: Vec<String>,
-    /// What must not be.
+    /// The violation, if any.
     pub wrong: Option<String>,
     pub stored: usize,
     pub retried: usize,
@@ -181,8 +181,8 @@ impl World {
         Err("nothing fails any more, and a job does not end".to_owned())
     }
 
-    /// Every job was submitted, every work item is acknowledged, which it may be only once its job has ended or was
-    /// submitted again, or removed with its job, and nobody asks for more.
+    /// Every job was submitted, and no process wants more. Every work item is acknowledged, which is allowed only once
+    /// its job has ended, was submitted again, or was removed.
     fn is_over(&self) -> bool {
         (0..JOBS.len()).all(|job| self.log.truth(job).is_some() || self.log.is_removed(job))
             && self.queue.items.iter().all(|item| item.is_acknowledged || self.log.is_removed(item.job))

@@ -1,4 +1,4 @@
-//! What the calls share.
+//! The state that all routes share.
 
 use millrace_domain::{JobId, JobState};
 use millrace_runtime::{blobs::Blobs, jobs::Jobs, nats::Nats, tasks::Tasks};
@@ -13,7 +13,7 @@ use crate::{
     websocket::handshake::Handshakes,
 };
 
-/// What every request may need.
+/// The parts of the edge that a request may need.
 pub struct App {
     pub nats: Nats,
     pub jobs: Jobs,
@@ -29,7 +29,7 @@ pub struct App {
 }
 
 impl App {
-    /// A job's state. That there is none is only believed of the log's leader: a replica may not know it yet.
+    /// Reads a job's state. If a replica has none, the log's leader decides: the replica may be stale.
     ///
     /// # Errors
     /// `UnknownJob`, or `LogUnavailable` when the log does not answer.

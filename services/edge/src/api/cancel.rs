@@ -14,10 +14,10 @@ use millrace_runtime::jobs::Patience;
 use super::{app::App, path::Id};
 use crate::http::problem::ApiError;
 
-/// Ends the job. The worker notices by itself.
+/// Cancels the job. Its worker detects that by itself.
 pub async fn cancel(State(app): State<Arc<App>>, Id(id): Id) -> Result<Response, ApiError> {
     let known = app.jobs.snapshots.get(&id).await?;
     let state = app.jobs.execute(&id, known, &Command::Cancel, Patience::Bounded).await?;
-    tracing::info!(job = %id, "canceled");
+    tracing::info!(job = %id, "job canceled");
     Ok((StatusCode::ACCEPTED, Json(JobStatus::new(&state, &app.config.public_base_url))).into_response())
 }

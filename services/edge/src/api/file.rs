@@ -1,4 +1,4 @@
-//! `GET /api/download/{job_id}/file`: what `downloadUrl` points to.
+//! `GET /api/download/{job_id}/file`: the target of `downloadUrl`.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use tower_http::services::ServeFile;
 use super::{app::App, path::Id};
 use crate::http::problem::ApiError;
 
-/// Redirects to a freshly signed address, or serves the file itself, with ranges, where storage is a folder.
+/// Redirects to a newly signed address, or serves the file itself, with ranges, if the storage is a folder.
 pub async fn file(State(app): State<Arc<App>>, Id(id): Id, mut request: Request) -> Result<Response, ApiError> {
     let mut state = app.known(&id).await?;
     if state.stage != Stage::Completed {
-        // Whoever follows the link of a completed job may have asked a replica that is behind.
+        // The job may be completed, and the replica stale.
         state = app.jobs.snapshots.get_from_leader(&id).await?.ok_or(ApiError::UnknownJob)?;
     }
     let JobState { stage: Stage::Completed, file: Some(stored), .. } = state else {
@@ -33,7 +33,7 @@ pub async fn file(State(app): State<Arc<App>>, Id(id): Id, mut request: Request)
     }
     let path = app.blobs.path(&stored.key).map_err(unavailable)?.ok_or(ApiError::FileGone)?;
     let mime = stored.content_type.parse().unwrap_or_else(|_| "application/octet-stream".parse().expect("a MIME type"));
-    // Other units and several ranges are not served in parts: the whole file is a right answer to them.
+    // Requests with another unit or several ranges get the whole file, which RFC 9110 permits.
     let is_one_range = |value: &HeaderValue| value.to_str().is_ok_and(|v| v.starts_with("bytes=") && !v.contains(','));
     if !request.headers().get(header::RANGE).is_none_or(is_one_range) {
         request.headers_mut().remove(header::RANGE);
@@ -60,13 +60,13 @@ pub async fn file(State(app): State<Arc<App>>, Id(id): Id, mut request: Request)
     if let Ok(disposition) = HeaderValue::from_str(&content_disposition(&stored.file_name)) {
         headers.insert(header::CONTENT_DISPOSITION, disposition);
     }
-    // The bytes come from anywhere: a browser is to save them, not to guess what they are.
+    // The bytes come from a foreign site: a browser must save them and not guess their type.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
     Ok(response)
 }
 
-/// Whether the file is the one of which a client has a part, by its `If-Range`: a date, or a tag that is not weak.
+/// Whether the file still matches the client's `If-Range`: a date, or a strong entity tag.
 async fn is_still(file: &ServeFile, validator: &HeaderValue) -> bool {
     let mut head = Request::new(Body::empty());
     *head.method_mut() = Method::HEAD;

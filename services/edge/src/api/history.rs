@@ -22,7 +22,7 @@ use super::{
 };
 use crate::http::problem::ApiError;
 
-/// By what the client accepts.
+/// Answers with SSE if the client accepts it by name, else with NDJSON.
 pub async fn events(
     State(app): State<Arc<App>>,
     Extension(streams): Extension<Streams>,
@@ -32,7 +32,7 @@ pub async fn events(
     if accepts_events(&headers) { sse::live(app, &streams, id, &headers).await } else { history(app, id).await }
 }
 
-/// Whether `text/event-stream` is accepted by its name, and not with a quality of 0.
+/// Whether `Accept` names `text/event-stream`, with a quality above 0.
 fn accepts_events(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|range| {
@@ -46,7 +46,7 @@ fn accepts_events(headers: &HeaderMap) -> bool {
 }
 
 async fn history(app: Arc<App>, id: JobId) -> Result<Response, ApiError> {
-    // The first page decides on the status; the others follow as the client reads.
+    // The first page decides the status; the other pages follow as the client reads.
     let mut log = app.jobs.log.read(subjects::job_filter(&id), 0);
     let first = log.next_page_or_leaders().await?;
     if first.is_empty() {
@@ -62,7 +62,7 @@ async fn history(app: Arc<App>, id: JobId) -> Result<Response, ApiError> {
     Ok((headers, body).into_response())
 }
 
-/// The event as it was written, whatever its tag and fields, with its sequence.
+/// The event as stored, with all of its fields even if its type is unknown, and its sequence.
 fn line(stored: &Stored) -> Vec<u8> {
     let mut line = Map::new();
     line.insert("seq".into(), stored.seq.into());

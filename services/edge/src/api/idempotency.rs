@@ -1,8 +1,8 @@
 //! `Idempotency-Key`: a repeated submission returns the first job.
 //!
-//! The key is reserved before the job is written: the reservation names a fresh job id, and the submission under that
-//! id is itself safe to repeat. So an edge may die between the two, and the client's repeat brings it to its end.
-//! Ids stay random whatever the key: knowing a key is not knowing the job.
+//! The edge reserves the key before it writes the job: the reservation names a fresh job id, and the submission under
+//! that id is itself safe to repeat. If an edge dies between the two, the client's repeat completes the submission. Ids
+//! are random and do not derive from the key, so a known key does not reveal the job.
 
 use anyhow::Context;
 use async_nats::{Client, HeaderMap, jetstream};
@@ -28,12 +28,12 @@ pub struct Keys {
     stream: jetstream::stream::Stream<()>,
 }
 
-/// What a key stands for. Layout frozen once released.
+/// The value stored under a key. Layout frozen once released.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Reservation {
     job_id: JobId,
-    /// Of the submission, to notice a key that is used for another one.
+    /// Of the submission, to detect a key that is reused for another one.
     sha256: String,
 }
 
@@ -57,7 +57,7 @@ impl Keys {
     /// Opens the bucket.
     ///
     /// # Errors
-    /// When no JetStream answers.
+    /// JetStream does not answer.
     pub async fn open(client: &Client) -> anyhow::Result<Self> {
         let context = jetstream::new(client.clone());
         let stream =
@@ -65,10 +65,10 @@ impl Keys {
         Ok(Self { client: client.clone(), stream })
     }
 
-    /// The job that `key` stands for: `fresh` from now on, or the one of an earlier submission.
+    /// Reserves `key` for the job `fresh`, or returns the job of the earlier submission that holds it.
     ///
     /// # Errors
-    /// When the key was used for another submission, or the bucket cannot be reached or has no room.
+    /// The key was used for another submission, or the bucket is unavailable or has no room.
     pub async fn reserve(&self, key: &Key, submission: &Submission, fresh: JobId) -> Result<JobId, ApiError> {
         let body = serde_json::to_vec(submission).expect("a submission has string keys only");
         let reservation = Reservation { job_id: fresh, sha256: hex(&body) };
@@ -83,18 +83,18 @@ impl Keys {
             if Instant::now() + pause > until {
                 return Err(ApiError::LogUnavailable(why));
             }
-            tracing::debug!(why, "reserving idempotency key again");
+            tracing::debug!(why, "cannot reserve idempotency key; retrying");
             sleep(pause).await;
             pause = (pause * 2).min(APPEND_PAUSE_MAX);
         }
     }
 
-    /// Reads who has the key, and takes it if nobody does. The inner error says why it is worth another try.
+    /// Reads the key's reservation, or creates it if there is none. The inner error is the reason for another try.
     async fn try_reserve(&self, subject: &str, mine: &Reservation) -> Result<Result<JobId, String>, ApiError> {
         match self.stream.get_last_raw_message_by_subject(subject).await {
             Ok(message) => {
                 let first: Reservation = serde_json::from_slice(&message.payload)
-                    .map_err(|error| ApiError::LogUnavailable(format!("a reservation cannot be decoded: {error}")))?;
+                    .map_err(|error| ApiError::LogUnavailable(format!("cannot decode reservation: {error}")))?;
                 return if first.sha256 == mine.sha256 {
                     Ok(Ok(first.job_id))
                 } else {
@@ -110,7 +110,7 @@ impl Keys {
         match publish::publish(&self.client, subject, headers, payload.into(), NATS_REQUEST_MAX).await {
             Ok(_) => Ok(Ok(mine.job_id.clone())),
             Err(publish::PublishError::NoRoom(why)) => Err(ApiError::NoRoom(why)),
-            // Somebody else's, or our own whose answer was lost: it is read next.
+            // Another edge was first, or the response to our own write was lost: the next try reads the reservation.
             Err(error) => Ok(Err(error.to_string())),
         }
     }

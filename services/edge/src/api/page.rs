@@ -8,7 +8,7 @@ use axum::{
 /// The page is one file, built into the binary.
 const INDEX: &str = include_str!("../../../web/index.html");
 
-/// What the page may do: nothing from elsewhere but pictures.
+/// The page loads nothing from other origins except pictures.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       img-src http: https: data:; connect-src 'self' ws: wss:; form-action 'self'; base-uri 'none'; \
                       frame-ancestors 'none'";

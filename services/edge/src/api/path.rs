@@ -1,4 +1,4 @@
-//! What the calls take from a request's path.
+//! Parameters in a request's path.
 
 use axum::{
     extract::{FromRequestParts, Path},

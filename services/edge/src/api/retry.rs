@@ -14,8 +14,8 @@ use millrace_runtime::jobs::Patience;
 use super::{app::App, path::Id};
 use crate::http::problem::ApiError;
 
-/// Puts a failed or canceled job back into the queue, for one more attempt with all of its retries. The job keeps its
-/// id, so whoever watches it sees it go on. Of two at once the second finds it in the queue.
+/// Puts a failed or canceled job back into the queue, with a full budget of attempts. The job keeps its id, so its
+/// watchers see it continue. Of two concurrent calls, the second finds the job in the queue and is refused.
 pub async fn retry(State(app): State<Arc<App>>, Id(id): Id) -> Result<Response, ApiError> {
     let known = app.jobs.snapshots.get(&id).await?;
     let state = app.jobs.execute(&id, known, &Command::Retry, Patience::Bounded).await?;

@@ -1,5 +1,5 @@
-//! `ws://HOST:3001/ws/download/{job_id}`: a handshake that a loop of sockets leaves to hyper, as on a connection that
-//! was kept alive, or with an error to answer.
+//! `ws://HOST:3001/ws/download/{job_id}`: a handshake that an event loop passes to hyper: on a kept-alive connection,
+//! or one that gets an error response.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub async fn upgrade(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     if request.method() != Method::GET {
-        // A route for GET is given HEAD as well.
+        // axum routes HEAD to a GET route as well.
         return Ok(([(header::ALLOW, "GET")], ApiError::MethodNotAllowed).into_response());
     }
     let Handshake { id, since, accept } = app.handshakes.check(id, &request)?;
@@ -36,7 +36,7 @@ pub async fn upgrade(
     tokio::spawn(async move {
         match upgraded.await.map_err(anyhow::Error::from).and_then(|upgraded| admitted(upgraded, id, since, permit)) {
             Ok(admitted) => app.sockets.admit(admitted),
-            Err(error) => tracing::debug!(error = format!("{error:#}"), "handshake not completed"),
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot complete handshake"),
         }
     });
     let headers = [

@@ -28,15 +28,15 @@ use crate::{
 
 const GOLDEN_RATIO: f64 = 1.618_033_988_749_895;
 
-/// How many streams were begun: it spreads their ends while the process drains.
+/// Counts the streams that began; the number spreads their ends over the drain.
 #[derive(Clone, Default)]
 pub struct Streams(Arc<AtomicU32>);
 
 impl Streams {
-    /// When a stream that begins now is to end because the process does. They end one after the other, as sockets do,
-    /// so that their clients do not all come to the other edges at once.
+    /// Resolves when a stream that begins now must end because the process stops. The streams end one after the other,
+    /// as sockets do, so that their clients do not all reconnect to the other edges at once.
     fn drained(&self, app: &App) -> impl Future<Output = ()> + use<> {
-        // Multiples of the golden ratio: the streams that are still there are spread evenly, whichever have ended.
+        // Multiples of the golden ratio spread the remaining streams evenly, whichever streams have ended before.
         let number = self.0.fetch_add(1, Ordering::Relaxed);
         let after = app.config.drain.mul_f64((f64::from(number) * GOLDEN_RATIO).fract());
         let shutdown = app.tasks.shutdown();
@@ -47,7 +47,8 @@ impl Streams {
     }
 }
 
-/// Streams until the job's end. 204, which tells a browser not to come again, when the client has the end already.
+/// Streams until the job's end. If the client has the end already, the status is 204, on which a browser does not
+/// reconnect.
 pub async fn live(app: Arc<App>, streams: &Streams, id: JobId, headers: &HeaderMap) -> Result<Response, ApiError> {
     let claimed: u64 = match headers.get("last-event-id").map(|value| value.to_str().unwrap_or_default()) {
         None | Some("") => 0,
@@ -67,12 +68,12 @@ pub async fn live(app: Arc<App>, streams: &Streams, id: JobId, headers: &HeaderM
     });
     let frames = frames.take_until(streams.drained(&app));
     let keep_alive = KeepAlive::new().interval(WS_PING_INTERVAL);
-    // Proxies otherwise gather what should be live.
+    // Without these headers a proxy may buffer the stream.
     let headers = [(header::CACHE_CONTROL, "no-store"), (header::HeaderName::from_static("x-accel-buffering"), "no")];
     Ok((headers, Sse::new(frames).keep_alive(keep_alive)).into_response())
 }
 
-/// The job's state, and what the client has seen of it: what it claims, or nothing where that is refuted.
+/// The job's state, and the sequence that the client has seen: its claim, or 0 if the leader refutes the claim.
 async fn seen(app: &App, id: &JobId, claimed: u64) -> Result<(JobState, u64), ApiError> {
     let mut claim = Claim::default();
     let (mut state, mut is_leaders) = (app.known(id).await?, false);

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::{app::App, idempotency::Key};
 use crate::http::problem::ApiError;
 
-/// Stores a job. 202 means stored: from then on every edge knows it.
+/// Stores a job. 202 means stored: from then on every edge serves it.
 pub async fn submit(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     if !is_json(&headers) {
         return Err(ApiError::UnsupportedMediaType);
@@ -35,11 +35,11 @@ pub async fn submit(State(app): State<Arc<App>>, headers: HeaderMap, body: Body)
         Some(key) => app.keys.reserve(key, &submission, fresh).await?,
     };
     let state = match app.jobs.execute(&id, None, &Command::Submit(submission), Patience::Bounded).await {
-        // A repeat: the job as it stands by now.
+        // A repeat: return the job's current state.
         Err(ExecuteError::Refused(Refusal::Exists)) => app.known(&id).await?,
         outcome => {
             let state = outcome?;
-            tracing::info!(job = %id, url = %state.submission.url, "submitted");
+            tracing::info!(job = %id, url = %state.submission.url, "job submitted");
             state
         }
     };
@@ -48,7 +48,7 @@ pub async fn submit(State(app): State<Arc<App>>, headers: HeaderMap, body: Body)
     Ok((StatusCode::ACCEPTED, location, Json(status)).into_response())
 }
 
-/// Where the edges are on their host, as behind a proxy that gives them a path of it.
+/// The path of the public base URL, empty unless a proxy serves the edges under one.
 fn path_of(public_base_url: &str) -> &str {
     let rest = public_base_url.split_once("://").map_or("", |(_, rest)| rest);
     rest.find('/').map_or("", |at| &rest[at..])
@@ -69,7 +69,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
 }
 
-/// Field by field, so that each has an error of its own.
+/// Reads field by field, so that each field has an error of its own.
 fn parse(body: &[u8]) -> Result<Submission, ApiError> {
     let body: Value = serde_json::from_slice(body).map_err(|error| ApiError::MalformedBody(error.to_string()))?;
     let Value::Object(body) = body else { return Err(ApiError::MalformedBody("it is no object".into())) };

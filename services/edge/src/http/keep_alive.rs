@@ -1,6 +1,6 @@
-//! How long hyper waits for the head of a request: one bound for it to begin, and [`HTTP_HEAD_MAX`] from then to
-//! its end. hyper has one bound for both, so it is given a timer that knows the difference. This file can go once hyper
-//! has a time-out for idle connections: <https://github.com/hyperium/hyper/pull/3828>.
+//! How long hyper waits for the head of a request: one bound until its first byte, and [`HTTP_HEAD_MAX`] from there to
+//! its end. hyper has one bound for both, so its timer here tracks the first byte. This file can go once hyper has a
+//! time-out for idle connections: <https://github.com/hyperium/hyper/pull/3828>.
 
 use std::{
     future::Future,
@@ -12,12 +12,12 @@ use std::{
 
 use millrace_domain::limits::HTTP_HEAD_MAX;
 
-/// When the head that a connection waits for has begun; `None` before its first byte.
+/// When the first byte of the next head arrived; `None` before it.
 #[derive(Clone, Debug, Default)]
 pub struct HeadTimer(Arc<Mutex<Option<Instant>>>);
 
 impl HeadTimer {
-    /// Whether anything of it has come.
+    /// Whether a byte of it has arrived.
     pub fn has_begun(&self) -> bool {
         self.begun().is_some()
     }
@@ -26,18 +26,18 @@ impl HeadTimer {
         *self.0.lock().expect("no panic while held")
     }
 
-    /// Something of it has come.
+    /// Records that a byte of it has arrived.
     pub fn came(&self) {
         self.0.lock().expect("no panic while held").get_or_insert_with(Instant::now);
     }
 
-    /// The next one is waited for.
+    /// Starts waiting for the next head.
     fn renew(&self) {
         *self.0.lock().expect("no panic while held") = None;
     }
 }
 
-/// The timer of one connection. hyper asks it for one thing: how long to wait for the next head.
+/// The timer of one connection. hyper uses it for one thing: the wait for the next head.
 #[derive(Debug)]
 pub struct Timer(pub HeadTimer);
 
@@ -53,7 +53,7 @@ impl hyper::rt::Timer for Timer {
     }
 }
 
-/// Until the deadline, or until a head that has begun takes too long. Polled after whatever was read.
+/// Resolves at the deadline, or when a head that has begun takes too long. hyper polls it after each read.
 struct Wait {
     head: HeadTimer,
     sleep: Pin<Box<tokio::time::Sleep>>,

@@ -1,7 +1,7 @@
 //! Which pages may use the API: an allow-list, for HTTP and WebSocket alike.
 //!
-//! Browsers send `Origin` with every request that a page of another origin could abuse; a request without one is not
-//! from such a page and passes.
+//! Browsers send `Origin` with every request that a page of another origin could abuse; a request without it does not
+//! come from such a page and passes.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -20,7 +20,8 @@ use super::problem::ApiError;
 pub struct Origins(Arc<HashSet<String>>);
 
 impl Origins {
-    /// The given ones and the public base URL's own; of a page on this machine by both names that people type.
+    /// The given origins and the public base URL's own; for a page on this machine, both as `localhost` and
+    /// `127.0.0.1`.
     #[must_use]
     pub fn new(public_base_url: &str, allowed: Vec<String>) -> Self {
         let mut own: Vec<_> = Url::parse(public_base_url).into_iter().collect();
@@ -39,10 +40,10 @@ impl Origins {
         origin.to_str().is_ok_and(|origin| self.0.contains(origin))
     }
 
-    /// Whether a request is of no page that is not allowed.
+    /// Checks that a request with an `Origin` comes from an allowed page.
     ///
     /// # Errors
-    /// Names the origin that is not.
+    /// [`ApiError::OriginNotAllowed`], with the origin.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         match headers.get(header::ORIGIN) {
             Some(origin) if !self.allows(origin) => {
@@ -54,7 +55,7 @@ impl Origins {
     }
 }
 
-/// Refuses requests of pages that are not allowed.
+/// Refuses requests from pages that are not allowed.
 pub async fn admit(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     match origins.check(request.headers()) {
         Ok(()) => next.run(request).await,

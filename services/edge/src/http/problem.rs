@@ -1,4 +1,4 @@
-//! Everything that can be wrong with a request, and the one place where it becomes HTTP: RFC 9457.
+//! All errors of the HTTP API, and the one place where each becomes a response (RFC 9457).
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -14,7 +14,7 @@ use millrace_runtime::{direct::ReadError, jobs::ExecuteError};
 
 const PROBLEM: &str = "application/problem+json";
 
-/// Why a request is not carried out.
+/// Why the edge refuses a request.
 #[derive(Debug)]
 pub enum ApiError {
     NoSuchPath,
@@ -43,20 +43,20 @@ pub enum ApiError {
     RangeNotSatisfiable {
         file_size: u64,
     },
-    /// Of a connection's first request, before it is one.
+    /// Only for a connection's first request, before hyper reads it.
     HeadTooLarge,
     MalformedRequest,
     TooManyConnections,
-    /// The log or the state bucket does not answer; the text is for the log file.
+    /// The log or the state bucket does not answer; the text is only logged.
     LogUnavailable(String),
-    /// The log takes nothing more for now; the text is for the log file.
+    /// The log has no room; the text is only logged.
     NoRoom(String),
     StorageUnavailable(String),
     Stopping,
 }
 
 impl ApiError {
-    /// The status and the code of its answer. Codes are stable, frozen once released.
+    /// The status and the code of the response. Codes are frozen once released.
     const fn kind(&self) -> (StatusCode, &'static str) {
         match self {
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "no_such_path"),
@@ -91,7 +91,7 @@ impl ApiError {
         }
     }
 
-    /// What its answer begins with.
+    /// The status of the response.
     pub const fn status(&self) -> StatusCode {
         self.kind().0
     }
@@ -108,7 +108,7 @@ impl ApiError {
         serde_json::to_vec(&problem).expect("a problem has string keys only")
     }
 
-    /// The answer as it goes over a connection that is closed behind it: for who has no request that could be served.
+    /// The response in bytes, for a connection that has no valid request and is closed after it.
     pub fn last_answer(&self) -> Vec<u8> {
         let (status, body) = (self.status(), self.body());
         let retry = match status {
@@ -181,7 +181,7 @@ impl ApiError {
     }
 }
 
-/// Clients read sentences.
+/// Capitalizes an error text for clients.
 fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
@@ -197,7 +197,7 @@ impl IntoResponse for ApiError {
             Self::NoRoom(why) => tracing::error!(
                 why,
                 code,
-                "request refused: NATS has no room; make room on its disk, or raise max_file_store"
+                "request refused: NATS has no room; free space on its disk, or raise max_file_store"
             ),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! A connection as hyper gets it: first what was read of it already.
+//! A connection as hyper gets it: first the bytes that the event loop has read already, then the stream.
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use tokio::{
 
 use super::keep_alive::HeadTimer;
 
-/// A stream behind what was read of it, which reports to its [`HeadTimer`] when something is read.
+/// Bytes read earlier, then the stream itself. Reports each read to its [`HeadTimer`].
 #[derive(Debug)]
 pub struct Resumed {
     read: Bytes,
@@ -23,12 +23,12 @@ pub struct Resumed {
 }
 
 impl Resumed {
-    /// `read` comes first, then what `stream` has.
+    /// Yields `read` first, then the bytes of `stream`.
     pub fn new(read: Vec<u8>, stream: TcpStream, head: HeadTimer) -> Self {
         Self { read: read.into(), stream, head }
     }
 
-    /// What has not been read (again), and the stream.
+    /// The bytes not consumed yet, and the stream.
     pub fn into_parts(self) -> (Bytes, TcpStream) {
         (self.read, self.stream)
     }
@@ -44,7 +44,7 @@ impl AsyncRead for Resumed {
             into.put_slice(&self.read[..count]);
             self.read.advance(count);
             if self.read.is_empty() {
-                // Its memory too.
+                // This frees the buffer.
                 self.read = Bytes::new();
             }
             Poll::Ready(Ok(()))

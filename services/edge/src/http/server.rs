@@ -1,4 +1,4 @@
-//! What is no WebSocket handshake that a loop may answer: hyper serves it, within its bounds.
+//! Serves the connections that the event loops pass on to hyper, within its bounds.
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
@@ -31,12 +31,12 @@ use crate::{admission::Accepted, metrics::Metrics};
 pub struct Http {
     router: Router,
     metrics: Metrics,
-    /// From then on no further request of a connection is served.
+    /// Once canceled, a connection serves no further request.
     stop: CancellationToken,
     cut: CancellationToken,
     requests: TaskTracker,
     refusals: Arc<Semaphore>,
-    /// For whoever is on no thread of it.
+    /// For callers outside the runtime: the event loops.
     runtime: Handle,
 }
 
@@ -49,13 +49,13 @@ impl Http {
         Self { router, metrics, stop, cut, requests, refusals, runtime: Handle::current() }
     }
 
-    /// Serves one connection, of which `read` was read already, until it ends or is upgraded.
+    /// Serves one connection until it ends or is upgraded; `read` was read from it already.
     pub fn serve(&self, accepted: Accepted, read: Vec<u8>) {
         let connection = connection(accepted, read, self.router.clone(), self.metrics.clone(), self.stop.clone());
         self.requests.spawn_on(self.cut.clone().run_until_cancelled_owned(connection), &self.runtime);
     }
 
-    /// Tells a connection why it is not served; when many are being told already, it is just closed.
+    /// Sends the reason for a refusal and closes the connection; closes it at once when many refusals are in flight.
     pub fn refuse(&self, stream: mio::net::TcpStream, why: &ApiError) {
         if let Ok(place) = self.refusals.clone().try_acquire_owned() {
             let answer = why.last_answer();
@@ -66,10 +66,10 @@ impl Http {
         }
     }
 
-    /// Lets requests under way end within `drain`, and whoever was told last take the end.
+    /// Lets requests in flight end within `drain`, and clients read the last responses.
     pub async fn end(self, drain: Duration) {
         self.requests.close();
-        // Who is still sending a request or reading an answer has so long to end.
+        // This includes time for clients that are still sending a request or reading a response.
         if timeout(drain + CLOSE_ANSWER_MAX, self.requests.wait()).await.is_err() {
             tracing::info!(connections = self.requests.len(), "closing connections that outlived the drain");
             self.cut.cancel();
@@ -87,7 +87,7 @@ async fn connection(
 ) {
     let stream = match TcpStream::from_std(OwnedFd::from(stream).into()) {
         Ok(stream) => stream,
-        Err(error) => return tracing::warn!(%peer, %error, "cannot register connection"),
+        Err(error) => return tracing::warn!(%peer, %error, "cannot register connection with the runtime"),
     };
     let service = router.map_request(move |request: Request<Incoming>| {
         let mut request = request.map(axum::body::Body::new);
@@ -98,14 +98,14 @@ async fn connection(
     let resumed = Resumed::new(read, stream, head.clone());
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(Timer(head.clone()))
-        // From here, or the end of the request before, to the begin of the headers.
+        // From here, or from the end of the previous request, to the first byte of the head.
         .header_read_timeout(HTTP_KEEP_ALIVE_MAX)
         .max_buf_size(HTTP_HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(resumed), TowerToHyperService::new(service))
         .with_upgrades();
     tokio::pin!(connection);
     let served = tokio::select! {
-        // First: told to stop before it has read, hyper would not even read what we have.
+        // Polled first: a hyper that shuts down before its first read would ignore the bytes that we have read.
         biased;
         served = connection.as_mut() => served,
         () = stop.cancelled() => {
@@ -121,21 +121,21 @@ async fn connection(
     }
 }
 
-/// The bare connection of an upgraded one, and what the client has sent right behind its request.
+/// Takes the TCP stream out of an upgraded connection, with the bytes that the client sent after its request.
 pub fn taken_out(upgraded: Upgraded) -> anyhow::Result<(std::net::TcpStream, Vec<u8>)> {
     let parts =
-        upgraded.downcast::<TokioIo<Resumed>>().map_err(|_| anyhow::anyhow!("the connection is no TCP stream"))?;
+        upgraded.downcast::<TokioIo<Resumed>>().map_err(|_| anyhow::anyhow!("connection is not a TCP stream"))?;
     let (unread, stream) = parts.io.into_inner().into_parts();
     Ok((stream.into_std()?, [parts.read_buf, unread].concat()))
 }
 
-/// Answers without reading the request.
+/// Sends the response without parsing a request.
 async fn refuse(stream: std::net::TcpStream, answer: Vec<u8>) {
     let Ok(mut stream) = TcpStream::from_std(stream) else { return };
     let answering = async {
         stream.write_all(&answer).await?;
         stream.shutdown().await?;
-        // What the client has sent is taken, lest the close become a reset that overtakes the answer.
+        // Read what the client has sent: closing with unread bytes sends a reset that may overtake the response.
         io::copy(&mut (&mut stream).take(REFUSAL_READ_BYTES_MAX), &mut io::sink()).await
     };
     let _ = timeout(REFUSAL_MAX, answering).await;

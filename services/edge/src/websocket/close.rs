@@ -1,22 +1,22 @@
-//! Which side closes a WebSocket, and how that is counted.
+//! The side that closes a WebSocket, and the close code that is counted.
 
 use std::collections::BTreeSet;
 
 use millrace_domain::close::{self, Close};
 
-/// What is counted when a client goes away without a close frame.
+/// Counted when a client disconnects without a close frame.
 pub const ABNORMAL: u16 = 1006;
-/// What is counted when a client's close frame has no code.
+/// Counted when a client's close frame has no code.
 const NO_CODE: u16 = 1005;
-/// What a client sends whose page is left.
+/// Sent by a browser that leaves the page.
 const LEFT: u16 = 1001;
 
 /// Which side closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// The edge; the client is to answer.
+    /// The edge; the client must answer.
     Ours(Close),
-    /// The client, by this code if it gave one; it is answered by the same.
+    /// The client, with this code if it gave one; the edge answers with the same.
     Theirs(Option<u16>),
 }
 
@@ -31,7 +31,7 @@ impl Closing {
     }
 }
 
-/// The codes that are counted each by itself, each once.
+/// The codes that have a count of their own.
 pub fn counted() -> BTreeSet<u16> {
     close::ALL.iter().map(|close| close.code).chain([LEFT, NO_CODE, ABNORMAL]).collect()
 }

@@ -1,4 +1,4 @@
-//! What a client sends, frame by frame. Pure; keeps memory only while a message is incomplete.
+//! Decodes the frames that a client sends. Pure; uses memory only while a message is incomplete.
 
 use std::io::Cursor;
 
@@ -19,31 +19,31 @@ const CONTROL_BYTES_MAX: u64 = 125;
 pub enum Received<'a> {
     /// A text message.
     Text(&'a str),
-    /// A binary message, whatever it holds.
+    /// A binary message.
     Binary,
     /// A part of a message that is not complete yet.
     Part,
-    /// To be answered with the same payload.
+    /// A ping, which is answered with the same payload.
     Ping(&'a [u8]),
     /// The answer to a ping.
     Pong,
-    /// The client closes, with this code if it gave one.
+    /// A close frame, with its code if it has one.
     Close(Option<u16>),
 }
 
-/// What a client did wrong; the connection is closed.
+/// A client's violation of the protocol; the edge closes the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     /// A message longer than [`WS_FRAME_BYTES_MAX`].
     TooLarge,
-    /// Not as RFC 6455 says.
+    /// A frame that RFC 6455 does not allow.
     Protocol,
     /// A text that is not UTF-8.
     NotText,
 }
 
 impl Violation {
-    /// How it is answered.
+    /// The close that answers it.
     pub const fn close(self) -> Close {
         match self {
             Self::TooLarge => close::MESSAGE_TOO_LARGE,
@@ -53,7 +53,7 @@ impl Violation {
     }
 }
 
-/// The decoder of one socket. Nothing is allocated between messages.
+/// The decoder of one socket. It allocates nothing between messages.
 #[derive(Debug, Default)]
 pub struct Decoder(Option<Box<Partial>>);
 
@@ -66,8 +66,8 @@ struct Partial {
 }
 
 impl Decoder {
-    /// Decodes what has arrived; `bytes` is scratch space and is left in any state. `each` is called for everything
-    /// that is complete.
+    /// Decodes the bytes that arrived and calls `each` for every complete message or control frame. `bytes` is scratch
+    /// space: its contents are undefined afterwards.
     ///
     /// # Errors
     /// The first violation; nothing after it is decoded.
@@ -90,7 +90,7 @@ impl Decoder {
     }
 }
 
-/// Decodes whole frames; how many bytes they had.
+/// Decodes the whole frames in `bytes`; returns their length.
 fn frames(
     bytes: &mut [u8],
     message: &mut Option<(Data, Vec<u8>)>,

@@ -1,4 +1,4 @@
-//! Frames of the server, ready to be written.
+//! Encodes the frames that the edge sends.
 
 use tungstenite::protocol::{
     CloseFrame,
@@ -13,7 +13,7 @@ use super::close::Closing;
 /// A ping without payload.
 pub const PING: [u8; 2] = [0x89, 0x00];
 
-/// A text message; also how long its header is.
+/// A text message, and the length of its header.
 pub fn text_with_header(text: &str) -> (Vec<u8>, usize) {
     let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
     let length = text.len() as u64;
@@ -34,7 +34,7 @@ pub fn pong(payload: &[u8]) -> Vec<u8> {
     bytes(WsFrame::pong(payload.to_vec()))
 }
 
-/// A close frame: ours, or the answer to the client's, which has its code and no reason.
+/// A close frame: ours, or the answer to the client's, with the same code and no reason.
 pub fn close(closing: Closing) -> Vec<u8> {
     let (code, reason) = match closing {
         Closing::Ours(close) => (Some(close.code), close.reason),

@@ -1,8 +1,8 @@
 //! `ws://HOST:3001/ws/download/{job_id}`: the handshake.
 //!
-//! A loop of sockets answers the usual handshake itself, since a storm of reconnects is one handshake after the other.
-//! What is unusual or wrong about a request it leaves to hyper and the route `api/socket.rs`: one set of checks, one
-//! place where an error becomes an answer.
+//! An event loop answers the usual handshake itself, since a reconnect storm consists of handshakes. It passes unusual
+//! and faulty requests to hyper and the route in `api/socket.rs`. Both use the checks in this file, and only the route
+//! turns an error into a response.
 
 use http::{HeaderMap, HeaderName, header};
 use millrace_domain::JobId;
@@ -15,18 +15,17 @@ use crate::http::{origin::Origins, problem::ApiError};
 /// The path, before the job's id.
 pub const PATH: &str = "/ws/download/";
 
-/// A handshake that is to be answered with 101. Compression and other extensions that a client offers are not taken.
+/// A valid handshake, to be answered with 101. The edge accepts no compression or other extension.
 pub struct Handshake {
     /// The job that the client watches.
     pub id: JobId,
-    /// What it has seen already.
+    /// The newest sequence that the client has seen.
     pub since: u64,
-    /// The answer to its key.
+    /// The value of `Sec-WebSocket-Accept`.
     pub accept: String,
 }
 
-/// Checks handshakes: the same checks for the loops, which answer the usual ones, and for the route, which answers all
-/// others.
+/// Checks handshakes, for the loops and for the route.
 #[derive(Clone)]
 pub struct Handshakes {
     origins: Origins,
@@ -34,16 +33,16 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// Those of pages of allowed `origins`, until `stopping`.
+    /// Accepts handshakes from pages of allowed `origins`, until `stopping`.
     #[must_use]
     pub const fn new(origins: Origins, stopping: CancellationToken) -> Self {
         Self { origins, stopping }
     }
 
-    /// Checks a request; its origin was checked already.
+    /// Checks a request whose origin is already checked.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The first check that fails.
     pub fn check<B>(&self, id: JobId, request: &http::Request<B>) -> Result<Handshake, ApiError> {
         let since = since(request.uri().query().unwrap_or_default())?;
         let accept = accept_key(request.headers())?;
@@ -53,7 +52,7 @@ impl Handshakes {
         Ok(Handshake { id, since, accept })
     }
 
-    /// The handshake of a request that hyper has not seen; `None` when hyper is to answer it.
+    /// The handshake in a first request; `None` if hyper must answer the request.
     pub fn of(&self, request: &http::Request<()>) -> Option<Handshake> {
         let id = request.uri().path().strip_prefix(PATH)?.parse().ok()?;
         self.origins.check(request.headers()).ok()?;
@@ -62,7 +61,7 @@ impl Handshakes {
 }
 
 impl Handshake {
-    /// The answer, as it goes over the wire.
+    /// The response in bytes.
     pub fn answer(&self) -> Vec<u8> {
         let accept = &self.accept;
         format!(
@@ -84,7 +83,7 @@ fn since(query: &str) -> Result<u64, ApiError> {
     }
 }
 
-/// The answer to the client's key.
+/// The `Sec-WebSocket-Accept` for the client's key.
 fn accept_key(headers: &HeaderMap) -> Result<String, ApiError> {
     let has = |name: HeaderName, token: &str| {
         let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());

@@ -1,27 +1,27 @@
-//! The first request of a connection: is it one that a loop may answer? Pure.
+//! Classifies the first request of a connection: may an event loop answer it? Pure.
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use millrace_domain::limits::WS_HANDSHAKE_HEADERS_MAX;
 
 use super::handshake::PATH;
 
-/// What has arrived of a request.
+/// The first request, as far as it has arrived.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "it is looked at once, on the stack")]
 pub enum FirstRequest {
-    /// Not all of its head.
+    /// The head is incomplete.
     Partial,
-    /// A `GET` without a body of a path under [`PATH`], and how many bytes it has.
+    /// A `GET` without a body for a path under [`PATH`], and the length of its head.
     Socket(Request<()>, usize),
-    /// Something else, or more headers than a handshake has: for hyper to answer.
+    /// Any other request, or more headers than a handshake has: hyper answers it.
     Other,
-    /// No request.
+    /// Not an HTTP request.
     Malformed,
 }
 
-/// Looks at what has arrived; of `seen` bytes it is known that they are no whole head.
+/// Classifies the bytes that have arrived; the first `seen` bytes are known to hold no complete head.
 pub fn parse(bytes: &[u8], seen: usize) -> FirstRequest {
-    // Whoever sends byte by byte does not make us parse for each.
+    // A client that sends byte by byte must not cause a parse for each byte.
     if seen > 0 && !has_empty_line(&bytes[seen.saturating_sub(3)..]) {
         return FirstRequest::Partial;
     }
@@ -55,7 +55,7 @@ fn socket(request: &httparse::Request<'_, '_>) -> Option<Request<()>> {
     Some(socket)
 }
 
-/// Lines end as httparse takes them: a carriage return may be missing.
+/// Accepts the line ends that httparse accepts: the carriage return may be missing.
 fn has_empty_line(bytes: &[u8]) -> bool {
     let after = |at: usize| &bytes[at + 1..];
     let mut ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| after(at));
@@ -70,7 +70,7 @@ mod tests {
 
     const SOCKET: &str = "GET /ws/download/a?since=1 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n";
 
-    /// What a loop sees that gets the bytes in pieces.
+    /// The result for a loop that gets the bytes in pieces.
     fn in_pieces(bytes: &[u8], sizes: &[usize]) -> (FirstRequest, usize) {
         let (mut seen, mut turn) = (0, 0);
         loop {

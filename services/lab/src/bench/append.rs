@@ -1,5 +1,5 @@
-//! `cargo dev bench append`: what the fence and the message id of our appends cost, beside a bare publisher in the same
-//! run.
+//! `cargo dev bench append`: the cost of the fence and the message id of our appends, compared with a bare publisher in
+//! the same run.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -21,17 +21,17 @@ use tokio::time::Instant;
 use super::{machine::Machine, stats};
 
 const HELP: &str = "\
-One nats-server with one replica, then three with three, all as nats/cluster.conf has it: an acknowledgement comes \
-after fsync. Two kinds
-of writers take turns on the same stream, over the same connection, each writer with one event under way at a time:
+One nats-server with one replica, then three with three replicas, configured by nats/cluster.conf: an acknowledgement
+follows the fsync. Two kinds of writers take turns on the same stream, over the same connection, each writer with one
+event in flight:
   bare   `publish` of async-nats and its acknowledgement, no header
-  ours   what workers use: an expected sequence and a message id with each event
-Each number is the median over the turns. The order of the two changes with each turn.
+  ours   the workers' append: an expected sequence and a message id with each event
+Each number is the median over the turns. The order of the two kinds alternates with each turn.
 
 Example:
   cargo dev bench append --seconds 3 --turns 5 --writers 64";
 
-/// Appends per second, ours beside a bare publisher
+/// Appends per second, ours compared with a bare publisher
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
@@ -41,7 +41,7 @@ pub struct Args {
     /// Turns of each kind
     #[arg(long, value_name = "N", default_value_t = 5)]
     turns: usize,
-    /// Writers at once, each with a job of its own
+    /// Writers at once, each with its own job
     #[arg(long, value_name = "N", default_value_t = 64)]
     writers: usize,
 }
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             provision::apply(&jetstream::new(client.clone()), Some(replicas)).await?;
             cluster.wait_for_stream(&client, STREAM).await?;
             let (bare, ours) = turns(args, &client).await?;
-            // The connection is there by now.
+            // The connection is established by now.
             version = client.server_info().version;
             let ratios: Vec<_> = ours.iter().zip(&bare).map(|(ours, bare)| ours / bare).collect();
             rows.push(vec![

@@ -1,4 +1,4 @@
-//! How long `cargo dev up` takes until everything is ready, when everything is built and installed.
+//! How long `cargo dev up` takes to become ready, when all programs are built and all tools installed.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +19,8 @@ const READY_MAX: Duration = Duration::from_secs(120);
 const STOP_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
 
-/// Runs it once on free ports, with an empty data folder; how long it took from the start of cargo to the banner.
+/// Runs `cargo dev up` once on free ports with an empty data folder; returns the seconds from the start of cargo to the
+/// banner.
 pub async fn run(root: &Path) -> anyhow::Result<Duration> {
     let data = tempfile::Builder::new().prefix("millrace-bench-").tempdir()?;
     let mut args = vec!["dev".to_owned(), "up".to_owned(), format!("--data={}", data.path().display())];
@@ -27,7 +28,7 @@ pub async fn run(root: &Path) -> anyhow::Result<Duration> {
     args.push(format!("--admin-port={}", three_free_ports()));
     let (sender, lines) = channel();
     let sink = Sink::new(move |line| {
-        // Nobody waits any more once it is ready.
+        // Once it is ready, no receiver is left.
         let _ = sender.send((line.to_owned(), Instant::now()));
     });
     let options = ServiceOptions { args, dir: Some(root.to_owned()), sink: Some(sink), ..ServiceOptions::default() };

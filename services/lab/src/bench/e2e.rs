@@ -17,22 +17,22 @@ use serde::Serialize;
 use super::{cold, live, machine::Machine, stats, submissions, world::World};
 
 const HELP: &str = "\
-The method is in services/lab/src/bench/README.md; what matters of it is printed with the numbers. Takes about three
-minutes on 2 cores, after the build. Other work on the machine shows in the tails.
+services/lab/src/bench/README.md describes the method; the command prints a summary of it with the numbers. Takes about
+three minutes on 2 cores, after the build. Other load on the machine changes the tails.
 
 Examples:
   cargo dev bench e2e
   cargo dev bench e2e --json e2e.json
   cargo dev bench e2e --runs 1 --seconds 3 --submissions 5 --starts 1      A quick look";
 
-/// From a submission to the link: what it takes on this machine
+/// Latency from a submission to the link, on this machine
 #[derive(Clone, Debug, clap::Args, Serialize)]
 #[command(after_help = HELP)]
 pub struct Args {
     /// Runs of the live part; the numbers are medians over them
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
     runs: u64,
-    /// Seconds that are measured in each run, after two that are not
+    /// Measured seconds of each run, after two seconds of warm-up
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive)]
     seconds: u64,
     /// Jobs at once, each with one WebSocket client
@@ -103,7 +103,7 @@ async fn measure(args: &Args, root: &Path, programs: Programs, tools: Tools) -> 
     let submissions = submissions::run(&world, &media, args.submissions).await?;
     let nats_server = world.client.server_info().version;
     drop(world);
-    // What `cargo dev up` builds by itself, and `cargo dev` too: its start is to find everything built.
+    // The programs that `cargo dev up` and `cargo dev` would build: the measured start must find everything built.
     Programs::beside_us(false)?.build(root, &[&SERVICES[..], &["millrace-dev"]].concat())?;
     let mut cold_up_ready_runs_s = Vec::new();
     for number in 1..=args.starts {
@@ -142,13 +142,12 @@ impl Report {
         ];
         format!(
             "{}\n\
-             cargo dev up, built before, until ready: {:.2} s (target < 3 s); {}\n\n\
-             Live: {rate} events/s evenly over {jobs} jobs, a WebSocket client each; {runs} runs of {seconds} s after \
-             2 s of warm-up, \
-             each number\nis the median over the runs. From just before the append is sent to the frame received, by \
-             one clock. Merged \
-             into a later\nstate before they were sent: {} events. An append was sent {} ms late at most (median \
-             run).\n\
+             cargo dev up, already built, until ready: {:.2} s (target < 3 s); {}\n\n\
+             Live: {rate} events/s evenly over {jobs} jobs, each with one WebSocket client; {runs} runs of\n\
+             {seconds} s after 2 s of warm-up; each number is the median over the runs. A latency lasts from just\n\
+             before the append is sent to the frame received, by one clock. The edge merged {} events into a later\n\
+             state.\n\
+             The largest delay of an append against its schedule was {} ms (median run).\n\
              Submissions: {submissions}, one after the other, to an idle worker. Starts: {starts}.\n\
              Everything on one machine: {}.\n\
              {}\n",
@@ -170,6 +169,6 @@ fn ms(value: f64) -> String {
 fn positive(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(number @ 1..=1_000_000) => Ok(number),
-        _ => Err("give a whole number from 1 on".to_owned()),
+        _ => Err("give a whole number of at least 1".to_owned()),
     }
 }

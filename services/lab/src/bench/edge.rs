@@ -33,30 +33,30 @@ use super::{command, files, machine::Machine, write_json};
 pub const PACKAGES: [&str; 2] = ["millrace-edge", "millrace-projector"];
 
 const HELP: &str = "\
-The method is in services/lab/src/bench/edge/README.md. Other work on the machine shows in every number.
+services/lab/src/bench/edge/README.md describes the method. Other load on the machine changes every number.
 
 Examples:
   cargo dev bench edge                                        Everything, with medians of three runs
-  cargo dev bench edge --only edge,floor --quick              A look at ours against the floor
+  cargo dev bench edge --only edge,floor --quick              A quick comparison of ours with the floor
   cargo dev bench edge --only edge --measure hot,spread --quick";
 
-/// Live delivery: ours, what else is used for it, and the floor
+/// Live delivery by ours, by other servers, and by a floor
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
     /// One run, shorter loads, no measurement at the open-file limit
     #[arg(long)]
     quick: bool,
-    /// Measures these alone
+    /// Measures only these subjects
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     only: Vec<Name>,
-    /// Takes these measurements alone
+    /// Takes only these measurements
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     measure: Vec<Measure>,
     /// Runs; the numbers are medians over them
     #[arg(long, value_name = "N")]
     runs: Option<usize>,
-    /// Clients, where the measurement does not say otherwise
+    /// Clients, unless the measurement sets its own number
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     clients: usize,
     /// Writes all numbers to this file too
@@ -65,7 +65,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// `files`: for how many clients a process may have files.
+    /// `files`: the clients that a process's open-file limit allows.
     fn scale(&self, files: usize) -> Scale {
         let clients = self.clients();
         Scale {
@@ -93,14 +93,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.json {
         write_json(path, &report)?;
     }
-    // That a peer fails is a result. That ours does is none.
+    // A peer's failure is a result; a failure of ours is an error.
     if !is_complete {
-        bail!("of ours, not everything could be measured; the notes above say what");
+        bail!("some measurements of ours failed; see the notes above");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The numbers, and whether all of ours are there.
+/// The numbers, and whether all of ours were measured.
 async fn measure_all(args: &Args, scale: Scale, root: PathBuf, programs: Programs) -> anyhow::Result<(Report, bool)> {
     let runs = args.runs.unwrap_or(if args.quick { 1 } else { 3 }).max(1);
     let names: Vec<_> = Name::ALL.into_iter().filter(|name| args.only.is_empty() || args.only.contains(name)).collect();
@@ -108,7 +108,7 @@ async fn measure_all(args: &Args, scale: Scale, root: PathBuf, programs: Program
     let mut notes: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
     let mut is_complete = true;
     for run in 1..=runs {
-        // In turn, so that what the machine does meanwhile hits all of them.
+        // In turn, so that other load on the machine affects all of them.
         for name in &names {
             let begun = Instant::now();
             println!("{}, run {run} of {runs}", name.text());
@@ -136,7 +136,7 @@ async fn measure_all(args: &Args, scale: Scale, root: PathBuf, programs: Program
     Ok((Report::new(command(), machine, scale, all, notes), is_complete))
 }
 
-/// Numbers, notes, and whether something is missing.
+/// The numbers, the notes, and whether a number is missing.
 async fn measure_one(name: Name, ground: &Ground, scale: Scale, measures: &[Measure]) -> (Metrics, Vec<String>, bool) {
     let measured = async {
         let mut subject = name.start(ground).await?;
@@ -145,13 +145,13 @@ async fn measure_one(name: Name, ground: &Ground, scale: Scale, measures: &[Meas
         anyhow::Ok((bench.metrics, bench.notes, bench.has_failed))
     };
     measured.await.unwrap_or_else(|error| {
-        let note = format!("could not be started: {error:#}");
+        let note = format!("cannot start: {error:#}");
         println!("    note: {note}");
         (Metrics::new(), vec![note], true)
     })
 }
 
-/// As it tells.
+/// The version that nats-server reports.
 pub fn nats_version(root: &Path) -> anyhow::Result<String> {
     let program = millrace_harness::tools::nats_server(root, &mut |_| {})?;
     let output = Command::new(program).arg("--version").output()?;

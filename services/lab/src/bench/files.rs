@@ -1,15 +1,16 @@
-//! How many files a process of the bench may have open: each client takes one at either end.
+//! The open-file limit of the bench's processes: each client takes one file at either end.
 
 use anyhow::bail;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files of a process for everything but clients.
+/// Files that a process needs beside those of its clients.
 const RESERVED: usize = 200;
 
-/// Takes as many files as the system allows, for this process and those that it starts; for how many clients that is.
+/// Raises the open-file limit of this process and its children to the system's maximum; returns how many clients that
+/// allows.
 ///
 /// # Errors
-/// When it is not enough for `needed` clients in one process.
+/// When the limit is too low for `needed` clients in one process.
 pub fn clients_max(needed: usize) -> anyhow::Result<usize> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
@@ -19,7 +20,7 @@ pub fn clients_max(needed: usize) -> anyhow::Result<usize> {
         bail!(
             "a process may open {files} files here, too few for {needed} clients: raise the hard limit (ulimit -Hn), \
             to {} at least, \
-             or ask for fewer clients",
+             or use fewer clients",
             needed + RESERVED
         );
     }

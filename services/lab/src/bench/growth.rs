@@ -29,7 +29,7 @@ use super::{
 };
 
 const HELP: &str = "\
-The method is in services/lab/src/bench/growth/README.md. Other work on the machine shows in every number.
+services/lab/src/bench/growth/README.md describes the method. Other load on the machine changes every number.
 
 Examples:
   cargo dev bench growth --json growth.json      Up to 100,000 clients and jobs, and 50,000 events a second
@@ -51,13 +51,13 @@ pub struct Args {
 struct Scale {
     /// Clients, ten of them on each job.
     ten: &'static [usize],
-    /// Clients, each with a job.
+    /// Clients, each on its own job.
     each: &'static [usize],
-    /// Edges that share them. The jobs divide by it, so that all clients of a job are on one edge.
+    /// Edges that share the clients. It divides the number of jobs, so that all clients of a job are on one edge.
     edges: usize,
     /// Unwatched events a second, on one edge.
     rates: &'static [u64],
-    /// Edges that hear of [`FEEDS_RATE`].
+    /// Edges that receive [`FEEDS_RATE`] events a second.
     feeds: &'static [usize],
     seconds: u64,
 }
@@ -81,7 +81,7 @@ const QUICK: Scale = Scale {
 
 /// Events a second where there are several edges.
 const FEEDS_RATE: u64 = 5_000;
-/// Clients that are idle while there are unwatched events.
+/// Idle clients during the series of unwatched events.
 const BYSTANDERS: usize = 1_000;
 
 /// Runs the bench.
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 async fn measure(scale: &Scale, clients_max: usize, root: PathBuf, programs: Programs) -> anyhow::Result<Report> {
     let begun = Instant::now();
     let machine = Machine::here(&nats_version(&root)?);
-    println!("{clients_max} jobs are made");
+    println!("making {clients_max} jobs");
     let ground = Ground::new(root, programs, clients_max)?;
     let mut edge = Edge::start(&ground, scale.edges).await?;
     let mut loads = Loads::start(clients_max, ground.epoch_us).await?;
@@ -136,14 +136,14 @@ async fn measure(scale: &Scale, clients_max: usize, root: PathBuf, programs: Pro
     Ok(Report { command: command(), machine, edges: scale.edges, series: vec![ten, each, rates, feeds], slopes })
 }
 
-/// So many fresh edges, with clients that stay idle.
+/// Starts this number of fresh edges, with clients that stay idle.
 async fn bystanders(edge: &mut Edge, edges: usize, loads: &mut Loads) -> anyhow::Result<()> {
     loads.close().await?;
     edge.set_edges(edges).await?;
     let arrival =
         Arrival { clients: BYSTANDERS, jobs: BYSTANDERS, at_once: BYSTANDERS / 10, limit: Duration::from_secs(60) };
     let opened = loads.open(&edge.access(), arrival).await?;
-    anyhow::ensure!(opened.opened == BYSTANDERS, "only {} of {BYSTANDERS} clients got their state", opened.opened);
+    anyhow::ensure!(opened.opened == BYSTANDERS, "only {} of {BYSTANDERS} clients received their state", opened.opened);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! From the append of an event to the WebSocket message, under an even load; beside it two peers in the same run.
+//! The latency from an event's append to its WebSocket message under an even load, with two peers in the same run.
 
 use std::{
     sync::Arc,
@@ -20,9 +20,9 @@ use super::{
     world::World,
 };
 
-/// How many of the jobs are polled.
+/// Number of jobs that are polled.
 const POLLED: usize = 10;
-/// How many seconds are sent and not counted.
+/// Seconds of warm-up, whose events are not counted.
 const WARM_UP_S: u64 = 2;
 
 /// The load.
@@ -33,20 +33,20 @@ pub struct Load {
     pub seconds: u64,
 }
 
-/// What came out: of one run, or the medians of several.
+/// The results of one run, or the medians of several.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// Append sent → WebSocket message received.
     pub websocket: Summary,
     /// Append sent → republished message received by a plain NATS subscriber: what NATS itself takes.
     pub nats_subscriber: Summary,
-    /// Append sent → seen in the answer to a GET of the status once a second.
+    /// Append sent → seen by a client that GETs the status once a second.
     pub polling: Summary,
     /// Append sent → acknowledged to the writer.
     pub append: Summary,
-    /// Events of which a WebSocket client got a later state only.
+    /// Events for which a WebSocket client received only a later state.
     pub conflated: u64,
-    /// How much later than scheduled an append was sent at most.
+    /// The largest delay of an append against its schedule.
     pub send_lag_max_ms: f64,
 }
 
@@ -65,7 +65,7 @@ impl Outcome {
     }
 }
 
-/// One run, with jobs of its own.
+/// One run, with new jobs.
 pub async fn run(world: &World, load: Load) -> anyhow::Result<Outcome> {
     let ids: Vec<JobId> = (0..load.jobs).map(|_| JobId::from_entropy(rand::random())).collect();
     let begun = try_join_all(ids.iter().map(|id| begin(&world.log, id))).await?;
@@ -93,7 +93,7 @@ pub async fn run(world: &World, load: Load) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Everything that these observers saw together.
+/// The sum of what these observers saw.
 async fn seen(observers: Vec<Observer>) -> anyhow::Result<Seen> {
     let mut all = Seen::new();
     for observer in observers {
@@ -102,7 +102,7 @@ async fn seen(observers: Vec<Observer>) -> anyhow::Result<Seen> {
     Ok(all)
 }
 
-/// What the writers saw.
+/// The writers' results.
 struct Sent {
     append: Latencies,
     lag_max: Duration,
@@ -110,8 +110,8 @@ struct Sent {
     last: Vec<u64>,
 }
 
-/// Sends the events evenly: every job at the same distance, one job after the other. The schedule does not wait for
-/// anything: an append that takes long delays only the next one of its own job.
+/// Sends the events at even intervals, one job after the other. The schedule does not wait for acknowledgements: a slow
+/// append delays only the next one of its own job.
 async fn send_all(
     world: &World,
     events: &Arc<Events>,
@@ -171,7 +171,7 @@ impl Writer {
     }
 }
 
-/// A job up to where its download runs; returns the last sequence of its events.
+/// Appends a job's events up to its running download; returns the last sequence.
 async fn begin(log: &Log, id: &JobId) -> anyhow::Result<u64> {
     let submission = Submission { url: "http://127.0.0.1/video.mp4".parse()?, quality: None };
     let video_info = VideoInfo {

@@ -1,4 +1,4 @@
-//! What the numbers were measured on.
+//! The machine on which the numbers were measured.
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// As far as Linux tells.
+    /// Reads what Linux reports.
     pub fn here(nats_server: &str) -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let after = |text: &str, key: &str| {
@@ -31,7 +31,7 @@ impl Machine {
         }
     }
 
-    /// In one line.
+    /// A description in one line.
     pub fn line(&self) -> String {
         format!(
             "{} cores of {}, {} GiB, Linux {}, nats-server {}",

@@ -1,4 +1,4 @@
-//! When each event was sent, and when an observer first saw it or a later one.
+//! Records when each event was sent, and when an observer first saw it or a later one.
 
 use std::{
     collections::HashMap,
@@ -10,18 +10,19 @@ use millrace_domain::JobId;
 
 use super::stats::Latencies;
 
-/// The events of one run. An event is known by its job and its number, from 1, which travels as its `downloadedBytes`.
+/// The events of one run. An event is identified by its job and its number, from 1, which it carries as
+/// `downloadedBytes`.
 pub struct Events {
     start: Instant,
     by_id: HashMap<JobId, usize>,
-    /// By job and number: when it was sent, in nanoseconds since `start`.
+    /// When each event was sent, in nanoseconds since `start`, by job and number.
     sent_ns: Vec<Vec<AtomicU64>>,
     /// Events up to this number are sent, but not counted.
     warm_up: u64,
 }
 
 impl Events {
-    /// `each` events for each job.
+    /// No event is sent yet; `each` events for each job.
     pub fn new(ids: &[JobId], each: u64, warm_up: u64) -> Self {
         let times = || (0..each).map(|_| AtomicU64::new(0)).collect();
         Self {
@@ -32,7 +33,7 @@ impl Events {
         }
     }
 
-    /// The job of this id.
+    /// The index of the job with this id.
     pub fn job(&self, id: &str) -> Option<usize> {
         self.by_id.get(id).copied()
     }
@@ -47,12 +48,12 @@ impl Events {
         self.sent_ns.first().map_or(0, |times| times.len() as u64)
     }
 
-    /// Whether the event of this number is counted, and not one of the warm-up.
+    /// Whether the event of this number is counted, rather than part of the warm-up.
     pub fn counts(&self, number: u64) -> bool {
         number > self.warm_up
     }
 
-    /// The event is sent now.
+    /// Records that the event is sent now.
     pub fn sent(&self, job: usize, number: u64) {
         let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.sent_ns[job][number as usize - 1].store(now, Ordering::Release);
@@ -64,7 +65,7 @@ impl Events {
     }
 }
 
-/// What an observer saw of one job.
+/// An observer's record of one job.
 pub struct Seen {
     /// From the sending of an event until it, or a later state, was seen.
     pub latencies: Latencies,
@@ -74,12 +75,12 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Nothing.
+    /// An empty record.
     pub fn new() -> Self {
         Self { latencies: Latencies::new(), conflated: 0, newest: 0 }
     }
 
-    /// The state after event `number` of `job` was seen at `at`; an older one counts nothing.
+    /// Records that the state after event `number` of `job` was seen at `at`; ignores a stale one.
     pub fn note(&mut self, events: &Events, job: usize, number: u64, at: Instant) {
         let number = number.min(events.each());
         for seen in (self.newest + 1).max(events.warm_up + 1)..=number {
@@ -94,7 +95,7 @@ impl Seen {
         self.newest >= events.each()
     }
 
-    /// Adds what was seen of another job.
+    /// Adds the record of another job.
     pub fn add(&mut self, other: &Self) {
         self.latencies.add(&other.latencies);
         self.conflated += other.conflated;

@@ -1,4 +1,4 @@
-//! Three ways to learn of an event: our WebSocket, the republished message itself, and asking once a second.
+//! Three ways to observe an event: the edge's WebSocket, the republished message itself, and polling once a second.
 
 use std::{
     sync::Arc,
@@ -24,13 +24,13 @@ use super::{
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// An observer at work.
+/// A running observer.
 pub struct Observer {
     what: &'static str,
     task: JoinHandle<anyhow::Result<Seen>>,
 }
 
-/// What is read of a state, as clients get it.
+/// The fields of a client's state message that the bench reads.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct State {
@@ -59,7 +59,7 @@ impl Observer {
 /// A plain subscription to all republished events.
 pub async fn subscriber(client: &async_nats::Client, events: &Arc<Events>) -> anyhow::Result<Observer> {
     let mut messages = client.subscribe(subjects::LIVE_ALL).await?;
-    // A round trip: the server has the subscription.
+    // After this round trip the server has the subscription.
     client.flush().await?;
     let (client, events) = (client.clone(), Arc::clone(events));
     Ok(Observer::spawn("the NATS subscriber", async move {
@@ -85,7 +85,7 @@ pub async fn subscriber(client: &async_nats::Client, events: &Arc<Events>) -> an
     }))
 }
 
-/// A WebSocket to one job; returns once the first state has come.
+/// A WebSocket client of one job; returns once the first state has arrived.
 pub async fn client(world: &World, events: &Arc<Events>, id: &JobId) -> anyhow::Result<Observer> {
     let url = format!("ws://127.0.0.1:{}/ws/download/{id}", world.edge_port);
     let (mut socket, _) = connect_async(&url).await.with_context(|| format!("cannot connect to {url}"))?;
@@ -109,7 +109,7 @@ pub async fn client(world: &World, events: &Arc<Events>, id: &JobId) -> anyhow::
     }))
 }
 
-/// A client that asks for the state once a second; `number` of `count` pollers, which ask one after the other.
+/// A client that polls the state once a second; `number` of `count` pollers, which take turns at even intervals.
 pub fn poller(world: &World, events: &Arc<Events>, id: &JobId, number: usize, count: usize) -> Observer {
     let url = world.url(&format!("/api/status/{id}"));
     let first = tokio::time::Instant::now() + POLL_INTERVAL.mul_f64(number as f64 / count as f64);

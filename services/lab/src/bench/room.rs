@@ -1,5 +1,5 @@
-//! `cargo dev bench room`: what finished jobs take of NATS's disk and memory, and whether it comes back when they
-//! expire.
+//! `cargo dev bench room`: the disk and memory that NATS uses for finished jobs, and whether it frees them when the
+//! jobs expire.
 
 mod jobs;
 mod sample;
@@ -30,17 +30,17 @@ use tokio::time::sleep;
 use super::{machine::Machine, stats};
 
 const HELP: &str = "\
-nats-server as nats/local.conf has it (or several, as nats/cluster.conf), an empty folder, a projector. Jobs go
-through the code that workers use: 47 events each (submitted, started, info, 40 progress, downloaded, uploading,
-uploaded, completed), fenced and with a message id; each submission is taken from the queue and acknowledged. Bytes on
-disk are blocks that files take, memory is the resident memory of nats-server. They are looked at when nothing was
-written for --settle-seconds: longer than the two minutes for which nats-server keeps the id of each message in
-memory, and after which Go gives back what it does not need. What a job takes is the slope of the line of least
-squares; for memory without the empty server, which has not worked yet.
+Starts nats-server with nats/local.conf (or several with nats/cluster.conf), an empty folder and a projector. Appends
+jobs with the workers' code: 47 events each (submitted, started, info, 40 progress, downloaded, uploading, uploaded,
+completed), fenced and with a message id; takes each submission from the queue and acknowledges it. Disk is the blocks
+that files occupy; memory is nats-server's resident memory. Each sample follows --settle-seconds without writes: longer
+than the two minutes for which nats-server keeps each message id in memory, and after which Go returns unused memory.
+The use per job is the slope of a least-squares line; for memory, the line excludes the empty server, which has not
+worked yet.
 
-Then a worker starts with a retention of a second, and all jobs expire; what is there afterwards is looked at again. A
-second round of as many jobs, and more by --rounds, show whether what is left grows. Nothing here depends on how fast
-our programs are, so they are not optimised.
+Then a worker starts with a retention of one second, all jobs expire, and the command takes another sample. A second
+round with the same number of jobs, and more with --rounds, show whether the remainder grows. The speed of the programs
+does not matter here, so they are not optimised.
 
 Takes about half an hour, and 12 minutes with --quick.
 
@@ -48,12 +48,12 @@ Examples:
   cargo dev bench room --json room.json
   cargo dev bench room --quick
   cargo dev bench room --nodes 3
-  cargo dev bench room --jobs 500 --points 2 --rounds 10 --settle-seconds 5      Does what is left grow?";
+  cargo dev bench room --jobs 500 --points 2 --rounds 10 --settle-seconds 5      Does the remainder grow?";
 
 const READY_MAX: Duration = Duration::from_secs(60);
-/// For all jobs of a round to expire.
+/// How long all jobs of a round may take to expire.
 const EXPIRY_MAX: Duration = Duration::from_secs(3600);
-/// With fewer, what Go's runtime takes and gives back by itself is more than what they take.
+/// With fewer jobs, the memory that Go's runtime takes and returns by itself exceeds theirs.
 const JOBS_FOR_MEMORY_MIN: usize = 10_000;
 const JOBS_A_DAY: f64 = 1e6;
 const DAYS: f64 = 7.0;
@@ -65,25 +65,25 @@ pub struct Args {
     /// Finished jobs of each round
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     jobs: usize,
-    /// How often to look while they are made
+    /// Samples taken while the jobs are made
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(2..=20))]
     points: u8,
-    /// How often as many jobs are made and expire
+    /// Rounds in which this number of jobs is made and expires
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=100))]
     rounds: u8,
-    /// 2,000 jobs, looked at twice
+    /// 2,000 jobs, two samples
     #[arg(long)]
     quick: bool,
-    /// nats-servers, each with everything
+    /// nats-servers, each with a replica of every stream
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     nodes: u8,
-    /// How long to wait before each look
+    /// Seconds without writes before each sample
     #[arg(long, value_name = "N", default_value_t = 130)]
     settle_seconds: u64,
     /// Writes all numbers to this file too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Runs the binaries that are there
+    /// Runs the existing binaries instead of building them
     #[arg(long)]
     no_build: bool,
 }
@@ -93,11 +93,11 @@ pub struct Args {
 struct Report {
     machine: Machine,
     settings: Args,
-    /// While jobs were made; the first is the empty server.
+    /// Samples while jobs were made; the first is of the empty server.
     filling: Vec<Sample>,
     /// Bytes for each job.
     each: Each,
-    /// After all jobs of each round had expired, and how many did in a second.
+    /// The sample after all jobs of each round had expired, and the jobs that expired per second.
     expired: Vec<(Sample, f64)>,
 }
 
@@ -149,7 +149,7 @@ impl Nats {
 }
 
 struct World {
-    // In this order when dropped: the service, then what it writes to.
+    // Drop order: the service, then the servers that it writes to.
     _projector: Service,
     nats: Nats,
     client: async_nats::Client,
@@ -208,7 +208,7 @@ async fn measure(root: &Path, programs: Programs, tools: Tools, args: Args) -> a
         states: each(0, |sample| sample.states),
         consumers: each(0, |sample| sample.consumers),
         disk: each(0, |sample| sample.disk),
-        // A server that has just started has done nothing yet.
+        // A server that has just started has not worked yet.
         memory: each(1, |sample| sample.memory),
     };
     Ok(Report { machine, settings: args, filling, each, expired })
@@ -237,12 +237,12 @@ impl World {
     }
 
     async fn sample(&self, jobs: usize) -> anyhow::Result<Sample> {
-        println!("waiting {} s before a look", self.settle.as_secs());
+        println!("waiting {} s before a sample", self.settle.as_secs());
         sleep(self.settle).await;
         Sample::take(&self.nats.servers(), jobs)
     }
 
-    /// Has a worker remove all jobs; how many in a second.
+    /// Lets a worker remove all jobs; returns the jobs removed per second.
     async fn expire(&self, count: usize) -> anyhow::Result<f64> {
         let folder = |name: &str| self.folder.path().join(name).display().to_string();
         let args = [
@@ -301,18 +301,15 @@ fn print(report: &Report) {
         disk * jobs / gb
     );
     if report.settings.jobs < JOBS_FOR_MEMORY_MIN {
-        println!("the memory of each is not to be told from chance with fewer than {JOBS_FOR_MEMORY_MIN} jobs");
+        println!("the memory per job is indistinguishable from noise with fewer than {JOBS_FOR_MEMORY_MIN} jobs");
     } else {
-        println!(
-            "and {memory:.0} bytes of memory; so many jobs: {:.1} GB, if it goes on like this",
-            memory * jobs / gb
-        );
+        println!("and {memory:.0} bytes of memory; for that many jobs, extrapolated: {:.1} GB", memory * jobs / gb);
     }
     let (full, empty) = (report.filling.last().expect("one at least"), report.filling[0]);
     for ((sample, rate), round) in report.expired.iter().zip(1..) {
         println!(
-            "round {round}: one worker removed {rate:.0} jobs/s; left of what {} jobs had taken: {:.1} % of the disk; \
-            memory {:.0} MB, with all jobs {:.0} MB",
+            "round {round}: one worker removed {rate:.0} jobs/s; of the disk that {} jobs had used, {:.1} % is still \
+             used; memory {:.0} MB, with all jobs {:.0} MB",
             report.settings.jobs,
             100.0 * (sample.disk - empty.disk) / (full.disk - empty.disk),
             sample.memory / 1e6,
@@ -320,7 +317,7 @@ fn print(report: &Report) {
         );
     }
     println!(
-        "{} events a job, {} nats-server(s), looked at {} s after the last write\n{}",
+        "{} events a job, {} nats-server(s), sampled {} s after the last write\n{}",
         jobs::EVENTS,
         report.settings.nodes,
         report.settings.settle_seconds,

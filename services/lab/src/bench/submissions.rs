@@ -1,4 +1,4 @@
-//! From the submission over HTTP to the worker's `started` event, with an idle worker.
+//! The latency from a submission over HTTP to the worker's `started` event, with an idle worker.
 
 use std::time::{Duration, Instant};
 
@@ -21,18 +21,18 @@ use super::{
 /// How long one job may take.
 const JOB_MAX: Duration = Duration::from_secs(60);
 
-/// What came out.
+/// The results.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// Before the POST → `started` received on its live subject.
     pub started: Summary,
-    /// Before the POST → its answer, 202.
+    /// Before the POST → its response, 202.
     pub accepted: Summary,
-    /// Before the POST → `completed` received: what the downloader takes, mostly.
+    /// Before the POST → `completed` received; mostly the downloader's time.
     pub completed: Summary,
 }
 
-/// An event, when it came, and of which job.
+/// An event with its job and its time of arrival.
 type Live = (String, EventBody, Instant);
 
 /// Submits `count` jobs, each after the end of the one before.
@@ -61,7 +61,7 @@ pub async fn run(world: &World, media: &MediaServer, count: u64) -> anyhow::Resu
 async fn follow(live: &mut UnboundedReceiver<Live>, id: &str) -> anyhow::Result<(Instant, Instant)> {
     let mut started = None;
     loop {
-        let next = timeout(JOB_MAX, live.recv()).await.context("a job came to no end")?;
+        let next = timeout(JOB_MAX, live.recv()).await.context("a job did not end in time")?;
         let (of, body, at) = next.context("the subscription has ended")?;
         match body {
             _ if of != id => {}
@@ -73,7 +73,7 @@ async fn follow(live: &mut UnboundedReceiver<Live>, id: &str) -> anyhow::Result<
     }
 }
 
-/// All events, each with the time when it came.
+/// All live events, each with its time of arrival.
 async fn live(client: &async_nats::Client) -> anyhow::Result<UnboundedReceiver<Live>> {
     let mut messages = client.subscribe(subjects::LIVE_ALL).await?;
     client.flush().await?;

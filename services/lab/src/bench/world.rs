@@ -21,11 +21,11 @@ use tempfile::TempDir;
 const READY_MAX: Duration = Duration::from_secs(30);
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
-/// Everything that runs. Dropped, it is stopped and its data removed.
+/// The running system. Dropping it stops the processes and removes their data.
 pub struct World {
-    // In this order when dropped: the services, then what they write to.
+    // Drop order: the services, then the servers that they write to.
     services: Vec<Service>,
-    /// A connection of our own.
+    /// The bench's own connection to NATS.
     pub client: async_nats::Client,
     /// The log, on that connection.
     pub log: Log,
@@ -63,7 +63,7 @@ impl World {
         Ok(world)
     }
 
-    /// Starts a worker, and waits until it has nothing to do.
+    /// Starts a worker, and waits until the queue is empty.
     pub async fn start_worker(&mut self) -> anyhow::Result<()> {
         let worker = [
             "--name=worker-1".to_owned(),
@@ -77,7 +77,7 @@ impl World {
         self.queue_is_empty().await
     }
 
-    /// Where the edge is, for HTTP.
+    /// The edge's HTTP address for this path.
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.edge_port)
     }
@@ -101,7 +101,7 @@ impl World {
         Ok(())
     }
 
-    /// Submissions of jobs that have ended meanwhile are looked at once more by the worker.
+    /// The worker still takes the submissions of ended jobs from the queue once.
     async fn queue_is_empty(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + DRAIN_MAX;
         let context = jetstream::new(self.client.clone());

@@ -1,4 +1,4 @@
-//! From a history to what is wrong with it. Pure: a test feeds it histories with each violation.
+//! Finds the violations in a history. Pure: a test feeds it histories with each violation.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -9,23 +9,23 @@ use millrace_domain::{Entry, EventBody, JobId, JobState, Stage, close, fold, wir
 
 use super::history::{Accepted, Expected, History, Logged, Session};
 
-/// A final state reaches every client so long after it is there and the faults are over.
+/// A final state reaches every client within this time of its event and of the end of the faults.
 const FINAL_STATE_MAX_MS: u64 = 5_000;
-/// A killed worker's job runs again so long after its lease.
+/// A killed worker's job runs again within this time of its lease's end.
 const RECOVERY_MAX_MS: u64 = 5_000;
 
 /// A promise that was not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which promise, in few words, for the table.
+    /// The broken promise.
     pub promise: Promise,
-    /// What exactly.
+    /// The details.
     pub sentence: String,
 }
 
 macro_rules! promises {
     ($($name:ident, $words:literal;)*) => {
-        /// What is promised.
+        /// The promises of the system.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Promise { $(#[doc = $words] $name,)* }
 
@@ -33,7 +33,7 @@ macro_rules! promises {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// For the table.
+            /// The promise's name in the table.
             pub const fn words(self) -> &'static str {
                 match self { $(Self::$name => $words,)* }
             }
@@ -62,15 +62,15 @@ promises! {
     NoFiles, "no temporary file is left";
 }
 
-/// How long after its worker's death each job ran again or was over.
+/// How long after its worker's death a job ran again or ended.
 pub struct Recovery {
     /// After the kill.
     pub took: Duration,
-    /// Whether nothing else was in the way.
+    /// Whether no other fault was in the way.
     pub clear: bool,
 }
 
-/// What is wrong, in the order of the promises.
+/// The violations, in the order of the promises.
 pub fn check(history: &History) -> Vec<Violation> {
     let mut checker = Checker { history, jobs: Jobs::of(&history.log), found: Vec::new() };
     checker.log();
@@ -91,7 +91,7 @@ pub fn recoveries(history: &History) -> Vec<(JobId, Recovery)> {
     let mut found = Vec::new();
     for death in &history.worker_deaths {
         for (id, logged) in &jobs.0 {
-            // Under way then: begun by this worker, and nobody has said anything else of the whole job before the kill.
+            // In flight at the kill: this worker started the job, and no event that ends the attempt precedes the kill.
             let at = |it: &Logged| it.event.as_ref().map_or(0, |event| millis(event.at));
             let held = logged.iter().rposition(|it| match it.event.as_ref().map(|event| &event.body) {
                 Ok(EventBody::Started { worker, .. }) => *worker == death.worker,
@@ -117,7 +117,7 @@ fn millis(at: jiff::Timestamp) -> u64 {
     u64::try_from(at.as_millisecond()).unwrap_or(0)
 }
 
-/// The attempt is over.
+/// Whether the event ends an attempt or starts one.
 fn turns(logged: &Logged) -> bool {
     begins_or_ends(logged) || matches!(logged.event.as_ref().map(|event| &event.body), Ok(EventBody::Retrying { .. }))
 }
@@ -162,13 +162,13 @@ impl Checker<'_> {
 
     fn log(&mut self) {
         if self.history.acked.is_empty() {
-            self.say(Promise::AckedIsStored, "no service has told of an acknowledged append: nothing was checked");
+            self.say(Promise::AckedIsStored, "no service has logged an acknowledged append: nothing was checked");
         }
         let by_seq: HashMap<u64, &str> = self.history.log.iter().map(|it| (it.seq, it.message_id.as_str())).collect();
         for acked in &self.history.acked {
             if by_seq.get(&acked.seq) != Some(&acked.message_id.as_str()) {
                 let there = by_seq.get(&acked.seq).unwrap_or(&"nothing");
-                let sentence = format!("{} was acknowledged at {}, where {there} is", acked.message_id, acked.seq);
+                let sentence = format!("{} was acknowledged at {}; the log has {there}", acked.message_id, acked.seq);
                 self.say(Promise::AckedIsStored, sentence);
             }
         }
@@ -200,7 +200,7 @@ impl Checker<'_> {
         wrong.into_iter().for_each(|sentence| self.say(Promise::AcceptedIsStored, sentence));
     }
 
-    /// By job: a repeated submission is the same one.
+    /// The expected end by job; a repeated submission is the same job.
     fn expected(&self) -> BTreeMap<&JobId, &Expected> {
         self.history.accepted.iter().map(|accepted| (&accepted.id, &accepted.expected)).collect()
     }
@@ -246,7 +246,7 @@ impl Checker<'_> {
             match self.history.objects.get(&file.key) {
                 Some(object) if object.sha256 == source && file.sha256 == source && object.size == file.file_size => {}
                 Some(object) => wrong.push(format!(
-                    "{}: stored {} ({} bytes), told {} ({} bytes), the source has {source}",
+                    "{}: stored {} ({} bytes), the log says {} ({} bytes), the source has {source}",
                     file.key, object.sha256, object.size, file.sha256, file.file_size
                 )),
                 None => wrong.push(format!("{} is not in the store", file.key)),
@@ -280,7 +280,7 @@ impl Checker<'_> {
                     self.say(Promise::ProgressRises, format!("{name}: {before:?}, then {after:?}"));
                 }
             }
-            // Of jobs that exist and have not ended: only an edge that goes away or has too much to do may close.
+            // While a job exists and has not ended, only an edge that drains or is overloaded may close its sockets.
             for code in session
                 .closes
                 .iter()
@@ -299,7 +299,7 @@ impl Checker<'_> {
         let fold = serde_json::to_value(JobStatus::new(&state, &self.history.base_url)).unwrap_or_default();
         if session.last.as_ref() != Some(&fold) {
             let last = session.last.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
-            return self.say(Promise::LastIsFold, format!("{name}: told {last}, the log says {fold}"));
+            return self.say(Promise::LastIsFold, format!("{name}: received {last}, the log says {fold}"));
         }
         let Some(seen) = session.seen.iter().find(|seen| seen.end) else { return };
         let due = millis(state.updated_at).max(self.history.calm_at).max(session.began_at) + FINAL_STATE_MAX_MS;
@@ -320,7 +320,7 @@ impl Checker<'_> {
                 wrong.push(format!("{id}: stored {stored:?}, the log says {fold:?}"));
             }
         }
-        wrong.extend(strays.into_iter().map(|id| format!("{id}: there is a state without a job")));
+        wrong.extend(strays.into_iter().map(|id| format!("{id}: has a state, but no job in the log")));
         wrong.into_iter().for_each(|sentence| self.say(Promise::StateIsFold, sentence));
     }
 
@@ -346,7 +346,7 @@ impl Checker<'_> {
     }
 }
 
-/// The last tags of a job, for people.
+/// The job's last events, for the report.
 fn tail(logged: &[&Logged]) -> String {
     let body =
         |it: &&&Logged| it.event.as_ref().map_or_else(|_| "undecodable".to_owned(), |it| format!("{:?}", it.body));

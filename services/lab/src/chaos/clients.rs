@@ -1,4 +1,4 @@
-//! Clients as the contract has them: they reconnect, to whichever edge, with what they have seen.
+//! Clients that follow the contract: they reconnect to any edge and report the last sequence that they have seen.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use super::{
     world::World,
 };
 
-/// The server pings more often; a connection on which nothing comes is dead.
+/// The server pings more often; a connection that is silent for so long is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Between a close and the next connection, at most.
@@ -29,7 +29,7 @@ const MOVE_CHANCE: f64 = 0.02;
 /// Clients watch one of the newest jobs.
 const JOBS_NEWEST: usize = 8;
 
-/// What there is to watch, and whether there will be more.
+/// The jobs to watch, and whether more will come.
 #[derive(Clone, Debug, Default)]
 pub struct Jobs {
     pub ids: Vec<String>,
@@ -39,7 +39,7 @@ pub struct Jobs {
 /// Watches one job after the other until there are no more, each to its end.
 pub async fn client(world: Arc<World>, number: usize, seed: u64, jobs: watch::Receiver<Jobs>) {
     let mut rng = StdRng::seed_from_u64(seed ^ (number as u64).rotate_left(24));
-    // Not all in the first second.
+    // Spread over the first seconds.
     sleep(Duration::from_millis(rng.random_range(0..3_000))).await;
     loop {
         let job = {
@@ -63,7 +63,7 @@ pub async fn client(world: Arc<World>, number: usize, seed: u64, jobs: watch::Re
     }
 }
 
-/// The session is in the record from its beginning: one that comes to no end counts too.
+/// The session is recorded from its beginning: one that never ends counts too.
 async fn watch_to_end(world: &World, client: usize, job: String, rng: &mut StdRng) {
     let place = {
         let mut kept = world.recorder.kept();
@@ -80,7 +80,7 @@ async fn watch_to_end(world: &World, client: usize, job: String, rng: &mut StdRn
     }
 }
 
-/// One connection; whether the end was seen.
+/// One connection; returns whether the client saw the job's end.
 async fn connected(world: &World, place: usize, job: &str, connection: u32, rng: &mut StdRng) -> bool {
     let since = world.recorder.kept().sessions[place].seen.last().map_or(0, |seen| seen.seq);
     let edge = world.edges[rng.random_range(0..world.edges.len())];

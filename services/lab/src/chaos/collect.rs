@@ -1,5 +1,4 @@
-//! What is left to be recorded once everything has come to rest: the log, the states, the store, the processes, the
-//! files.
+//! Collects what remains once the system is idle: the log, the states, the store's files, processes, and files on disk.
 
 use std::{
     collections::BTreeMap,
@@ -62,12 +61,12 @@ pub async fn states(client: &Client) -> anyhow::Result<BTreeMap<String, Value>> 
 }
 
 async fn each(client: &Client, stream: &str, mut take: impl FnMut(direct::Stored)) -> anyhow::Result<()> {
-    let info = jetstream::new(client.clone()).get_stream(stream).await.context("the stream is away")?;
+    let info = jetstream::new(client.clone()).get_stream(stream).await.context("the stream is unavailable")?;
     let last = info.cached_info().state.last_sequence;
     let mut from = 1;
     while from <= last {
         let (batch, _) = direct::next(client, stream, ">", from, BATCH).await?;
-        // A replica that is behind; another one answers the next time.
+        // A stale replica answered; another one may answer the next request.
         let Some(newest) = batch.last() else { continue };
         from = newest.seq + 1;
         batch.into_iter().for_each(&mut take);
@@ -88,14 +87,14 @@ pub fn objects(s3: &S3Server) -> anyhow::Result<BTreeMap<String, Object>> {
     Ok(objects)
 }
 
-/// Uploads that were begun and neither completed nor aborted, by the names of the files in which the store keeps them
-/// beside its bucket.
+/// Unfinished uploads, neither completed nor aborted, by the names of the files in which the store keeps them beside
+/// its bucket.
 pub fn uploads(s3: &S3Server) -> Vec<String> {
     beside_bucket(s3, ".upload-")
 }
 
-/// Parts of uploads that are gone. A part that comes in while its upload is aborted this store keeps where no client
-/// can see it.
+/// Parts of aborted uploads. This store keeps a part that arrives while its upload is aborted, where no client can see
+/// it.
 pub fn strays(s3: &S3Server) -> usize {
     beside_bucket(s3, ".upload_id-").len()
 }
@@ -113,7 +112,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// Processes that work in a folder or below, or have it as their home.
+/// Processes whose working directory is in this folder, or whose home it is.
 pub fn processes(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let home = format!("HOME={}", folder.display());

@@ -1,5 +1,5 @@
-//! The fast downloader: it takes yt-dlp's command line and speaks as the worker's templates ask of yt-dlp, without the
-//! second or two of processor time that yt-dlp costs. What it is not meant for goes to yt-dlp itself.
+//! The fast downloader: it takes yt-dlp's command line and prints what the worker's templates request from yt-dlp,
+//! without the second or two of processor time that yt-dlp costs. It passes every other address on to yt-dlp.
 
 use std::{
     io::Write,
@@ -14,7 +14,7 @@ use serde_json::json;
 
 /// The first part of a path that is downloaded here.
 pub const FAST: &str = "fast";
-/// The same, by yt-dlp.
+/// The first part of a path that yt-dlp downloads.
 pub const REAL: &str = "real";
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -22,20 +22,20 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// Downloads one address of the chaos source as yt-dlp would
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The real one
+    /// The real yt-dlp
     #[arg(long)]
     yt_dlp: PathBuf,
-    /// What it would be given
+    /// The arguments of yt-dlp
     #[arg(last = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 
-/// Writes the script that a worker is told is its downloader; the script's path.
+/// Writes the script that workers run as their downloader; returns the script's path.
 pub fn script(folder: &Path, yt_dlp: &Path) -> anyhow::Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
-    // A build during the run replaces the file, and not this one.
+    // A build during the run replaces the original, not this copy.
     let program = folder.join("lab");
-    let this = std::env::current_exe().context("cannot tell where this program is")?;
+    let this = std::env::current_exe().context("cannot determine the path of this program")?;
     std::fs::hard_link(&this, &program).or_else(|_| std::fs::copy(&this, &program).map(drop))?;
     let path = folder.join("downloader");
     let text =
@@ -100,7 +100,7 @@ async fn download(url: &str) -> anyhow::Result<()> {
     say("D", &json!({"filepath": path}))
 }
 
-/// A line for the worker; whoever is not listened to any more ends.
+/// Prints a line for the worker; fails when the worker has closed the pipe.
 fn say(tag: &str, value: &serde_json::Value) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{tag} {value}")?;

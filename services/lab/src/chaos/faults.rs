@@ -1,4 +1,4 @@
-//! Carries out the schedule, and takes down what took place.
+//! Carries out the schedule, and records each fault.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use super::{
 
 /// Every republished message, and nothing else.
 const LIVE: &str = "live.";
-/// How late a late one is.
+/// The delay of a late message.
 const LATENESS: Duration = Duration::from_millis(400);
 const SLOWNESS: Duration = Duration::from_millis(100);
 
@@ -41,7 +41,7 @@ pub async fn run(world: &Arc<World>, plan: Vec<Planned>) {
         });
     }
     while under_way.join_next().await.is_some() {}
-    // Two faults of one link may have ended in the order in which they began.
+    // Overlapping faults of one link may have restored each other's settings.
     for process in &world.processes {
         process.thaw();
         for link in process.plan.links.iter().chain(&process.plan.store_link) {
@@ -129,7 +129,7 @@ async fn kill_nats(world: &World, node: Node, span: Duration) {
     cluster.node(place).kill();
     sleep(span).await;
     while let Err(error) = cluster.node(place).restart().await {
-        eprintln!("a nats-server does not come back, trying again: {error:#}");
+        eprintln!("cannot restart a nats-server; trying again: {error:#}");
     }
     whole(world, &cluster).await;
 }
@@ -156,7 +156,7 @@ async fn store(world: &World, fault: s3::Fault, span: Duration) {
 async fn fill_disk(world: &World, span: Duration) {
     let Some(disk) = &world.disk else { return };
     let until = Instant::now() + span;
-    // Again when something has become free.
+    // Repeatedly, since downloads that end free some space.
     while Instant::now() < until {
         let _ = tokio::task::block_in_place(|| disk.fill(0));
         sleep(Duration::from_millis(100)).await;

@@ -1,4 +1,4 @@
-//! What was recorded of a run: all that the checks look at, and nothing else. Times are milliseconds since 1970.
+//! The record of a run: exactly what the checks read. Times are milliseconds since 1970.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use serde_json::Value;
 /// Everything.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// When the last fault was over.
+    /// When the last fault ended.
     pub calm_at: u64,
     /// The lease of a job.
     pub lease_ms: u64,
     /// The `--public-base-url` of the edges.
     pub base_url: String,
-    /// Submissions that were answered by 202.
+    /// Submissions that were answered with 202.
     pub accepted: Vec<Accepted>,
-    /// Appends that the log has acknowledged, as the services say.
+    /// Appends that the log has acknowledged, according to the services' log lines.
     pub acked: Vec<Acked>,
     /// The log, in its order.
     pub log: Vec<Logged>,
@@ -28,17 +28,17 @@ pub struct History {
     pub worker_deaths: Vec<Death>,
     /// Files in the object store, by key.
     pub objects: BTreeMap<String, Object>,
-    /// Uploads in the object store that came to no end.
+    /// Unfinished uploads in the object store.
     pub uploads: Vec<String>,
-    /// Parts of aborted uploads, which only the test's store sees.
+    /// Parts of aborted uploads, which only the test's store keeps.
     pub stray_parts: usize,
-    /// Processes that were left after everything had stopped.
+    /// Processes that remained after all services had stopped.
     pub processes: Vec<String>,
-    /// Files of downloads that were left then.
+    /// Files of downloads that remained then.
     pub files: Vec<String>,
 }
 
-/// A submission and what is to become of it.
+/// A submission and the expected end of its job.
 #[derive(Clone, Debug)]
 pub struct Accepted {
     /// The address; no two submissions have the same.
@@ -52,12 +52,12 @@ pub struct Accepted {
 /// How a job must end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// With this file.
+    /// Completed, with this file.
     File {
         /// SHA-256, lower-case hexadecimal.
         sha256: String,
     },
-    /// As failed, with this code.
+    /// Failed, with this code.
     Failure(&'static str),
     /// Canceled, or with this file if the cancel came too late.
     CanceledOrFile {
@@ -86,7 +86,7 @@ pub struct Logged {
     pub id: JobId,
     /// Which of the job's subjects.
     pub kind: Kind,
-    /// What it says, unless it is no event.
+    /// The event, or why the message cannot be decoded.
     pub event: Result<Event, millrace_domain::Undecodable>,
 }
 
@@ -110,7 +110,7 @@ pub struct Session {
 /// A `status` message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// When it came.
+    /// When it arrived.
     pub at: u64,
     /// On which connection of the session, from 0.
     pub connection: u32,
@@ -129,9 +129,9 @@ pub struct Seen {
 pub struct Death {
     /// Its name in events.
     pub worker: String,
-    /// When.
+    /// When it was killed.
     pub at: u64,
-    /// Whether nothing else kept the other workers from taking its jobs.
+    /// Whether no other fault kept the other workers from taking its jobs.
     pub clear: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The stream of jobs: submitted with an `Idempotency-Key` to whichever edge answers, until one says that it is stored.
+//! The stream of jobs: each is submitted with an `Idempotency-Key` to one edge after another until one accepts it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,16 +18,16 @@ use super::{
     world::World,
 };
 
-/// Between two submissions, at least; on two processors, more jobs would measure these.
+/// Shortest pause between two submissions; on two processors, more jobs would only measure the processors.
 const INTERVAL_MIN_MS: u64 = 500;
 const INTERVAL_MAX_MS: u64 = 1_300;
-/// Submissions that wait for an answer.
+/// Submissions in flight.
 const PENDING_MAX: usize = 12;
-/// Longer than an edge takes to say that the log is away.
+/// Longer than an edge takes to report that the log is unavailable.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Submits jobs until the time is over; returns once each is accepted.
+/// Submits jobs for this long; returns once each is accepted.
 pub async fn submit(world: Arc<World>, seed: u64, length: Duration, jobs: watch::Sender<Jobs>) {
     let mut rng = StdRng::seed_from_u64(seed.rotate_left(8));
     let until = Instant::now() + length;
@@ -49,7 +49,7 @@ pub async fn submit(world: Arc<World>, seed: u64, length: Duration, jobs: watch:
 }
 
 async fn one(world: Arc<World>, client: reqwest::Client, number: u64, mut rng: StdRng, jobs: watch::Sender<Jobs>) {
-    // Now and then a file of several parts.
+    // Some files are large enough for several parts.
     let bytes = if rng.random_bool(0.04) { 9_500_000 } else { rng.random_range(250_000..1_000_000) };
     let seconds = rng.random_range(1..5);
     let video = Video { number, bytes, bytes_per_second: bytes / seconds, real: rng.random_bool(0.08) };
@@ -63,7 +63,7 @@ async fn one(world: Arc<World>, client: reqwest::Client, number: u64, mut rng: S
     let cancel = matches!(expected, Expected::CanceledOrFile { .. });
     world.recorder.kept().accepted.push(Accepted { url: url.clone(), id: id.clone(), expected: expected.clone() });
     jobs.send_modify(|jobs| jobs.ids.push(id.to_string()));
-    // A repeat, wherever it goes, is the same job.
+    // A repeated submission is the same job, whichever edge receives it.
     if rng.random_bool(0.1)
         && let Some(again) = accepted(&world, &client, number, &body, &mut rng).await
     {
@@ -72,7 +72,7 @@ async fn one(world: Arc<World>, client: reqwest::Client, number: u64, mut rng: S
     if cancel {
         sleep(Duration::from_millis(rng.random_range(0..4_000))).await;
         let edge = world.edges[rng.random_range(0..world.edges.len())];
-        // It may come too late, or not at all.
+        // The cancel may arrive too late, or not at all.
         let _ = client.delete(format!("http://{edge}/api/download/{id}")).send().await;
     }
 }
@@ -97,7 +97,7 @@ async fn accepted(
                 }
             }
             Ok(answer) if status != 503 => {
-                eprintln!("a submission was answered by {status}: {}", answer.text().await.unwrap_or_default());
+                eprintln!("a submission was answered with {status}: {}", answer.text().await.unwrap_or_default());
                 return None;
             }
             _ => {}

@@ -1,4 +1,4 @@
-//! One of our processes with its links, and the supervisor that starts it again.
+//! A service process with its links, and the supervisor that restarts it.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use super::{
 };
 
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
-/// What a supervisor waits before it starts a process again.
+/// How long the supervisor waits before it restarts a process.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a process is run.
@@ -34,7 +34,7 @@ pub struct Plan {
     pub store_link: Option<Proxy>,
 }
 
-/// A process that is there again some time after it was killed.
+/// A process that its supervisor restarts after a kill.
 pub struct Process {
     pub plan: Plan,
     recorder: Arc<Recorder>,
@@ -46,7 +46,7 @@ struct Running {
     life: u32,
     back_at: Option<Instant>,
     killed: bool,
-    /// The supervisor is to leave it as it is.
+    /// Set when the supervisor must not restart it.
     over: bool,
 }
 
@@ -58,7 +58,7 @@ impl Process {
         Ok(Arc::new(Self { plan, recorder, running: Mutex::new(running) }))
     }
 
-    /// Starts it again whenever it has ended. Returns after [`Process::stop`].
+    /// Restarts it whenever it exits. Returns after [`Process::stop`].
     pub async fn supervise(self: Arc<Self>) {
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
@@ -80,7 +80,7 @@ impl Process {
             running.life += 1;
             match spawn(&self.plan, &self.recorder, running.life) {
                 Ok(service) => running.service = service,
-                // Tried again: it has ended still.
+                // The next turn tries again: `service` still holds the process that exited.
                 Err(error) => eprintln!("{error:#}"),
             }
         }
@@ -109,7 +109,7 @@ impl Process {
         self.running().service.resume();
     }
 
-    /// Waits until it is ready; `false` if it is not before `limit`.
+    /// Waits until it is ready; returns `false` after `limit`.
     pub async fn wait_ready(&self, limit: Duration) -> bool {
         let Ok(client) = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(1)).build() else {
             return false;
@@ -125,7 +125,7 @@ impl Process {
         false
     }
 
-    /// Ends it as an operator would, and for good. Blocks.
+    /// Stops it as an operator would, for good. Blocks.
     pub fn stop(&self, limit: Duration) -> bool {
         let mut running = self.running();
         running.over = true;
@@ -144,7 +144,7 @@ impl Process {
     }
 }
 
-/// For files and flags.
+/// The process's name in file names and flags.
 pub fn label(target: Target) -> String {
     match target {
         Target::Worker(number) => format!("worker-{number}"),
@@ -153,7 +153,7 @@ pub fn label(target: Target) -> String {
     }
 }
 
-/// Each life of a worker has a name of its own, so that its jobs can be told from those of the next.
+/// A worker gets a new name with each start, so that the jobs of two lives can be distinguished.
 fn name(plan: &Plan, life: u32) -> String {
     format!("{}.{life}", label(plan.target))
 }

@@ -1,4 +1,4 @@
-//! Takes down what happens while it happens.
+//! Records a run while it happens.
 
 use std::{
     collections::HashMap,
@@ -16,26 +16,26 @@ use super::{
     schedule::Fault,
 };
 
-/// What the services say of each acknowledged append, at debug level. See `runtime::log`.
+/// The message with which services log each acknowledged append, at debug level. See `runtime::log`.
 const APPENDED: &str = "event appended";
 
-/// Everything so far.
+/// The record so far, and the folder for logs.
 pub struct Recorder {
     kept: Mutex<Kept>,
     logs: PathBuf,
     files: Mutex<HashMap<String, File>>,
 }
 
-/// What is taken down.
+/// The record.
 #[derive(Default)]
 pub struct Kept {
     pub accepted: Vec<Accepted>,
     pub acked: Vec<Acked>,
     pub sessions: Vec<Session>,
     pub injected: Vec<Injected>,
-    /// Processes that ended by themselves.
+    /// Processes that exited by themselves.
     pub own_ends: u64,
-    /// Answers to submissions, by HTTP status; 0 is none.
+    /// Answers to submissions, by HTTP status; 0 stands for no answer.
     pub answers: HashMap<u16, u64>,
     /// Kills of workers: name and time.
     pub worker_kills: Vec<(String, u64)>,
@@ -67,12 +67,12 @@ impl Recorder {
         Ok(Arc::new(Self { kept: Mutex::default(), logs: logs.to_owned(), files: Mutex::default() }))
     }
 
-    /// What is kept, to add to it or to read it.
+    /// Locks the record.
     pub fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a process's output.
+    /// A sink for a process's output.
     pub fn sink(self: &Arc<Self>, name: &str) -> Sink {
         let (recorder, name) = (Arc::clone(self), name.to_owned());
         Sink::new(move |line| recorder.line(&name, line))
@@ -80,7 +80,7 @@ impl Recorder {
 
     fn line(&self, name: &str, line: &str) {
         if line.contains(APPENDED) {
-            // A line that a kill has cut tells of nothing.
+            // A line that a kill has truncated is ignored.
             if let Ok(Line { seq, message_id }) = serde_json::from_str(line) {
                 self.kept().acked.push(Acked { seq, message_id });
             }
@@ -95,7 +95,7 @@ impl Recorder {
             files.insert(name.to_owned(), file);
         }
         if let Some(file) = files.get_mut(name) {
-            // Logs are for people; a full disk takes none.
+            // The file is only for readers of the logs; a full disk must not stop the run.
             let _ = writeln!(file, "{line}");
         }
     }

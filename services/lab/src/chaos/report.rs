@@ -1,4 +1,4 @@
-//! What a run prints.
+//! The report of a run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,15 +13,15 @@ use super::{
     recorder::{Injected, Kept},
 };
 
-/// Violations of one promise that are shown.
+/// Violations shown for each promise.
 const SHOWN_MAX: usize = 5;
 const SENTENCE_CHARS_MAX: usize = 600;
 
-/// How the run came to rest.
+/// How long the system took to become idle.
 pub struct Rest {
     /// From the end of the last fault until each job had ended.
     pub jobs: Option<Duration>,
-    /// The same, until each client had seen the end.
+    /// From the end of the last fault until each client had seen the end of its job.
     pub clients: Option<Duration>,
     pub disk: bool,
 }
@@ -51,7 +51,7 @@ fn faults(injected: &[Injected], disk: bool) -> String {
     let mut rows = vec![row("faults injected", "times")];
     rows.extend(counts.iter().map(|(name, count)| row(name, count)));
     if !disk {
-        rows.push(row("workers' disk full", "skipped: nothing may be mounted here"));
+        rows.push(row("workers' disk full", "skipped: mounts are not permitted here"));
     }
     rows.push(row("processes killed, in all", kills(injected)));
     table::render(&rows)
@@ -84,15 +84,15 @@ fn totals(history: &History, kept: &Kept, rest: &Rest) -> Vec<Vec<String>> {
     let mut answers: Vec<_> = kept.answers.iter().collect();
     answers.sort();
     for (status, count) in answers {
-        let words = if *status == 0 { "no answer".to_owned() } else { status.to_string() };
-        rows.push(row(&format!("submissions answered by {words}"), count));
+        let outcome = if *status == 0 { "without a response".to_owned() } else { format!("answered with {status}") };
+        rows.push(row(&format!("submissions {outcome}"), count));
     }
     rows.extend([
         row("further attempts", retries),
         row("events in the log", history.log.len()),
         row("appends acknowledged and checked", history.acked.len()),
         row("files in the object store", history.objects.len()),
-        row("parts that came in while their upload was aborted, kept by the test's store", history.stray_parts),
+        row("parts received after their upload was aborted (kept by the test's store)", history.stray_parts),
         row("client sessions", history.sessions.len()),
         row("their connections", connections),
         row("their messages", messages),
@@ -111,7 +111,7 @@ fn times(history: &History, kept: &Kept, recoveries: &[Recovery]) -> Vec<Vec<Str
     let heading = ["times, in seconds", "count", "p50", "p99", "max"].map(str::to_owned).to_vec();
     let of = |clear: bool| recoveries.iter().filter(move |it| it.clear || !clear).map(|it| it.took.as_secs_f64());
     let nats = kept.injected.iter().filter(|it| it.fault.name().starts_with("nats-server"));
-    // How late the final states came, of jobs that ended after the faults.
+    // When each job's last event was appended.
     let ends: BTreeMap<&str, u64> = history
         .log
         .iter()
@@ -124,10 +124,13 @@ fn times(history: &History, kept: &Kept, recoveries: &[Recovery]) -> Vec<Vec<Str
     });
     vec![
         heading,
-        quantiles("a killed worker's job runs again", of(false)),
-        quantiles("the same, with nothing else in the way", of(true)),
-        quantiles("a nats-server hit to the cluster whole", nats.map(|it| (it.to - it.from) as f64 / 1e3)),
-        quantiles("a job's end to its client, faults included", finals),
+        quantiles("from a worker's death until its job runs again", of(false)),
+        quantiles("the same, with no other fault in the way", of(true)),
+        quantiles(
+            "from a nats-server's failure until the cluster is whole",
+            nats.map(|it| (it.to - it.from) as f64 / 1e3),
+        ),
+        quantiles("from a job's end until its client knows, faults included", finals),
     ]
 }
 

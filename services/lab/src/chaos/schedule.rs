@@ -4,28 +4,28 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-/// Processes that are killed, frozen and cut off.
+/// Workers in the cluster.
 pub const WORKERS: usize = 4;
-/// The same.
+/// Edges in the cluster.
 pub const EDGES: usize = 3;
-/// The same.
+/// Projectors in the cluster.
 pub const PROJECTORS: usize = 2;
 
-/// A nats-server is down or the log is away at most so long; then another one may be hit. Two at once would be no
-/// majority.
+/// The longest failure of a nats-server or of the whole log; then another server may be hit. With two down at once
+/// there would be no majority.
 const NATS_PAUSE: Duration = Duration::from_secs(20);
-/// How often, beside ten other faults of NATS, all of it is away.
+/// The weight of a failure of all nats-servers, beside a weight of ten for the other faults of NATS.
 const LOG_AWAY_WEIGHT: u32 = 1;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// From here on a minute is quiet but for its trial.
+/// From this second on, a minute has no fault but its trial.
 const QUIET_FROM: Duration = Duration::from_secs(44);
-/// Longer after that than the lease.
+/// More than a lease after `QUIET_FROM`.
 const TRIAL_AT: Duration = Duration::from_secs(50);
 /// From the end of a fault of NATS until all replicas have caught up, as a rule.
 const NATS_WHOLE: Duration = Duration::from_secs(8);
 
-/// One of our processes.
+/// A service process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// From 0.
@@ -39,13 +39,13 @@ pub enum Target {
 /// One of the nats-servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Node {
-    /// Whoever leads the log then.
+    /// The log's leader at that time.
     Leader,
-    /// This one, modulo their number.
+    /// The server of this index, modulo their number.
     At(usize),
 }
 
-/// One thing that goes wrong; with how long, where it does not end by itself.
+/// A fault, with its duration unless it ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     /// kill -9; a supervisor starts it again.
@@ -54,17 +54,17 @@ pub enum Fault {
     Freeze(Target, Duration),
     /// All its connections to NATS are closed at once.
     Cut(Target),
-    /// The same, and new ones are refused.
+    /// All its connections to NATS are closed, and new ones are refused.
     Refuse(Target, Duration),
-    /// Its connections to NATS stay open and move nothing.
+    /// Its connections to NATS stay open and transfer nothing.
     Stall(Target, Duration),
-    /// What goes between it and NATS is late.
+    /// Traffic between it and NATS is delayed.
     Slow(Target, Duration),
-    /// This part of the republished messages to an edge is lost.
+    /// This share of the republished messages to an edge is lost.
     LoseLive(usize, f64, Duration),
-    /// This part of them comes late.
+    /// This share of the republished messages to an edge is delayed.
     LateLive(usize, f64, Duration),
-    /// kill -9 on a nats-server, which comes back after so long.
+    /// kill -9 on a nats-server, which restarts after this time.
     KillNats(Node, Duration),
     /// SIGSTOP and SIGCONT on a nats-server.
     FreezeNats(Node, Duration),
@@ -76,26 +76,26 @@ pub enum Fault {
     StoreHangs(Duration),
     /// Connections of a worker to the object store are closed at once.
     StoreCut(usize),
-    /// The disk on which the workers keep downloads under way is full.
+    /// The disk on which workers keep downloads in flight is full.
     DiskFull(Duration),
 }
 
-/// A fault and its time, from the beginning.
+/// A fault and its time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Planned {
-    /// When.
+    /// Time since the beginning of the run.
     pub at: Duration,
-    /// What.
+    /// The fault.
     pub fault: Fault,
 }
 
 /// The faults of a run of this length, in the order of their times.
 ///
-/// Each minute ends with a trial in quiet: two workers are killed, and nothing else is in the way of those that take
+/// Each minute ends with a trial: two workers are killed, and no other fault is in the way of the workers that take
 /// over.
 pub fn schedule(seed: u64, length: Duration) -> Vec<Planned> {
     let mut plan = Vec::new();
-    // Luck of its own for each kind, so that a longer run begins like a shorter one.
+    // Each kind has its own generator, so that a longer run begins like a shorter one.
     let luck = |kind: u64| StdRng::seed_from_u64(seed ^ kind.rotate_right(8));
     let mut rng = luck(1);
     let mut at = Duration::from_secs(3);
@@ -128,13 +128,13 @@ pub fn schedule(seed: u64, length: Duration) -> Vec<Planned> {
     plan
 }
 
-/// How far into its minute.
+/// The time since the beginning of its minute.
 fn minute(at: Duration) -> Duration {
     Duration::from_millis(u64::try_from(at.as_millis() % MINUTE.as_millis()).unwrap_or(0))
 }
 
 impl Planned {
-    /// Whether it is over before its minute's quiet, with the time that NATS needs to be whole again.
+    /// Whether it ends before its minute's quiet part, including the time that NATS needs to recover.
     fn fits(&self) -> bool {
         let after = if self.fault.is_of_nats() { NATS_WHOLE } else { Duration::ZERO };
         minute(self.at) + self.fault.span() + after < QUIET_FROM
@@ -142,7 +142,7 @@ impl Planned {
 }
 
 impl Fault {
-    /// For the table.
+    /// The fault's name in the table.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Kill(Target::Worker(_)) => "worker killed",
@@ -154,7 +154,7 @@ impl Fault {
             Self::Stall(..) => "connections to NATS stalled",
             Self::Slow(..) => "connections to NATS slow",
             Self::LoseLive(..) => "republished messages lost",
-            Self::LateLive(..) => "republished messages late",
+            Self::LateLive(..) => "republished messages delayed",
             Self::KillNats(Node::Leader, _) => "nats-server killed, the leader",
             Self::KillNats(Node::At(_), _) => "nats-server killed, any",
             Self::FreezeNats(..) => "nats-server frozen",
@@ -195,7 +195,7 @@ impl Fault {
         matches!(self, Self::Kill(_) | Self::KillNats(..))
     }
 
-    /// Whether it keeps other workers than the one that it hits from taking a job.
+    /// Whether it keeps workers other than its target from taking a job.
     pub const fn hinders_recovery(&self) -> bool {
         !matches!(
             self,
@@ -211,7 +211,7 @@ impl Fault {
     }
 }
 
-/// Workers most often: they have the most to lose.
+/// A random process; workers most often, since they have the most to lose.
 fn target(rng: &mut StdRng) -> Target {
     match rng.random_range(0..10) {
         0..5 => Target::Worker(rng.random_range(0..WORKERS)),

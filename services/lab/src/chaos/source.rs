@@ -1,4 +1,4 @@
-//! Where the videos come from: small real mp4 files, each with bytes of its own, at a steady rate.
+//! The source of the videos: small real mp4 files, each with unique bytes, sent at a steady rate.
 
 use std::{net::SocketAddr, path::Path as FilePath, sync::Arc, time::Duration};
 
@@ -18,21 +18,21 @@ use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 
 const CHUNKS_PER_S: u64 = 10;
 
-/// The site. Dropped, it is gone.
+/// The site. Dropping it stops the server.
 pub struct Source {
     address: SocketAddr,
     video: Arc<Vec<u8>>,
     serving: JoinHandle<()>,
 }
 
-/// One video of the site: no two have the same number.
+/// One video of the site, with a unique number.
 #[derive(Clone, Copy, Debug)]
 pub struct Video {
     pub number: u64,
-    /// About.
+    /// Approximate size.
     pub bytes: u64,
     pub bytes_per_second: u64,
-    /// Whether the real downloader is to fetch it, and not the fast one.
+    /// Whether yt-dlp downloads it instead of the fast downloader.
     pub real: bool,
 }
 
@@ -46,7 +46,7 @@ impl Source {
             .route("/{downloader}/{number}/{bytes}/{rate}/video.mp4", get(serve))
             .with_state(Arc::clone(&video));
         let serving = tokio::spawn(async move {
-            // Returns never.
+            // Never returns.
             let _ = axum::serve(listener, routes).await;
         });
         Ok(Self { address, video, serving })
@@ -64,7 +64,7 @@ impl Source {
         format!("http://{}/{}/{number}/missing.mp4", self.address, super::downloader::FAST)
     }
 
-    /// The SHA-256 of what a video's address gives.
+    /// The SHA-256 of the video's file.
     pub fn sha256(&self, video: Video) -> String {
         HEXLOWER.encode(&Sha256::digest(content(&self.video, video.number, video.bytes)))
     }
@@ -76,7 +76,7 @@ impl Drop for Source {
     }
 }
 
-/// Also from the middle on: what a dead worker has left may be gone on from.
+/// Supports ranges: a worker may continue a download that a dead worker has left.
 async fn serve(
     State(video): State<Arc<Vec<u8>>>,
     Path((_, number, bytes, rate)): Path<(String, u64, u64, u64)>,
@@ -117,7 +117,7 @@ fn slowly(content: Bytes, rate: u64) -> impl futures::Stream<Item = std::io::Res
     })
 }
 
-/// The video, filled up to about `bytes` by an mp4 box that players pass over and that no other number has.
+/// The video, filled up to about `bytes` by an mp4 box that players skip and that is unique to this number.
 fn content(video: &[u8], number: u64, bytes: u64) -> Bytes {
     const HEAD: usize = 8;
     let room = usize::try_from(bytes).unwrap_or(0).saturating_sub(video.len() + HEAD);

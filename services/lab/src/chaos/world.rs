@@ -1,5 +1,5 @@
-//! What runs: three nats-servers, our services behind breakable links, an object store that can fail, a source of
-//! videos.
+//! The system under test: nats-servers, services behind breakable links, an object store that can fail, and a source
+//! of videos.
 
 use std::{
     collections::BTreeMap,
@@ -37,35 +37,35 @@ use super::{
     source::Source,
 };
 
-/// Short, so that a killed worker's jobs come again soon: an operator's choice, 30 s otherwise.
+/// Short, so that a killed worker's jobs are redelivered soon; the default is 30 s.
 pub const LEASE: Duration = Duration::from_secs(5);
-/// Often, so that it meets uploads of living attempts, too.
+/// Short, so that the janitor also meets uploads of running attempts.
 pub const JANITOR_INTERVAL: Duration = Duration::from_secs(3);
-/// More goes wrong here in a minute than elsewhere in a month: no job is to be given up only since its luck was bad.
+/// High, since a minute here has more faults than a month elsewhere: no job may fail only by exhausting its attempts.
 const BUDGETS: [(&str, &str); 2] = [("MILLRACE_ATTEMPTS_MAX", "30"), ("MILLRACE_WORKERS_LOST_MAX", "50")];
 const READY_MAX: Duration = Duration::from_secs(60);
-/// Room for all downloads under way.
+/// Room for all downloads in flight.
 const DISK_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Everything that runs. Dropped, it is gone.
+/// The running system. Dropping it stops everything.
 pub struct World {
     pub recorder: Arc<Recorder>,
-    // Before what they write to.
+    // Dropped before the servers that they write to.
     pub processes: Vec<Arc<Process>>,
     pub cluster: Mutex<NatsCluster>,
-    /// A connection of our own, around every proxy.
+    /// A direct connection, without a proxy.
     pub client: async_nats::Client,
     pub s3: S3Server,
     pub source: Source,
     pub edges: Vec<SocketAddr>,
     pub base_url: String,
-    /// `None` where nothing may be mounted: then no disk can be filled.
+    /// `None` where mounts are not permitted: then no disk can be filled.
     pub disk: Option<Disk>,
     pub work: PathBuf,
 }
 
 impl World {
-    /// Starts everything and waits until it is ready. `folder` is for what it writes.
+    /// Starts the system, with its files in `folder`, and waits until it is ready.
     pub async fn start(args: &Args, programs: &Programs, tools: &Tools, folder: &Path) -> anyhow::Result<Self> {
         let recorder = Recorder::new(&folder.join("logs"))?;
         let work = folder.join("work");
@@ -106,7 +106,7 @@ impl World {
         Ok(world)
     }
 
-    /// The process that this is.
+    /// The process of this target.
     pub fn process(&self, target: Target) -> &Process {
         self.processes.iter().find(|process| process.plan.target == target).expect("each target is started")
     }

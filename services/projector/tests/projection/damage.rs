@@ -1,4 +1,4 @@
-//! Keys that vanish or are garbled, messages that are no events, and a start from zero.
+//! Keys that vanish or are garbled, undecodable messages, and a start from zero.
 
 use async_nats::jetstream;
 use millrace_domain::{
@@ -101,7 +101,7 @@ async fn messages_that_are_no_events_hold_nothing_up() {
     publish(&world, format!("jobs.events.{}", "x".repeat(65)), "no job's id").await;
     publish(&world, "jobs.events.never_submitted".into(), r#"{"type":"completed","at":"2026-11-23T07:00:00Z"}"#).await;
     publish(&world, "jobs.submitted.unreadable".into(), "{}").await;
-    // What was known before is stale by now: the log says so, and the command is decided anew.
+    // The earlier state is stale by now: the log shows it, and the command is decided again.
     world.report(state, info("after")).await;
     let others = world.lives("other", 10).await;
     world.assert_projected(&others).await;
@@ -155,7 +155,7 @@ async fn holes_that_purged_jobs_leave_in_the_log_are_not_taken_for_gaps() {
     let world = World::start().await;
     let jobs = world.lives("job", 200).await;
     let log = world.context.get_stream(STREAM).await.unwrap();
-    // Of the others a hole in the sequences is left, at the beginning, the end, and all between.
+    // The other jobs leave gaps in the sequences, at the beginning, at the end, and between.
     let (left, purged): (Vec<_>, Vec<_>) = jobs.iter().cloned().partition(|id| id.as_str().len() == 5);
     for id in &purged {
         log.purge().filter(subjects::job_filter(id)).await.unwrap();

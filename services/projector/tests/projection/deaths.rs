@@ -1,4 +1,4 @@
-//! Projectors that die or freeze: nothing is left out, and nothing goes back.
+//! Projectors that die or freeze: no entry is left out, and no state goes back.
 
 use crate::{
     revisions::Revisions,
@@ -16,10 +16,10 @@ async fn what_was_handed_to_a_killed_projector_and_never_applied_is_applied_by_t
     let acknowledged = world.acknowledged().await;
     assert!(acknowledged < world.last().await, "it was killed too late for this test to say anything");
     let second = world.projector().await;
-    // The server goes on behind what the first one was given, and the second one acknowledges all of it.
+    // The server continues after the messages of the first projector, and the second one acknowledges all of them.
     let more = world.lives("more", 1).await;
     world.assert_projected(&[jobs, more].concat()).await;
-    // Two where some of it comes again before the server goes on.
+    // Two cases in which some messages are redelivered before the server continues.
     assert!(second.metric("millrace_projector_gaps_total").await >= 1.0);
     revisions.assert_rising(&world).await;
 }
@@ -94,7 +94,7 @@ async fn a_frozen_projector_that_goes_on_after_its_standby_has_taken_over_does_n
     let standby = world.projector().await;
 
     active.service.pause();
-    // Some of these are handed to the frozen one.
+    // Some of these are delivered to the frozen projector.
     let mut jobs = world.lives("frozen", 100).await;
     job = world.report(job, progress(50)).await;
     jobs.push(job.job_id.clone());
@@ -109,7 +109,7 @@ async fn a_frozen_projector_that_goes_on_after_its_standby_has_taken_over_does_n
     jobs.extend(early);
     world.assert_projected(&jobs).await;
 
-    // The other way round: now the one that was frozen is the only one.
+    // Now the projector that was frozen is the only one.
     drop(standby);
     world.report(job, progress(90)).await;
     jobs.extend(world.lives("alone", 20).await);

@@ -1,4 +1,4 @@
-//! How long nothing is written when the projector that works is lost while another one stands by.
+//! How long writes pause when the active projector is lost while another one stands by.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ use crate::{
     support::{World, info, progress, until},
 };
 
-/// Promised are 3 s. A machine that does other things too may take longer, but not as long as a lease of old.
+/// The promise is 3 s. A busy machine may take longer, but not as long as a lease.
 const TAKEOVER_MAX: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 4;
 
-/// Loses the working projector by `lose`, right after an event; the time until that event is in the bucket, and one
-/// that comes after it if there is one.
+/// Loses the active projector by `lose`, right after an event; returns the time until that event, and a later one if
+/// there is one, is in the bucket.
 async fn takeover(world: &World, state: JobState, goes_on: bool, lose: impl FnOnce()) -> (JobState, Duration) {
     let id = state.job_id.clone();
     let state = world.report(state, progress(20)).await;
@@ -28,7 +28,7 @@ async fn takeover(world: &World, state: JobState, goes_on: bool, lose: impl FnOn
     (state, lost.elapsed())
 }
 
-/// A job under way whose newest state is written, so that one of the projectors works.
+/// A running job whose newest state is written, which shows that a projector is active.
 async fn running(world: &World, round: usize) -> JobState {
     let id = format!("job{round}").parse().unwrap();
     let state = world.submit(&id).await;
@@ -74,7 +74,7 @@ async fn a_standby_writes_within_seconds_after_the_working_projector_has_frozen(
         let goes_on = round % 2 == 0;
         let (state, time) = takeover(&world, state, goes_on, || active.service.pause()).await;
         took[round % 2].push(time);
-        // Two at once, and the frozen one has in hand what the other one has written.
+        // Two active projectors, and the frozen one holds messages whose states the other has written.
         active.service.resume();
         let state = world.report(state, progress(40)).await;
         world.assert_projected(&[state.job_id]).await;

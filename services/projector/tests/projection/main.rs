@@ -1,5 +1,4 @@
-//! The projector as a process against a real nats-server: whatever happens to it, the bucket ends as the fold of the
-//! log.
+//! The projector as a process against a real nats-server: after every fault, the bucket ends as the fold of the log.
 
 mod damage;
 mod deaths;

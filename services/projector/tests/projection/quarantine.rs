@@ -1,4 +1,4 @@
-//! Messages that cannot be read: each is kept aside with its reason, once, and nothing waits for it.
+//! Undecodable messages: each is quarantined with its reason, once, and blocks nothing.
 
 use async_nats::jetstream::message::StreamMessage;
 use millrace_domain::{
@@ -36,7 +36,7 @@ async fn every_message_that_cannot_be_read_is_kept_with_its_reason_and_holds_not
     let projector = world.projector().await;
     let id: JobId = "job".parse().unwrap();
     let state = world.submit(&id).await;
-    // A reason that quotes what would end a header; and the largest message that the log takes.
+    // A reason that quotes a line break, which would end a header; and the largest message that the log accepts.
     let lines = "{\"type\":\"uploading\",\"at\":\"2026-11-23T07:00:00Z\",\"storageProvider\":\"x\\r\\nB: c\"}";
     let garbage = [
         ("jobs.events.job", b"not JSON".to_vec(), "expected"),
@@ -47,13 +47,13 @@ async fn every_message_that_cannot_be_read_is_kept_with_its_reason_and_holds_not
         ("jobs.events.never_submitted", b"[".to_vec(), "EOF"),
         ("jobs.submitted.job", b"{}".to_vec(), "missing field"),
         ("jobs.submitted.unreadable", b"null".to_vec(), "invalid type"),
-        ("jobs.audit.job", b"of another kind".to_vec(), "none of a job's"),
+        ("jobs.audit.job", b"of another kind".to_vec(), "does not belong to a job"),
     ];
     let mut sent = Vec::new();
     for (subject, payload, _) in &garbage {
         sent.push(publish(&world, subject, payload.clone()).await);
     }
-    // A tag of a later version is no garbage.
+    // A tag of a later version is not an undecodable message.
     publish(&world, "jobs.events.job", &br#"{"type":"newer","at":"2026-11-23T07:00:00Z"}"#[..]).await;
     world.report(state, info("after")).await;
     let others = world.lives("other", 10).await;

@@ -1,4 +1,4 @@
-//! Everything that is ever written to the bucket, in its order.
+//! Records every state that is written to the bucket, in order.
 
 use std::{
     collections::HashMap,
@@ -18,14 +18,14 @@ use tokio::task::JoinHandle;
 
 use crate::support::{LIMIT, World};
 
-/// Reads along and panics, in [`Revisions::assert_rising`], when a state was replaced by one that is not newer.
+/// Records the writes, and panics, in [`Revisions::assert_rising`], if a state was replaced by one that is not newer.
 pub struct Revisions {
     seen: Arc<AtomicUsize>,
     reading: JoinHandle<HashMap<JobId, u64>>,
 }
 
 impl Revisions {
-    /// Reads what is written from now on.
+    /// Records the writes from now on.
     pub async fn follow(world: &World) -> Self {
         let config =
             pull::Config { ack_policy: AckPolicy::None, deliver_policy: DeliverPolicy::All, ..pull::Config::default() };
@@ -52,12 +52,12 @@ impl Revisions {
         Self { seen, reading }
     }
 
-    /// How many states were written.
+    /// The number of written states.
     pub fn count(&self) -> usize {
         self.seen.load(Ordering::Relaxed)
     }
 
-    /// The newest sequence of each job, after everything that was written until now.
+    /// The newest sequence of each job in the writes so far.
     pub async fn assert_rising(self, world: &World) -> HashMap<JobId, u64> {
         world.context.publish(format!("$KV.{STATE_BUCKET}.stop"), "".into()).await.unwrap().await.unwrap();
         tokio::time::timeout(LIMIT, self.reading).await.expect("all revisions").expect("states only advance")

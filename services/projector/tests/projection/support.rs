@@ -1,4 +1,4 @@
-//! A nats-server of the test's own, jobs in its log, and projectors as processes.
+//! A nats-server for each test, jobs in its log, and projectors as processes.
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,7 @@ use millrace_runtime::{
     snapshots::Snapshots,
 };
 
-/// How long a busy machine may take for anything that must happen.
+/// How long a busy machine may take for an expected result.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
 /// One system without workers and edges.
@@ -56,7 +56,7 @@ impl World {
         Self { context, jobs: Jobs { log, snapshots }, url: server.url(), _server: server }
     }
 
-    /// A projector that is ready: it works, or stands by.
+    /// A ready projector: active, or standing by.
     pub async fn projector(&self) -> Projector {
         let address = format!("127.0.0.1:{}", free_port());
         let args = ["--nats-url", &self.url, "--admin-listen", &address, "--log", "debug,async_nats=info"];
@@ -68,7 +68,7 @@ impl World {
         Projector { service, admin }
     }
 
-    /// Makes jobs, many at once, each with its whole life in the log; every third one is still under way.
+    /// Creates jobs, many at once, each with its whole life in the log; every third one is still running.
     pub async fn lives(&self, name: &str, count: usize) -> Vec<JobId> {
         let jobs = (0..count).map(|n| async move {
             let id: JobId = format!("{name}{n}").parse().expect("an id");
@@ -99,7 +99,7 @@ impl World {
         self.jobs.execute(&state.job_id.clone(), Some(state), &command, Patience::Bounded).await.unwrap()
     }
 
-    /// What the log says of the jobs.
+    /// The states of the jobs by the log.
     pub async fn folds(&self, ids: &[JobId]) -> HashMap<JobId, JobState> {
         let histories = ids.iter().map(|id| async move {
             let history = self.jobs.log.read(subjects::job_filter(id), 0).rest().await.unwrap();
@@ -108,7 +108,7 @@ impl World {
         stream::iter(histories).buffer_unordered(32).filter_map(async |fold| fold).collect().await
     }
 
-    /// What the bucket holds of the jobs.
+    /// The states of the jobs in the bucket.
     pub async fn states(&self, ids: &[JobId]) -> HashMap<JobId, JobState> {
         let projected = self.jobs.snapshots.projected(ids).await.unwrap();
         projected.into_iter().filter_map(|(id, projected)| Some((id, projected.state?))).collect()
@@ -122,7 +122,7 @@ impl World {
             let states = self.states(ids).await;
             let different: Vec<_> = ids.iter().filter(|id| states.get(*id) != folds.get(*id)).collect();
             let Some(id) = different.first() else { return };
-            // Everything was acknowledged: nothing will come that could make it right.
+            // Everything was acknowledged: no later message can correct the state.
             let position = self.acknowledged().await;
             assert!(
                 Instant::now() < deadline && (position < self.last().await || self.states(ids).await != states),
@@ -142,7 +142,7 @@ impl World {
         self.context.get_stream(STREAM).await.unwrap().cached_info().state.last_sequence
     }
 
-    /// Up to where projectors have acknowledged the log.
+    /// The sequence up to which projectors have acknowledged the log.
     pub async fn acknowledged(&self) -> u64 {
         let consumer: PullConsumer = self.context.get_consumer_from_stream(PROJECTOR_CONSUMER, STREAM).await.unwrap();
         consumer.cached_info().ack_floor.stream_sequence
@@ -150,7 +150,7 @@ impl World {
 }
 
 impl Projector {
-    /// One of its metrics.
+    /// The value of one of its metrics.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = reqwest::get(format!("{}/metrics", self.admin)).await.unwrap().text().await.unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -158,12 +158,12 @@ impl Projector {
     }
 }
 
-/// Waits until something holds, as long as a busy machine may take.
+/// Waits until a condition holds, as long as a busy machine may take.
 pub async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
     wait::until(what, LIMIT, holds).await;
 }
 
-/// How far a download has come, of 100 bytes.
+/// The progress of a download of 100 bytes.
 pub fn progress(downloaded_bytes: u64) -> EventBody {
     EventBody::Progress(Progress { downloaded_bytes, total_bytes: Some(100), ..Progress::default() })
 }
@@ -172,7 +172,7 @@ pub fn info(title: &str) -> EventBody {
     EventBody::Info { video_info: VideoInfo { title: Some(title.into()), ..VideoInfo::default() } }
 }
 
-/// What the worker of a job reports.
+/// The reports of a job's worker.
 fn life(id: &JobId, n: usize) -> Vec<EventBody> {
     let file = StoredFile {
         key: format!("jobs/{id}/1/v.mp4"),

@@ -1,12 +1,12 @@
-//! What a folder of files needs beside `object_store`, which does not show what uploads have left half done: files
-//! whose names end in `#` and a number, and folders without a file.
+//! Operations on a folder of files that `object_store` lacks: it does not show what unfinished uploads left, which are
+//! files whose names end in `#` and a number, and folders without a file.
 
 use std::{fs, io, path::Path};
 
 use millrace_domain::files::FOLDER;
 
-/// Removes each file under `root/prefix` that is `over` by its key, and the folders that become empty. Returns how many
-/// there were.
+/// Removes each file under `root/prefix` for whose key `over` returns true, and the folders that become empty. Returns
+/// the number of removed files.
 pub fn remove(root: &Path, prefix: &str, over: &dyn Fn(&str) -> bool) -> io::Result<usize> {
     let folder = root.join(prefix);
     let entries = match fs::read_dir(&folder) {
@@ -28,13 +28,13 @@ pub fn remove(root: &Path, prefix: &str, over: &dyn Fn(&str) -> bool) -> io::Res
             }
         }
     }
-    // It fails where something is left.
+    // It fails if the folder is not empty.
     let _ = fs::remove_dir(&folder);
     Ok(removed)
 }
 
-/// Keys of files of jobs, also of those half done, `max` at most: of the job after `from`, and so on to the last and on
-/// from the first.
+/// Keys of jobs' files, including unfinished ones, `max` at most: from the job after `from` to the last, then from the
+/// first.
 pub fn keys(root: &Path, from: &str, max: usize) -> io::Result<Vec<String>> {
     let mut jobs = names(&root.join(FOLDER))?.into_iter().map(|job| format!("{FOLDER}/{job}")).collect::<Vec<_>>();
     jobs.sort_unstable();
@@ -58,7 +58,7 @@ pub fn keys(root: &Path, from: &str, max: usize) -> io::Result<Vec<String>> {
     Ok(keys)
 }
 
-/// Of what is in a folder, which may be gone.
+/// The names in a folder; none if the folder does not exist.
 fn names(folder: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {

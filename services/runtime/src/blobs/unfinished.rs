@@ -1,5 +1,5 @@
-//! Uploads that an S3 store holds unfinished, by its ListMultipartUploads, which `object_store` does not speak: it
-//! signs the request and carries it out.
+//! Lists the unfinished uploads of an S3 store by ListMultipartUploads, which `object_store` does not offer: it signs
+//! the request and sends it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,9 +19,9 @@ use millrace_domain::{
     limits::{UNFINISHED_UPLOADS_MAX, UNFINISHED_UPLOADS_PAGE_MAX},
 };
 
-/// For one request.
+/// How long the signature of a request is valid.
 const VALID: Duration = Duration::from_secs(60);
-/// What of the store's configuration is about connections.
+/// The keys of the store's configuration that concern connections.
 const OF_CONNECTIONS: [ClientConfigKey; 7] = [
     ClientConfigKey::AllowHttp,
     ClientConfigKey::AllowInvalidCertificates,
@@ -35,15 +35,15 @@ const OF_CONNECTIONS: [ClientConfigKey; 7] = [
 /// An upload that was begun, and neither completed nor aborted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
-    /// Where its file would be.
+    /// The key of its file.
     pub key: String,
-    /// The store's name of it.
+    /// The store's id of the upload.
     pub id: String,
     /// When it was begun, by the store's clock.
     pub begun: Timestamp,
 }
 
-/// Asks a store.
+/// Lists the uploads of a store.
 #[derive(Clone)]
 pub(super) struct Lister {
     s3: Arc<AmazonS3>,
@@ -61,7 +61,7 @@ impl Lister {
         Ok(Self { s3, http: ReqwestConnector::default().connect(&options)? })
     }
 
-    /// The uploads of all jobs, in the order of their keys, [`UNFINISHED_UPLOADS_MAX`] at most.
+    /// The unfinished uploads of all jobs, in the order of their keys, at most [`UNFINISHED_UPLOADS_MAX`].
     pub(super) async fn list(&self) -> anyhow::Result<Vec<Unfinished>> {
         let mut found = Vec::new();
         let mut after = None;
@@ -88,15 +88,15 @@ impl Lister {
         let query = SignedUrlOptions::default().with_query(query);
         let url = self.s3.signed_url_opts(Method::GET, &Key::default(), VALID, &query).await?;
         let request = Request::get(url.as_str()).body(HttpRequestBody::empty())?;
-        let response = self.http.execute(request).await.context("the store cannot be reached")?;
+        let response = self.http.execute(request).await.context("cannot reach the store")?;
         let status = response.status();
         let body = response.into_body().bytes().await?;
         let body = String::from_utf8_lossy(&body);
         if !status.is_success() {
             let why = quick_xml::de::from_str::<Refusal>(&body).map_or_else(|_| body.into_owned(), |it| it.code);
-            bail!("the store does not list unfinished uploads: {status} {why}");
+            bail!("cannot list the unfinished uploads of the store: {status} {why}");
         }
-        quick_xml::de::from_str(&body).context("the store's list of unfinished uploads cannot be read")
+        quick_xml::de::from_str(&body).context("cannot decode the store's list of unfinished uploads")
     }
 }
 

@@ -1,4 +1,4 @@
-//! One file on its way into the store.
+//! The upload of one file to the store.
 
 use std::{
     path::Path,
@@ -24,7 +24,7 @@ use millrace_domain::limits::{UPLOAD_PART_BYTES, UPLOAD_PARTS_IN_FLIGHT_MAX};
 use super::Receipt;
 use crate::failpoints;
 
-/// An upload that has begun and has no bytes yet. Nothing is cleaned up on drop: it is sent or aborted.
+/// An upload that has begun and has no bytes yet. Dropping it cleans up nothing: the caller sends or aborts it.
 #[derive(Debug)]
 pub struct Upload {
     pub(super) id: Option<String>,
@@ -32,17 +32,17 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// The store's name of the upload, where it has one: what it takes to abort it from elsewhere.
+    /// The store's id of the upload, if it has one; another worker needs it to abort the upload.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Sends the file at `path` and completes the upload; hashes on the way. Canceled or failed, it aborts the upload;
-    /// dropping the future does not.
+    /// Sends the file at `path`, hashes it on the way and completes the upload. If it is canceled or fails, it aborts
+    /// the upload; dropping the future does not.
     ///
     /// # Errors
-    /// When the file cannot be read, the store does not take it, or `cancel` was cancelled.
+    /// When the file cannot be read, the store refuses it, or `cancel` was cancelled.
     pub async fn send(self, path: &Path, cancel: &CancellationToken) -> anyhow::Result<Receipt> {
         let mut parts = WriteMultipart::new_with_chunk_size(self.parts, UPLOAD_PART_BYTES);
         let mut hash = Sha256::new();
@@ -54,13 +54,13 @@ impl Upload {
                 let mut chunk = BytesMut::with_capacity(1024 * 1024);
                 while chunk.len() < chunk.capacity() && file.read_buf(&mut chunk).await? > 0 {}
                 if chunk.is_empty() {
-                    // The last parts, too, are waited for here, where a cancel ends the waiting.
-                    parts.wait_for_capacity(0).await.context("the store does not take a part")?;
+                    // Waits for the last parts here too, where a cancel ends the wait.
+                    parts.wait_for_capacity(0).await.context("cannot store a part")?;
                     return Ok::<_, anyhow::Error>(());
                 }
                 hash.update(&chunk);
                 size += chunk.len() as u64;
-                parts.wait_for_capacity(UPLOAD_PARTS_IN_FLIGHT_MAX).await.context("the store does not take a part")?;
+                parts.wait_for_capacity(UPLOAD_PARTS_IN_FLIGHT_MAX).await.context("cannot store a part")?;
                 parts.put(chunk.freeze());
                 if size.is_multiple_of(UPLOAD_PART_BYTES as u64) {
                     failpoints::reach("between_parts");
@@ -75,12 +75,12 @@ impl Upload {
             return Err(error);
         }
         failpoints::reach("before_complete_upload");
-        parts.finish().await.context("the store does not complete the upload")?;
+        parts.finish().await.context("cannot complete the upload")?;
         failpoints::reach("after_complete_upload");
         Ok(Receipt { size, sha256: data_encoding::HEXLOWER.encode(&hash.finalize()) })
     }
 
-    /// Gives up an upload that nothing was sent of.
+    /// Aborts an upload of which no part was sent.
     ///
     /// # Errors
     /// When the store cannot be reached.
@@ -89,7 +89,7 @@ impl Upload {
     }
 }
 
-/// The parts of an upload to S3. Unlike the one that `object_store` makes, it tells the upload's id.
+/// The parts of an upload to S3. Unlike the type in `object_store`, it exposes the upload's id.
 #[derive(Debug)]
 pub(super) struct S3Parts {
     store: Arc<AmazonS3>,

@@ -1,4 +1,4 @@
-//! Commands that meet others' commands.
+//! Commands that run concurrently with the commands of other writers.
 
 use futures::future::join_all;
 use millrace_domain::{
@@ -22,7 +22,7 @@ impl World {
         self.execute(id, None, Command::Submit(submission())).await.expect("submitted")
     }
 
-    /// Log, snapshot and the outcomes of all who wrote agree.
+    /// Log, snapshot and the outcomes of all writers agree.
     async fn assert_agreement(&self, id: &JobId, outcomes: &[Outcome]) {
         let history = self.history(id, 0).await.unwrap();
         let fold = fold_all(None, id, &history).unwrap();
@@ -45,7 +45,7 @@ impl World {
     }
 }
 
-/// A worker's claim that was handed the submission which `submitted` has seen.
+/// A worker's claim for the submission that `submitted` includes.
 fn claim(worker: usize, submitted: &JobState) -> Command {
     Command::Claim {
         worker: format!("worker{worker}"),
@@ -79,7 +79,7 @@ async fn cancels_and_claims_by_many_at_once_give_exactly_one_end() {
         assert_eq!(last.stage, Stage::Canceled);
         assert_eq!(ends, 1, "one cancel ended the job and was told so: {outcomes:#?}");
         for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
-            let lost = matches!(error, ExecuteError::Unavailable(why) if why.contains("others were first"));
+            let lost = matches!(error, ExecuteError::Unavailable(why) if why.contains("other writers were first"));
             assert!(lost || *error == ExecuteError::Refused(Refusal::Ended(Stage::Canceled)), "{error:?}");
         }
         world.assert_agreement(&job, &outcomes).await;
@@ -143,7 +143,7 @@ async fn a_command_decided_on_a_stale_state_is_decided_anew() {
     // A second worker that still sees it queued: the first one has lost its lease.
     let taken = world.execute(&job, Some(&queued), claim(2, &queued)).await.unwrap();
     assert_eq!((taken.attempt, taken.worker.as_deref()), (2, Some("worker2")));
-    // The first one, on what it knew last.
+    // The first worker, with its stale state.
     let fenced = world.execute(&job, Some(&info), report(1, progress())).await;
     assert_eq!(fenced, Err(ExecuteError::Refused(Refusal::Fenced { current: 2 })));
     let canceled = world.execute(&job, Some(&queued), Command::Cancel).await.unwrap();
@@ -190,7 +190,8 @@ async fn a_worker_that_still_sees_the_end_before_a_retry_takes_the_job() {
     let canceled = world.execute(&job, Some(&queued), Command::Cancel).await.unwrap();
     let again = world.execute(&job, Some(&canceled), Command::Retry).await.unwrap();
     assert_eq!((again.stage, again.attempt), (Stage::Queued, 2));
-    // The work item of before the retry, on whatever is known: given up, and not taken for the end of the job.
+    // The work item from before the retry, on any known state: the worker drops it, and does not take it for the end of
+    // the job.
     let budget = millrace_domain::retry::Budget::default();
     let stale = Command::Claim { worker: "stale".into(), submitted_seq: queued.submitted_seq, budget };
     for known in [&queued, &canceled, &again] {
@@ -214,7 +215,7 @@ async fn a_claim_is_refused_by_a_log_that_has_its_work_item_and_no_job_and_not_b
     let refused = world.execute(&garbled, None, claim_of(submitted_seq)).await;
     assert_eq!(refused, Err(ExecuteError::Refused(Refusal::Unknown)));
 
-    // A leader who has not the retry yet knows a job that has ended, or none at all.
+    // A leader that lacks the retry has a job that has ended, or no job at all.
     let job = id("job");
     let queued = world.submit(&job).await;
     let canceled = world.execute(&job, Some(&queued), Command::Cancel).await.unwrap();

@@ -62,7 +62,7 @@ async fn of_two_writers_with_the_same_expectation_the_second_is_told_the_sequenc
     let world = World::start().await;
     let job = id("job");
     world.append(&job, 0, submitted()).await;
-    // The same event, by the same worker's name: only the message id tells the writers apart.
+    // The same event, with the same worker's name: only the message id distinguishes the writers.
     let [mine, other] = [0, 0].map(|expected| Append::new(&job, expected, &event(body(0))));
     let seq = world.log.append(&other).await.unwrap();
     world.append(&job, seq, body(1)).await;
@@ -96,7 +96,7 @@ async fn an_event_that_is_too_large_is_refused_and_not_stored() {
     let too_large = Append::new(&job, seq, &failed("x".repeat(EVENT_BYTES_MAX - overhead + 1)));
     assert!(matches!(world.log.append(&too_large).await, Err(AppendError::Refused(_))));
 
-    // An operator allows less: the server says no, and that is no reason to try again.
+    // An operator allows smaller messages: the server refuses, and the append is not repeated.
     let stream = world.context.get_stream(STREAM).await.unwrap();
     let mut config = stream.cached_info().config.clone();
     config.max_message_size = 500;
@@ -129,7 +129,7 @@ async fn messages_that_are_no_events_are_counted_and_change_nothing_but_the_sequ
     let after = fold_all(None, &job, &history).unwrap();
     assert_eq!((after.seq, after.events_seq), (empty, empty));
     assert_eq!((after.stage, after.progress, &after.worker), (before.stage, before.progress, &before.worker));
-    // Whoever appends next expects it.
+    // The next writer expects this sequence.
     let seq = world.append(&job, after.events_seq, body(1)).await;
     assert_eq!(world.log.last(&[subjects::job_filter(&job)]).await.unwrap().last().unwrap().1.seq, seq);
 }
@@ -194,7 +194,7 @@ async fn a_cursor_over_all_jobs_leaves_out_nothing_and_goes_on_with_what_comes_l
     assert_eq!(all, (1..=410).collect::<Vec<_>>());
     assert_eq!(world.log.last_sequence().await.unwrap(), 410);
 
-    // What comes later is found by the same cursor, from a replica and from the leader.
+    // The same cursor finds later messages, from a replica and from the leader.
     for seq in [411, 412] {
         world.publish(events_subject(&jobs[0]), "garbage").await;
         let mut behind = cursor.clone();
@@ -209,7 +209,7 @@ async fn a_cursor_over_all_jobs_leaves_out_nothing_and_goes_on_with_what_comes_l
 async fn the_last_entries_of_a_thousand_jobs_are_found_among_many_unknown_ones() {
     let world = World::start().await;
     let jobs: Vec<JobId> = (0..1000).map(|n| id(&format!("job{n}"))).collect();
-    // Every other one has events too.
+    // Every second job has events too.
     let made = jobs.iter().enumerate().map(|(n, job)| world.job(job, (n % 2) * 2));
     let made: Vec<Vec<u64>> = stream::iter(made).buffered(64).collect().await;
     world.publish("jobs.audit.job0", "of another kind").await;

@@ -1,4 +1,4 @@
-//! Appends while the server does not answer.
+//! Appends while the server does not respond.
 
 use millrace_domain::{JobId, subjects};
 use millrace_runtime::{
@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::{World, body, event, id, seqs, submitted, until};
 
-/// Sends an append on a task of its own and waits until it had to be repeated.
+/// Sends an append in a task and waits until it has been repeated.
 async fn append_into_the_outage(world: &World, job: &JobId) -> JoinHandle<Result<u64, AppendError>> {
     let append = Append::new(job, 0, &event(body(0)));
     let log: Log = world.log.clone();

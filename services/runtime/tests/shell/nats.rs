@@ -1,4 +1,4 @@
-//! What the connection tells of itself.
+//! What the connection reports about itself.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn readiness_fails_while_disconnected_and_everybody_is_told_of_the_reconne
 async fn the_first_connection_disturbs_nobody() {
     let world = World::start().await;
     let mut disturbances = world.nats.disturbances();
-    // By now the server has answered many requests, and events of the connection have had their time.
+    // By now the server has responded to many requests, and events of the connection have had time to arrive.
     world.messages().await;
     assert!(disturbances.try_recv().is_err());
 }
@@ -104,7 +104,7 @@ async fn credentials_that_cannot_be_used_are_an_error_and_nothing_to_wait_for() 
     std::fs::remove_file(&folder).unwrap();
 }
 
-/// As much of a server of this version as a client needs to connect.
+/// The part of a server of this version that a client needs to connect.
 async fn server_of_version(listener: TcpListener, version: &str) -> std::io::Result<()> {
     loop {
         let (reading, mut writing) = listener.accept().await?.0.into_split();

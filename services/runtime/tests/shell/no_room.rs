@@ -16,7 +16,7 @@ use crate::support::until;
 async fn a_message_that_finds_no_room_is_told_apart_and_is_taken_when_there_is_room_again() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("nats.conf");
-    // What is provisioned keeps room for itself, so the disk shrinks afterwards.
+    // Provisioned streams reserve room, so the disk shrinks afterwards.
     let disk = |size: &str| {
         let text = format!("jetstream {{ max_file_store: {size}, store_dir: $STORE_DIR }}\n");
         std::fs::write(&config, text).unwrap();

@@ -1,4 +1,4 @@
-//! Services as their operators meet them: what a process says and how it ends.
+//! Services from an operator's view: their output and their exit codes.
 
 use std::net::TcpListener;
 
@@ -18,7 +18,7 @@ fn spawn(name: &str, args: &[&str], env: &[(&str, &str)]) -> Service {
     Service::spawn(name, ServiceOptions { args, env, ..Default::default() }).expect("the binary")
 }
 
-/// How it ends by itself: exit code and output.
+/// Waits until the service ends by itself; returns exit code and output.
 async fn end_of(mut service: Service) -> (Option<i32>, String) {
     let status = service.wait(LIMIT).await.expect("it ends by itself");
     (status.code(), service.log_tail())
@@ -94,7 +94,7 @@ async fn a_service_does_not_start_on_a_nats_that_is_not_provisioned_and_says_wha
     let server = NatsServer::start(NatsOptions::default()).await.unwrap();
     let folder = std::env::temp_dir().join(format!("millrace-process-{}", std::process::id()));
     let storage = folder.display().to_string();
-    // The worker looks for its tools first.
+    // The worker checks its tools first.
     for name in ["millrace-edge", "millrace-projector"] {
         let (admin, listen) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
         let url = server.url();

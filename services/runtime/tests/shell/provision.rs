@@ -1,4 +1,4 @@
-//! Provisioning against a real server: what it makes, keeps, changes and refuses.
+//! Provisioning against a real server: what it creates, keeps, changes and refuses.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{World, bare, id, submitted};
 
-/// Every file, with the API subjects that create it and ask for it.
+/// Every file, with the API subjects that create and read its definition.
 fn files() -> Vec<(PathBuf, Value, String, String)> {
     let folder = millrace_harness::checkout().join("nats");
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -37,7 +37,7 @@ async fn request(context: &Context, subject: &str, body: &Value) -> Value {
     context.request(subject.to_owned(), body).await.unwrap()
 }
 
-/// Keys of the file whose value the server does not repeat. What is false, none or empty it may leave out.
+/// Keys of the file whose value the server does not return. It may omit values that are false, zero or empty.
 fn lost(wanted: &Value, actual: &Value) -> Vec<String> {
     let empty = [json!(false), json!(0), json!("")];
     let keys = wanted.as_object().unwrap().iter();

@@ -1,4 +1,4 @@
-//! What services look at before they start.
+//! What services check before they start.
 
 use std::pin::pin;
 
@@ -22,7 +22,7 @@ impl World {
         self.context.update_stream(config).await.unwrap();
     }
 
-    /// The server changes little of a consumer: it is made anew.
+    /// The server allows few changes of a consumer: the test recreates it.
     async fn change_consumer(&self, name: &str, change: impl FnOnce(&mut pull::Config)) {
         let log = self.context.get_stream(STREAM).await.unwrap();
         let consumer: PullConsumer = log.get_consumer(name).await.unwrap();
@@ -154,7 +154,7 @@ async fn a_service_that_starts_during_an_outage_waits_for_its_end() {
     let world = World::start().await;
     world.server.pause();
     let mut waiting = pin!(check_when_available(&world.context));
-    // Both look at the same moment; where one look has failed, so has the first one of the other.
+    // Both check at the same time; where one check has failed, so has the first check of the other.
     tokio::select! {
         biased;
         ended = &mut waiting => panic!("it does not wait: {ended:?}"),

@@ -1,4 +1,4 @@
-//! The work queue: one worker at a time, and nobody's death loses a job.
+//! The work queue: one worker at a time, and the death of a worker loses no job.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::support::{LIMIT, World, event, id, submitted, until};
 
 impl World {
-    /// The queue with a lease for tests.
+    /// The queue with a short lease for tests.
     async fn queue(&self, lease: Duration) -> Queue {
         let stream = self.context.get_stream(STREAM).await.unwrap();
         let consumer: PullConsumer = stream.get_consumer(WORKERS_CONSUMER).await.unwrap();
@@ -32,7 +32,7 @@ impl World {
         self.append(job, 0, submitted()).await;
     }
 
-    /// Deliveries that nobody has acknowledged, and jobs that wait.
+    /// Deliveries that are not acknowledged, and pending jobs.
     async fn outstanding(&self) -> (usize, u64) {
         let consumer: PullConsumer = self.context.get_consumer_from_stream(WORKERS_CONSUMER, STREAM).await.unwrap();
         (consumer.cached_info().num_ack_pending, consumer.cached_info().num_pending)
@@ -130,7 +130,7 @@ async fn a_lease_that_is_renewed_holds_and_one_that_is_not_ends() {
         let came = timeout(SHORT / 10, &mut second).await;
         held += renewed.elapsed();
         if let Ok(again) = came {
-            // Unless the machine stood still for so long that the lease was rightly over: that says nothing. Once more.
+            // A pause of the machine may have let the lease expire, which shows nothing. Once more.
             let stood_still = since.max(renewed.elapsed()) > SHORT / 2;
             assert!(stood_still, "it came again {held:?} after it was taken, though renewed {since:?} before");
             let other = queue.clone();
@@ -165,7 +165,7 @@ async fn a_job_that_was_acknowledged_never_comes_again() {
     world.enqueue(&id("first")).await;
     next(&queue).await.ack().await;
     assert_eq!(world.outstanding().await, (0, 0), "an acknowledgement is with the server when ack returns");
-    // Leases of a job that is dropped over and over run out meanwhile; the first one does not come.
+    // Meanwhile the leases of a job that is dropped repeatedly expire; the first job is not redelivered.
     world.enqueue(&id("second")).await;
     for delivered in 1..=3 {
         let delivery = next(&queue).await;
@@ -183,7 +183,7 @@ async fn a_queue_outlives_a_restart_of_the_server() {
     world.server.stop().await.unwrap();
     world.server.restart().await.unwrap();
     let delivery = loop {
-        // A pull into the outage fails; the worker tries again.
+        // A pull during the outage fails; the worker tries again.
         if let Ok(Some(delivery)) = timeout(LIMIT, queue.next()).await.expect("an answer") {
             break delivery;
         }

@@ -1,4 +1,4 @@
-//! The bucket is a help and never the truth: whatever it holds, what is loaded equals the fold of the log.
+//! The bucket is a cache and never the truth: with any contents, a loaded state equals the fold of the log.
 
 use std::collections::HashMap;
 
@@ -141,7 +141,7 @@ async fn states_too_large_for_one_answer_of_the_server_are_all_loaded() {
     let made = jobs.iter().map(async |job| {
         world.job(job, 0).await;
         let mut state = world.fold(job).await.unwrap();
-        // More than an event may hold, and what the bucket takes.
+        // Larger than an event may be, but small enough for the bucket.
         state.worker = Some("w".repeat(120_000));
         world.snapshots.put(&state, 0).await.unwrap();
         (job.clone(), state)
@@ -186,7 +186,7 @@ async fn a_job_that_was_tried_again_is_loaded_whole_however_far_the_projector_is
         }
         world.assert_loaded(&[job]).await;
     }
-    // A version that did not keep where the submission is.
+    // The state of a version that did not keep the submission's sequence.
     let job = id("old");
     world.job(&job, 3).await;
     world.snapshots.put(&JobState { submitted_seq: 0, ..world.fold(&job).await.unwrap() }, 0).await.unwrap();

@@ -1,4 +1,4 @@
-//! A nats-server of the test's own with everything provisioned, and what tests write to it.
+//! A nats-server for each test with everything provisioned, and helpers that write to it.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use millrace_runtime::{
 };
 use prometheus::Registry;
 
-/// How long a busy machine may take for anything that must happen.
+/// How long a busy machine may take for an expected result.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 pub struct World {
@@ -39,14 +39,14 @@ pub struct World {
     pub registry: Registry,
 }
 
-/// A server with nothing on it.
+/// A server without streams.
 pub async fn bare() -> (NatsServer, jetstream::Context) {
     let server = NatsServer::start(NatsOptions::default()).await.expect("a nats-server");
     let client: Client = async_nats::connect(server.url()).await.expect("NATS");
     (server, jetstream::new(client))
 }
 
-/// How to reach a server.
+/// The configuration for a connection to a server.
 pub fn config(url: &str) -> nats::Config {
     nats::Config { urls: nats::parse_urls(url).expect("an address"), credentials: None }
 }
@@ -71,7 +71,7 @@ impl World {
         self.log.append(&Append::new(id, expected, &event(body))).await.expect("appended")
     }
 
-    /// A submission and so many events after it; the sequences of all.
+    /// A submission and the given number of events after it; returns all sequences.
     pub async fn job(&self, id: &JobId, events: usize) -> Vec<u64> {
         let mut seqs = vec![self.append(id, 0, submitted()).await];
         let mut expected = 0;
@@ -82,22 +82,22 @@ impl World {
         seqs
     }
 
-    /// Writes past everything that checks.
+    /// Writes without any check.
     pub async fn publish(&self, subject: impl Into<String>, payload: &'static str) -> u64 {
         self.context.publish(subject.into(), payload.into()).await.unwrap().await.unwrap().sequence
     }
 
-    /// How many messages the log holds.
+    /// The number of messages in the log.
     pub async fn messages(&self) -> u64 {
         self.context.get_stream(STREAM).await.unwrap().cached_info().state.messages
     }
 
-    /// A job's history, as a replica has it.
+    /// A job's history, read from a replica.
     pub async fn history(&self, id: &JobId, after: u64) -> Result<Vec<Entry>, ReadError> {
         Ok(self.log.entries(&self.log.read(subjects::job_filter(id), after).rest().await?))
     }
 
-    /// The same from the leader.
+    /// A job's history, read from the leader.
     pub async fn history_of_leader(&self, id: &JobId, after: u64) -> Result<Vec<Entry>, ReadError> {
         Ok(self.log.entries(&self.log.read(subjects::job_filter(id), after).to_the_end().await?))
     }
@@ -136,7 +136,7 @@ pub fn info(title: &str) -> EventBody {
     EventBody::Info { video_info: VideoInfo { title: Some(title.into()), ..VideoInfo::default() } }
 }
 
-/// The `n`th event of a job that goes on and on.
+/// The `n`th event of a job that never ends.
 pub fn body(n: usize) -> EventBody {
     match n {
         0 => EventBody::Started { worker: "w".into(), attempt: 1 },
@@ -155,7 +155,7 @@ pub fn events_subject(id: &JobId) -> String {
     subjects::subject(Kind::Events, id)
 }
 
-/// Waits until something holds, as long as a busy machine may take.
+/// Waits until a condition holds, as long as a busy machine may take.
 pub async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
     wait::until(what, LIMIT, holds).await;
 }

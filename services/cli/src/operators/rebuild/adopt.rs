@@ -1,4 +1,4 @@
-//! What the log says is written over live states that are something else, while a projector may be writing too.
+//! Overwrites live states that differ from the log, while a projector may be writing too.
 
 use std::time::Duration;
 
@@ -15,18 +15,16 @@ use tokio::time::{Instant, sleep};
 use crate::operators::verify::read::Reader;
 
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a state that is newer than the log is believed to be right, and the log's leader to be catching up.
+/// How long a state newer than the log counts as correct, on the assumption that the log's leader is catching up.
 const LEADER_LAG_MAX: Duration = Duration::from_secs(5);
-/// How often a state is looked at again that somebody else writes at the same time.
+/// Attempts at one state that another writer changes at the same time.
 const TRIES_MAX: u32 = 1000;
 
-/// Puts right the states under these keys.
+/// Repairs the states under these keys.
 pub async fn run(client: &Client, reader: &Reader, keys: &[String]) -> anyhow::Result<()> {
     let bucket = jetstream::new(client.clone()).get_stream_no_info(subjects::bucket_stream(STATE_BUCKET)).await?;
     for key in keys {
-        put_right(client, reader, &bucket, key)
-            .await
-            .with_context(|| format!("the state {key} cannot be put right"))?;
+        put_right(client, reader, &bucket, key).await.with_context(|| format!("cannot repair the state {key}"))?;
     }
     Ok(())
 }
@@ -40,14 +38,14 @@ async fn put_right(
     let subject = format!("$KV.{STATE_BUCKET}.{key}");
     let began = Instant::now();
     for _ in 0..TRIES_MAX {
-        // First the state, then the log: what the projector has folded is in the log.
+        // First the state, then the log: every event that the projector has folded is in the log.
         let (revision, stored) = match bucket.get_last_raw_message_by_subject(&subject).await {
             Ok(message) => {
                 let is_deleted = message.headers.get("KV-Operation").is_some();
                 (message.sequence, (!is_deleted).then(|| serde_json::from_slice::<JobState>(&message.payload).ok()))
             }
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => (0, None),
-            Err(error) => bail!("the bucket cannot be read: {error}"),
+            Err(error) => bail!("cannot read the bucket: {error}"),
         };
         let folded = match key.parse::<JobId>() {
             Ok(id) => reader.catch_up(&id, None, u64::MAX).await?,
@@ -82,7 +80,7 @@ async fn put_right(
             Err(error) => return Err(error.into()),
         }
     }
-    bail!("others write it all the time, or the bucket is not available")
+    bail!("other writers keep changing it, or the bucket is unavailable")
 }
 
 /// Writes if the key is still at `revision`.

@@ -1,4 +1,4 @@
-//! The folded jobs beside the stored states.
+//! Compares folded jobs with stored states.
 
 use std::collections::HashMap;
 
@@ -9,10 +9,10 @@ use super::{Report, read::Reader};
 
 /// How many differing fields of one job are shown.
 const FIELDS_SHOWN_MAX: usize = 4;
-/// Longer values are cut.
+/// Longer values are truncated.
 const VALUE_CHARS_MAX: usize = 80;
 
-/// Compares every job with its state in `bucket` and adds to `report` what comes out.
+/// Compares every job with its state in `bucket` and adds the outcome to `report`.
 pub async fn run(
     reader: &Reader,
     bucket: &str,
@@ -24,19 +24,19 @@ pub async fn run(
         match (folded, states.remove(id.as_str())) {
             (None, None) => {}
             (None, Some(_)) => {
-                report.stray(id.as_str(), &format!("{id}: there is a state, but the job was never submitted"));
+                report.stray(id.as_str(), &format!("{id}: has a state, but was never submitted"));
             }
-            // A job that retention has removed since the log was read has neither.
+            // Retention has removed the job's events and its state since the log was read.
             (Some(_), None) if reader.catch_up(&id, None, u64::MAX).await?.is_none() => {}
             (Some(_), None) => {
                 report.jobs += 1;
                 report.missing += 1;
-                report.wrong(id.as_str(), format!("missing      {id}: there is no state"));
+                report.wrong(id.as_str(), format!("missing      {id}: has no state"));
             }
             (Some(folded), Some(stored)) => compare(reader, &id, folded, stored, &mut report).await?,
         }
     }
-    // What is left was submitted after the log was read, or never.
+    // The jobs of the remaining states were submitted after the log was read, or never.
     for (key, stored) in states {
         let seq = stored.as_ref().map_or(0, seq);
         let folded = match key.parse::<JobId>() {
@@ -45,7 +45,7 @@ pub async fn run(
         };
         match folded {
             Some((id, folded)) => compare(reader, &id, folded, stored, &mut report).await?,
-            None => report.stray(&key, &format!("{key}: there is a state, but no such job in the log")),
+            None => report.stray(&key, &format!("{key}: has a state, but no job in the log")),
         }
     }
     Ok(report)
@@ -101,7 +101,7 @@ fn seq(state: &Value) -> u64 {
     state["seq"].as_u64().unwrap_or(0)
 }
 
-/// The fields that differ, in words.
+/// The fields that differ, each as a phrase.
 fn differences(path: &str, folded: &Value, stored: &Value, found: &mut Vec<String>) {
     match (folded, stored) {
         (Value::Object(folded), Value::Object(stored)) => {

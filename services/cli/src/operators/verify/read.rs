@@ -1,4 +1,4 @@
-//! The log and the states, read in batches; what is kept in memory grows with the jobs, not with the events.
+//! Reads the log and the states in batches; memory grows with the jobs, not with the events.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -36,18 +36,18 @@ pub struct Reader {
 /// The log, folded.
 #[derive(Clone, Default)]
 pub struct Log {
-    /// By job; `None` for one that has events but was never submitted.
+    /// By job; `None` for a job that has events but was never submitted.
     pub jobs: HashMap<JobId, Option<JobState>>,
     /// Sequence of the last message when the reading began.
     pub last: u64,
     pub events: u64,
-    /// Where each undecodable message has its place in the quarantine.
+    /// The quarantine subject of each undecodable message.
     pub undecodable: Vec<String>,
-    /// The first undecodable ones, in sentences.
+    /// The first undecodable messages, each as a sentence.
     pub shown: Vec<String>,
 }
 
-/// The states by the last token of their subject, as the JSON that is stored; the reason if that cannot be read.
+/// The stored JSON of each state by the last token of its subject; the reason if it cannot be parsed.
 pub type States = HashMap<String, Result<Value, String>>;
 
 impl Reader {
@@ -63,7 +63,8 @@ impl Reader {
         Ok(log)
     }
 
-    /// Reads on where `log` ends, up to and with sequence `until`; without it, to what is the log's end now.
+    /// Continues after `log`'s last message, up to and including sequence `until`; without it, to the log's current
+    /// end.
     pub async fn read_on(&self, log: &mut Log, until: Option<u64>) -> anyhow::Result<()> {
         let after = log.last;
         log.last = match until {
@@ -80,7 +81,7 @@ impl Reader {
         self.each(STREAM, after, log.last, |stored| log.take(&stored)).await
     }
 
-    /// Waits until the projector has applied sequence `last`; returns how far it is.
+    /// Waits until the projector has applied sequence `last`; returns the sequence that it has reached.
     pub async fn wait_for_projector(&self, last: u64, wait: Duration) -> anyhow::Result<u64> {
         let deadline = Instant::now() + wait;
         loop {
@@ -96,7 +97,7 @@ impl Reader {
         }
     }
 
-    /// How many of these subjects of the quarantine have their message.
+    /// How many of these quarantine subjects hold a message.
     pub async fn quarantined(&self, wanted: &[String]) -> anyhow::Result<u64> {
         if wanted.is_empty() {
             return Ok(0);
@@ -111,19 +112,19 @@ impl Reader {
             let found = direct::last_per_subject(&self.client, QUARANTINE_STREAM, wanted).await?;
             let found: HashSet<_> = found.into_iter().map(|stored| stored.subject).collect();
             count += found.len() as u64;
-            // A replica may be behind.
+            // A replica may be stale.
             for subject in wanted.iter().filter(|subject| !found.contains(*subject)) {
                 match quarantine.get_last_raw_message_by_subject(subject).await {
                     Ok(_) => count += 1,
                     Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {}
-                    Err(error) => bail!("the stream {QUARANTINE_STREAM} cannot be read: {error}"),
+                    Err(error) => bail!("cannot read the stream {QUARANTINE_STREAM}: {error}"),
                 }
             }
         }
         Ok(count)
     }
 
-    /// Every state that a bucket has.
+    /// Every state in a bucket.
     pub async fn states(&self, bucket: &str) -> anyhow::Result<States> {
         let stream = subjects::bucket_stream(bucket);
         let info = self
@@ -134,7 +135,7 @@ impl Reader {
         let last = info.cached_info().state.last_sequence;
         let prefix = format!("$KV.{bucket}.");
         let mut states = States::new();
-        // A key that is written meanwhile moves to the end: it may be met twice, and then the later one counts.
+        // A key that is written meanwhile moves to the end: it may come twice, and then the later one counts.
         self.each(&stream, 0, last, |stored| {
             let key = stored.subject.strip_prefix(&prefix).unwrap_or(&stored.subject).to_owned();
             if stored.deleted {
@@ -147,7 +148,7 @@ impl Reader {
         Ok(states)
     }
 
-    /// Folds `state` further, up to and with sequence `until`, as far as the log goes.
+    /// Folds further events into `state`, up to and including sequence `until` or the log's end.
     pub async fn catch_up(
         &self,
         id: &JobId,
@@ -194,7 +195,7 @@ impl Log {
         }
         self.events += 1;
         let Some((id, entry)) = entry(stored) else {
-            return self.undecodable(stored, "its subject is none of a job's");
+            return self.undecodable(stored, "its subject is not one of a job's");
         };
         if let Err(error) = &entry.event {
             self.undecodable(stored, &error.to_string());

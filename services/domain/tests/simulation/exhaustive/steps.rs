@@ -1,4 +1,4 @@
-//! What may happen in a state, and what comes of it.
+//! The possible steps in a state, and their results.
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
@@ -52,7 +52,7 @@ impl System {
         let Some(work) = state.actors[at].work.clone() else { return };
         let (known, command) = match &work.attempt {
             None => {
-                // What the delivery says of the job; of a retry, what its leader knows.
+                // The state known from the delivery; for a retry, the state that its leader has.
                 let count = if work.item == 1 { 1 } else { state.log.caught_up };
                 let known = state.log.state_at(JOB, count);
                 let command = work.claim(NAMES[at], known.as_ref(), self.defect);
@@ -82,7 +82,7 @@ impl System {
         self.next(state, at, next);
     }
 
-    /// A question arrives; its answer, unless it has to wait for a majority.
+    /// A request arrives; returns its response, unless the response waits for a majority.
     fn arrive(&self, state: &mut State, packet: usize) -> (usize, Call, Option<Answer>) {
         if is_busy(&state.log) {
             state.left.early_answers -= 1;
@@ -172,7 +172,7 @@ impl System {
                 state.items.push(Item { seq: at as u64 + 1, holder: None, is_acknowledged: false });
             }
         }
-        // What is under way has no order: states that differ only in it are one.
+        // Requests in flight have no order: states that differ only in it are one.
         state.net.sort_by_cached_key(|packet| BuildHasherDefault::<DefaultHasher>::default().hash_one(packet));
         state
     }
@@ -203,7 +203,8 @@ impl System {
                 }
                 (None, None) => {
                     let items = state.items.iter().enumerate();
-                    // While there is no room it would be given back again and again, which only multiplies the states.
+                    // Without room, the job would be returned to the queue again and again, which only multiplies the
+                    // states.
                     let is_there =
                         |item: &Item| !item.is_acknowledged && !state.log.is_removed(JOB) && !state.log.is_full;
                     let free = items.filter(|(_, item)| item.holder.is_none() && is_there(item));
@@ -249,7 +250,7 @@ impl System {
         } else if state.left.fills > 0 {
             steps.push(Step::Fill);
         }
-        // So late that whatever was under way and expects no event of the job has come to its end.
+        // So late that every request in flight that expects no event of the job has ended.
         let is_old = |actor: &Actor| actor.work.as_ref().is_some_and(|work| work.attempt.is_none());
         if state.left.removals > 0 && state.log.can_remove(JOB) && !state.actors.iter().any(is_old) {
             steps.push(Step::Remove);

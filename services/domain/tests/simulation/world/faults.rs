@@ -1,4 +1,4 @@
-//! What goes wrong, and what people do meanwhile.
+//! Faults, and what people do meanwhile.
 
 use millrace_domain::{Command, JobState};
 
@@ -6,7 +6,7 @@ use super::{Packet, Process, World};
 use crate::{log::JOBS, message::Publish, operation::Call};
 
 impl World {
-    /// Something goes wrong.
+    /// A fault happens.
     pub(super) fn fail(&mut self) {
         let which = self.pick(100);
         match which {
@@ -27,7 +27,7 @@ impl World {
             60..62 => self.log.is_full ^= true,
             62..70 => {
                 let kept = self.pick(self.log.in_flight.len() + 1);
-                // Most have nearly everything; some have been away for long.
+                // Most servers have nearly everything; some were away for long.
                 let behind_max = if self.chance(10.0) { self.log.stored.len() + 1 } else { 4 };
                 let behind = self.pick(behind_max);
                 self.trace.note("elect", (kept, behind));
@@ -53,8 +53,8 @@ impl World {
         }
     }
 
-    /// A job that ended long ago is removed: so long that whatever was under way of it then and expects no event of it
-    /// has come to its end.
+    /// A job that ended long ago is removed: so long ago that every request of it in flight that expects no event of it
+    /// has ended.
     fn remove(&mut self) {
         let job = self.pick(JOBS.len());
         let is_old = |process: &Process| {
@@ -73,7 +73,7 @@ impl World {
         self.count.removed += 1;
     }
 
-    /// People cancel and retry, several of them at once, by edges that know the job as it was some time ago.
+    /// People cancel and retry, several of them at once, through edges with stale states of the job.
     pub(super) fn people(&mut self) {
         if self.removes && self.chance(40.0) {
             return self.remove();
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// A job as a server says that lags behind, but not for as long as a job is kept.
+    /// A job's state from a stale server, which lags for less time than a job is kept.
     pub(super) fn stale(&mut self, job: usize) -> Option<JobState> {
         let count = self.pick(self.log.stored.len() + 1);
         if self.log.is_removed(job) { None } else { self.log.state_at(job, count) }

@@ -1,4 +1,4 @@
-//! Processes, and what is under way between them and the log.
+//! Processes, and the packets in flight between them and the log.
 
 use millrace_domain::{
     Command, JobState, Refusal, Submission,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl World {
-    /// A process that waits for nothing goes on by itself; in the end, one that waits in vain stops waiting.
+    /// A process that waits for nothing continues by itself; in the end, one that waits in vain stops waiting.
     pub(super) fn act(&mut self) {
         let at = self.pick(self.processes.len());
         if self.processes[at].is_frozen {
@@ -106,13 +106,13 @@ impl World {
     }
 
     pub(super) fn reply(&mut self, call: u64, answer: Answer) {
-        // Whoever has stopped waiting is not told.
+        // A process that has stopped waiting gets no response.
         if let Some(process) = self.processes.iter().position(|process| process.waits == Some(call)) {
             self.net.push(Packet::Reply { process, call, answer });
         }
     }
 
-    /// Any packet arrives, however long it was under way.
+    /// Any packet arrives, however long it was in flight.
     pub(super) fn deliver(&mut self) {
         if self.net.is_empty() {
             return;

@@ -20,7 +20,7 @@ pub struct Item {
 #[derive(Default)]
 pub struct Queue {
     pub items: Vec<Item>,
-    /// So much of the log was looked through.
+    /// The part of the log that was already scanned.
     followed: usize,
 }
 
@@ -39,7 +39,7 @@ impl Queue {
         self.items.iter_mut().find(|item| item.seq == seq).expect("it was delivered")
     }
 
-    /// A work item that is acknowledged and should not be: its job has neither ended since nor was it submitted again.
+    /// A work item that was acknowledged wrongly: its job has neither ended since nor was it submitted again.
     pub fn lost(&self, log: &Log) -> Option<&Item> {
         self.items.iter().find(|item| {
             let is_over = |state: &JobState| state.submitted_seq > item.seq || state.is_end();
@@ -49,8 +49,8 @@ impl Queue {
 }
 
 impl World {
-    /// The queue hands a work item over that nobody has: whose lease is over, or whose worker is gone. Its delay may be
-    /// over or not: a message that asks for one may be lost.
+    /// The queue delivers a work item without a holder: its lease has expired, or its worker is gone. Its delay may
+    /// have passed or not: a message that requests a delay may be lost.
     pub(super) fn take(&mut self, at: usize) {
         let held = |id: u64| self.processes.iter().any(|p| p.work.as_ref().is_some_and(|work| work.delivery == id));
         let is_free = |holder: Option<u64>| !holder.is_some_and(|holder| !self.heals || held(holder));
@@ -70,9 +70,9 @@ impl World {
         self.processes[at].work = Some(work);
     }
 
-    /// What a worker knows of a job that was handed to it.
+    /// A worker's known state of a delivered job.
     pub(super) fn known(&mut self, work: &Work) -> Option<JobState> {
-        // The submission was delivered with the job: it is known in any case. A person's retry says nothing of the job.
+        // The submission was delivered with the job, so it is known. A person's retry contains nothing about the job.
         let count = usize::try_from(work.item).expect("a place");
         let is_retry = self.log.stored[..count - 1].iter().any(|stored| stored.is_on(work.job, Kind::Submitted));
         let first = if is_retry { None } else { self.log.state_at(work.job, count) };
@@ -83,7 +83,7 @@ impl World {
         self.stale(work.job).or(first)
     }
 
-    /// An acknowledgement or a job given back clears whatever delivery there is, also that of somebody else.
+    /// An acknowledgement or a returned job clears the current delivery, even that of another worker.
     pub(super) fn after(&mut self, at: usize, work: Work, after: After) {
         self.trace.note("after", (at, after));
         let item = self.queue.item(work.item);

@@ -1,8 +1,8 @@
-//! The floor: what writing the frames costs when almost nothing else is done.
+//! The floor: the cost of writing the frames with almost nothing else.
 //!
-//! Accepts, answers the handshake after looking for one header, writes the job's newest frame, and then whatever the
-//! publisher sends for the job to all its sockets in one loop. No library, no checks, no timers, no pings; a process of
-//! its own, so that its memory and processor time can be told apart.
+//! Accepts, answers the handshake after a search for one header, writes the job's newest frame, and then writes each of
+//! the publisher's frames to all sockets of the job in one loop. No library, no checks, no timers, no pings; a separate
+//! process, so that its memory and processor time are measured alone.
 
 use std::{
     collections::HashMap,
@@ -19,12 +19,12 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-/// As long as the system allows: 4,096 where this was measured.
+/// The system's maximum where this was measured.
 const BACKLOG: u32 = 4_096;
 const HEAD_BYTES_MAX: usize = 2_048;
 const KEY: &[u8] = b"Sec-WebSocket-Key: ";
 
-/// The floor of `cargo dev bench edge`, which starts this itself
+/// The floor of `cargo dev bench edge`, which starts it by itself
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where clients connect
@@ -33,13 +33,13 @@ pub struct Args {
     /// Where the publisher connects
     #[arg(long)]
     publisher: SocketAddr,
-    /// Write frames that are due together by one call
+    /// Write frames that are due together with one call
     #[arg(long)]
     merge: bool,
 }
 
-/// What the publisher says: a job and a whole WebSocket frame, which new clients get first; and whether those that are
-/// there get it too.
+/// A publisher's message: a job, a whole WebSocket frame that new clients receive first, and whether connected clients
+/// receive it too.
 pub fn message(id: &str, frame: &[u8], is_sent: bool) -> Vec<u8> {
     let mut message = vec![u8::from(is_sent), id.len() as u8];
     message.extend((frame.len() as u32).to_be_bytes());
@@ -59,7 +59,7 @@ struct Job {
 
 struct Socket {
     stream: TcpStream,
-    /// What a full socket did not take. While there is some, it is written first, by a task.
+    /// Bytes that a full socket did not take. A task writes them before anything newer.
     backlog: Mutex<Vec<u8>>,
 }
 
@@ -79,11 +79,11 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let listener = socket.listen(BACKLOG)?;
     tokio::spawn(async move {
         loop {
-            // Out of files: the next one may do.
+            // The open-file limit is reached; a later accept may succeed.
             let Ok((stream, _)) = listener.accept().await else { continue };
             let jobs = accepting.clone();
             tokio::spawn(async move {
-                // A client that went away.
+                // The client has disconnected.
                 let _ = client(&jobs, stream).await;
             });
         }
@@ -117,7 +117,7 @@ async fn client(jobs: &Jobs, mut stream: TcpStream) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The job's id from the path, and the answer.
+/// Reads the handshake; returns the job's id from the path, and the response.
 async fn handshake(stream: &mut TcpStream) -> anyhow::Result<(String, Vec<u8>)> {
     let mut head = Vec::with_capacity(512);
     while !head.ends_with(b"\r\n\r\n") {
@@ -159,7 +159,7 @@ async fn publish(jobs: &Jobs, mut stream: TcpStream, merge: bool) -> anyhow::Res
     Ok(())
 }
 
-/// The first message in `bytes`: whether it is sent, the job, the frame, and how long it is.
+/// The first message in `bytes`: whether connected clients receive it, the job, the frame, and the message's length.
 fn first(bytes: &[u8]) -> Option<(bool, &str, &[u8], usize)> {
     let (&is_sent, &id_length) = (bytes.first()?, bytes.get(1)?);
     let id_end = 6 + usize::from(id_length);
@@ -191,7 +191,7 @@ impl Socket {
             backlog.extend_from_slice(bytes);
             return;
         }
-        // A broken one is seen by its reader.
+        // The socket's reader notices a broken connection.
         let written = self.stream.try_write(bytes).unwrap_or(0);
         if written < bytes.len() {
             backlog.extend_from_slice(&bytes[written..]);
@@ -219,17 +219,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no panic while held")
 }
 
-/// For the bench: a publisher's connection.
+/// The bench's connection to the floor.
 pub struct Publisher(tokio::sync::Mutex<TcpStream>);
 
 impl Publisher {
-    /// On a connection to the floor.
+    /// Publishes on this connection.
     pub fn new(stream: TcpStream) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self(tokio::sync::Mutex::new(stream)))
     }
 
-    /// Sends what [`message`] made.
+    /// Sends a [`message`].
     pub async fn send(&self, message: &[u8]) -> anyhow::Result<()> {
         Ok(self.0.lock().await.write_all(message).await?)
     }

@@ -1,6 +1,6 @@
-//! WebSocket frames, as few of them as a bench needs.
+//! The subset of WebSocket frames that the bench needs.
 
-/// What kind of frame.
+/// Kinds of frames.
 pub mod opcode {
     pub const CONTINUATION: u8 = 0x0;
     pub const TEXT: u8 = 0x1;
@@ -10,14 +10,14 @@ pub mod opcode {
     pub const PONG: u8 = 0xA;
 }
 
-/// A frame of a server.
+/// A frame from a server.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     pub opcode: u8,
     pub payload: &'a [u8],
 }
 
-/// The first frame in `bytes` and how long it is with its head; `None` when it is not complete.
+/// The first frame in `bytes` and its length with the head; `None` when it is incomplete.
 pub fn first(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
     let (&head, &length) = (bytes.first()?, bytes.get(1)?);
     let (begin, length) = match length & 0x7F {
@@ -29,12 +29,12 @@ pub fn first(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
     Some((Frame { opcode: head & 0x0F, payload: bytes.get(begin..end)? }, end))
 }
 
-/// A whole frame of a server.
+/// Encodes a whole frame of a server.
 pub fn of_server(opcode: u8, payload: &[u8]) -> Vec<u8> {
     build(opcode, payload, 0)
 }
 
-/// Appends a whole frame of a client. Its mask is zero: allowed, and the payload stays as it is.
+/// Appends a whole frame of a client. Its mask is zero, which is allowed and keeps the payload unchanged.
 pub fn of_client(opcode: u8, payload: &[u8], into: &mut Vec<u8>) {
     into.extend(build(opcode, payload, 0x80));
 }

@@ -6,14 +6,14 @@ use tokio::sync::Mutex;
 
 use super::mark::Mark;
 
-/// What the edge is told is its public address; links begin with it, running jobs have none.
+/// The edge's `--public-base-url`; links begin with it, and running jobs have no link.
 pub const BASE_URL: &str = "http://127.0.0.1:3001";
-/// No job that clients watch has such a number.
+/// Jobs without clients are numbered from here.
 pub const UNWATCHED_FROM: usize = 1 << 32;
-/// Sequences that no log reaches: of events that are sent as if republished.
+/// Sequences of events that are sent as if republished; no log reaches them.
 const INVENTED_FROM: u64 = 1 << 40;
 
-/// The id of job `number`, the same in every process. As long as real ones.
+/// The id of job `number`, the same in every process and as long as real ids.
 pub fn id(number: usize) -> JobId {
     let half = |salt: u64| {
         // splitmix64: ids that differ everywhere.
@@ -28,14 +28,14 @@ pub fn id(number: usize) -> JobId {
     JobId::from_entropy(entropy)
 }
 
-/// The subject that job `id` is republished on: the partition is what nats-server makes of `partition(64,2)`.
+/// The subject on which job `id` is republished, with the partition that nats-server computes for `partition(64,2)`.
 pub fn live_subject(id: &JobId) -> String {
     let hash =
         id.as_str().bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("live.{}.events.{id}", hash % 64)
 }
 
-/// What is in the log of each job before anything is measured: submitted, started, and what the video is.
+/// The events of each job before the measurements: submitted, started, and the video's description.
 pub fn beginning() -> [EventBody; 3] {
     let url = "https://video.example/watch?v=dQw4w9WgXcQ".parse().expect("an address");
     [
@@ -79,7 +79,7 @@ pub fn status_text(id: &JobId, seq: u64, mark: Option<Mark>) -> String {
     wire::status_frame(&state, BASE_URL)
 }
 
-/// Where a job's events are.
+/// A position in a job's events.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Position {
     /// Sequence of the last event on the job's events subject.
@@ -88,17 +88,17 @@ pub struct Position {
     pub number: u64,
 }
 
-/// A job as its publisher knows it. The lock is held while one of its events is published.
+/// A publisher's record of a job. The lock is held while one of its events is published.
 #[derive(Debug, Default)]
 pub struct Track {
-    /// What is stored.
+    /// The last stored event.
     pub stored: Position,
-    /// What the serving process has seen: ahead of what is stored when events were only offered.
+    /// The last event sent to the serving process: ahead of `stored` when events were only offered.
     pub seen: Position,
 }
 
 impl Track {
-    /// The next event, stored or not, at sequence `seq`.
+    /// Records the next event, stored or not, at sequence `seq`.
     pub fn advance(&mut self, seq: u64, is_stored: bool) {
         self.seen = Position { seq, number: self.seen.number + 1 };
         if is_stored {
@@ -117,12 +117,12 @@ impl Track {
 pub struct Tracks(Vec<Mutex<Track>>);
 
 impl Tracks {
-    /// `count` jobs of which nothing is known.
+    /// `count` jobs without events.
     pub fn new(count: usize) -> Self {
         Self((0..count).map(|_| Mutex::default()).collect())
     }
 
-    /// One of them.
+    /// The record of this job.
     pub fn get(&self, job: usize) -> &Mutex<Track> {
         &self.0[job]
     }
@@ -132,7 +132,7 @@ impl Tracks {
         self.0.len()
     }
 
-    /// The serving process is a new one: it has seen what is stored.
+    /// Resets to the stored events, which are all that a fresh serving process has seen.
     pub fn forget_offered(&mut self) {
         for track in &mut self.0 {
             let track = track.get_mut();
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_partition_is_that_of_nats_server() {
-        // Tried on nats-server 2.15.1, see shared/DESIGN.md.
+        // Observed on nats-server 2.15.1.
         assert_eq!(live_subject(&"job0".parse().unwrap()), "live.4.events.job0");
     }
 }

@@ -1,6 +1,6 @@
-//! The load generator: a process of its own with many clients, told what to do by the bench.
+//! The load generator: a separate process with many clients, which follows the bench's orders.
 //!
-//! One thread, plain TCP and a tiny reader of frames, so that little of the machine is taken from what is measured.
+//! It uses one thread, plain TCP and a tiny frame reader, to leave most of the machine to the measured subject.
 
 mod client;
 pub mod control;
@@ -27,10 +27,10 @@ use self::{
     tally::Tally,
 };
 
-/// How often progress is told while it is wanted.
+/// The interval of progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Clients for `cargo dev bench edge`, which starts this itself
+/// Clients for `cargo dev bench edge`, which starts them by itself
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where the bench listens
@@ -41,7 +41,7 @@ pub struct Args {
     epoch_us: u64,
 }
 
-/// What the clients share.
+/// The counts that the clients share.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Tally>>);
 
@@ -51,7 +51,7 @@ impl Shared {
     }
 }
 
-/// Serves the bench until it hangs up.
+/// Serves the bench until it closes the connection.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(args))?;
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(args: &Args) -> anyhow::Result<()> {
-    let (read, write) = TcpStream::connect(args.control).await.context("the bench is not there")?.into_split();
+    let (read, write) = TcpStream::connect(args.control).await.context("cannot connect to the bench")?.into_split();
     let shared = Shared(Arc::new(Mutex::new(Tally::new(args.epoch_us))));
     let (answers, outgoing) = mpsc::unbounded_channel();
     tokio::spawn(answer(write, outgoing));

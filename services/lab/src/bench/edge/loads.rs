@@ -1,4 +1,4 @@
-//! The load generators as the bench sees them.
+//! The bench's side of the load generators.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -17,10 +17,10 @@ use tokio::{
 
 use super::load::control::{Answer, Opened, Order, Plan, Progress, Protocol, Report};
 
-/// Clients of one process: the open-file limit is 20,000 on the machines that this is measured on.
+/// Clients of one process: the open-file limit is 20,000 where this was measured.
 pub const CLIENTS_PER_PROCESS_MAX: usize = 19_800;
 const START_MAX: Duration = Duration::from_secs(20);
-/// How long any order may take beside what its plan allows.
+/// How long an order may take in addition to its plan's limit.
 const ORDER_MAX: Duration = Duration::from_secs(60);
 
 /// Where and how clients connect.
@@ -37,9 +37,9 @@ pub struct Access {
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     pub clients: usize,
-    /// They watch so many jobs, evenly.
+    /// The number of jobs, over which the clients are spread evenly.
     pub jobs: usize,
-    /// Handshakes under way at once.
+    /// Handshakes in flight at once.
     pub at_once: usize,
     pub limit: Duration,
 }
@@ -59,14 +59,14 @@ struct Process {
 }
 
 impl Loads {
-    /// Starts as many processes as so many clients need.
+    /// Starts as many processes as this number of clients needs.
     pub async fn start(clients: usize, epoch_us: u64) -> anyhow::Result<Self> {
         let count = clients.div_ceil(CLIENTS_PER_PROCESS_MAX).max(1);
         let processes = try_join_all((0..count).map(|_| Process::start(epoch_us))).await?;
         Ok(Self { processes, generation: 0 })
     }
 
-    /// Connects clients, shared out over the processes; the longest time counts.
+    /// Connects clients, spread over the processes; the longest time counts.
     pub async fn open(&mut self, access: &Access, arrival: Arrival) -> anyhow::Result<Opened> {
         self.generation = self.generation.wrapping_add(1);
         let count = self.processes.len();
@@ -103,7 +103,7 @@ impl Loads {
         self.order(&Order::Begin { is_paced }).await.map(drop)
     }
 
-    /// What was counted; of several processes the counts are added and the first one's latencies are told.
+    /// The counts, added over the processes; the latencies are those of the first process.
     pub async fn report(&mut self) -> anyhow::Result<Report> {
         let mut sum: Option<Report> = None;
         for answer in self.order(&Order::Report).await? {
@@ -121,7 +121,7 @@ impl Loads {
         sum.context("there is no load generator")
     }
 
-    /// How far the clients of the first process are, told every millisecond after [`Loads::begin`].
+    /// The progress of the first process's clients, reported every millisecond after [`Loads::begin`].
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.processes[0].progress.clone()
     }
@@ -161,7 +161,7 @@ impl Process {
     async fn order(&mut self, order: Order, limit: Duration) -> anyhow::Result<Answer> {
         let mut line = serde_json::to_vec(&order)?;
         line.push(b'\n');
-        self.write.write_all(&line).await.context("the load generator has gone")?;
+        self.write.write_all(&line).await.context("the load generator has exited")?;
         match timeout(limit, self.answers.recv()).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => bail!("the load generator has ended; its last lines:\n{}", self.service.log_tail()),

@@ -1,10 +1,10 @@
-//! When an event was published and which of its job it is, carried through every system as the job's `downloadedBytes`.
+//! An event's time of publication and its number within its job, which every system carries as `downloadedBytes`.
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The number has this many low bits. Time and number together stay under 2^53, so that JavaScript keeps every digit.
+/// Low bits of the encoded mark that hold the number. The whole stays under 2^53, so that JavaScript keeps every digit.
 const NUMBER_BITS: u32 = 20;
-/// What precedes the mark in a frame and in an event.
+/// The text before the mark in a frame and in an event.
 const FIELD: &[u8] = b"\"downloadedBytes\":";
 
 /// Microseconds of the machine's monotonic clock, the same in every process.
@@ -23,24 +23,24 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Of an event that is published now.
+    /// The mark of an event that is published now.
     pub fn now(epoch_us: u64, number: u64) -> Self {
         Self { at_us: now_us() - epoch_us, number: number & ((1 << NUMBER_BITS) - 1) }
     }
 
-    /// As one number.
+    /// Encodes the mark as one number.
     pub fn encode(self) -> u64 {
         self.at_us << NUMBER_BITS | self.number
     }
 
-    /// From one number.
+    /// Decodes what [`Mark::encode`] returned.
     pub fn decode(encoded: u64) -> Self {
         Self { at_us: encoded >> NUMBER_BITS, number: encoded & ((1 << NUMBER_BITS) - 1) }
     }
 
-    /// Finds the mark in a message; `None` in one without.
+    /// Finds the mark in a message; `None` if it has none.
     ///
-    /// `hint` is where it was in the last message: messages of one kind differ little, so most are not searched.
+    /// `hint` is the mark's position in the last message: messages of one kind differ little, so most need no search.
     pub fn find(message: &[u8], hint: &mut usize) -> Option<Self> {
         let at = match message.get(*hint..).is_some_and(|rest| rest.starts_with(FIELD)) {
             true => *hint,

@@ -1,4 +1,4 @@
-//! What is measured of a subject. Clients that are connected the same way serve several measurements, one after the
+//! The measurements of a subject. Clients that are connected the same way serve several measurements, one after the
 //! other.
 
 mod latency;
@@ -17,13 +17,13 @@ use super::{
     subject::{Name, Subject},
 };
 
-/// Clients that connect one after the other: so many handshakes are under way at once.
+/// Handshakes in flight at once while clients connect steadily.
 const STEADY_AT_ONCE: usize = 256;
-/// Within this time all clients have to be connected.
+/// How long all clients may take to connect.
 const OPEN_MAX: Duration = Duration::from_secs(90);
-/// A process that has just started gets so long before its memory is read.
+/// The time between a process's start and the reading of its memory.
 const START_SETTLE: Duration = Duration::from_millis(500);
-/// Clients where it does not matter how many.
+/// Clients where their number does not matter.
 const FEW: usize = 1_000;
 
 /// A measurement.
@@ -37,11 +37,11 @@ pub enum Measure {
     Storm,
     /// From the publish to the client
     Latency,
-    /// As many deliveries as it takes, all clients on one job
+    /// Deliveries at the maximum rate, all clients on one job
     Hot,
-    /// The same on many jobs
+    /// Deliveries at the maximum rate, on many jobs
     Spread,
-    /// Events of jobs that nobody watches
+    /// Events of jobs without clients
     Unwatched,
 }
 
@@ -50,42 +50,42 @@ impl Measure {
     pub const ALL: [Self; 7] =
         [Self::Connects, Self::Memory, Self::Storm, Self::Latency, Self::Hot, Self::Spread, Self::Unwatched];
 
-    /// What is measured of this subject.
+    /// The measurements of this subject.
     pub fn of(name: Name) -> &'static [Self] {
         match name {
-            // Its clients hear of everything a second late, under any load that it bears.
+            // Its clients receive every state a second late, under any load that it can serve.
             Name::FastapiPoll => &[Self::Connects, Self::Memory, Self::Latency],
-            // It differs from the floor only where several frames are due.
+            // It differs from the floor only when several frames are due.
             Name::FloorMerged => &[Self::Hot, Self::Spread],
             _ => &Self::ALL,
         }
     }
 
-    /// Whether it tells something with fewer clients than were asked for.
+    /// Whether it is meaningful with fewer clients than requested.
     fn takes_fewer(self) -> bool {
         matches!(self, Self::Connects | Self::Memory)
     }
 }
 
-/// How much of it.
+/// The size of the measurements.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Scale {
     /// Clients of most measurements.
     pub clients: usize,
-    /// Clients of the largest memory measurement; as `clients` to leave it out.
+    /// Clients of the largest memory measurement; equal to `clients` to omit it.
     pub clients_max: usize,
-    /// Clients are on so many jobs where there are many jobs.
+    /// Jobs in measurements with many jobs.
     pub jobs: usize,
     /// How long a load lasts.
     pub seconds: f64,
-    /// How long memory may settle after a storm.
+    /// How long memory settles after a storm.
     pub after_storm_s: f64,
 }
 
 /// Numbers by name. The unit is the end of the name.
 pub type Metrics = BTreeMap<String, f64>;
 
-/// How many clients are connected, evenly over how many jobs.
+/// The number of connected clients, and of the jobs over which they are spread evenly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
     name: &'static str,
@@ -93,14 +93,14 @@ struct Layout {
     jobs: usize,
 }
 
-/// Clients that are connected to a serving process which has had no others.
+/// Clients that are connected to a fresh serving process.
 #[derive(Clone, Debug)]
 struct Session {
     layout: Layout,
     /// Memory of the process without clients.
     empty_kib: f64,
     opened: Opened,
-    /// What the serving process, and what is behind it, has used while they connected.
+    /// Processor time of the serving process, and of those behind it, while the clients connected.
     used: (Cpu, Cpu),
     /// Messages to nats-server meanwhile, where there is one.
     requests: Option<u64>,
@@ -112,23 +112,23 @@ pub struct Bench<'a> {
     loads: Loads,
     scale: Scale,
     epoch_us: u64,
-    /// What was measured.
+    /// The numbers.
     pub metrics: Metrics,
-    /// What went wrong, and what was left out for it.
+    /// Failures, and measurements that were omitted because of them.
     pub notes: Vec<String>,
-    /// Whether something could not be measured.
+    /// Whether a measurement failed.
     pub has_failed: bool,
 }
 
 impl<'a> Bench<'a> {
-    /// With load generators of its own.
+    /// Starts load generators for this subject.
     pub async fn new(subject: &'a mut dyn Subject, scale: Scale, epoch_us: u64) -> anyhow::Result<Self> {
         let loads = Loads::start(scale.clients_max, epoch_us).await?;
         let (metrics, notes, has_failed) = (Metrics::new(), Vec::new(), false);
         Ok(Self { subject, loads, scale, epoch_us, metrics, notes, has_failed })
     }
 
-    /// Measures what can be measured. What cannot becomes a note.
+    /// Takes the measurements. A failure becomes a note.
     pub async fn run(&mut self, measures: &[Measure]) {
         for (layout, of_layout) in self.plan() {
             let wanted: Vec<_> = of_layout.iter().copied().filter(|measure| measures.contains(measure)).collect();
@@ -138,8 +138,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Which measurements can share clients: in this order, since events that were only offered are ahead of what is
-    /// stored.
+    /// Measurements that share clients: in this order, since events that were only offered are ahead of the stored
+    /// ones.
     fn plan(&self) -> Vec<(Layout, &'static [Measure])> {
         use Measure::{Connects, Hot, Latency, Memory, Spread, Storm, Unwatched};
         let Scale { clients, clients_max, jobs, .. } = self.scale;
@@ -161,7 +161,7 @@ impl<'a> Bench<'a> {
         plan
     }
 
-    /// Takes measurements with clients that are connected like this. One that fails gets the next one other clients.
+    /// Takes measurements with clients in this layout. After a failed one, the next gets fresh clients.
     async fn with(&mut self, layout: Layout, measures: &[Measure]) -> anyhow::Result<()> {
         let mut session = None;
         for measure in measures {
@@ -170,13 +170,13 @@ impl<'a> Bench<'a> {
                 None => session.insert(self.connect(layout).await?),
             };
             if connected.opened.opened < layout.clients && !measure.takes_fewer() {
-                self.note(format!("{measure:?} is left out: {}", too_few(layout, &connected.opened)));
+                self.note(format!("{measure:?} is omitted: {}", too_few(layout, &connected.opened)));
                 continue;
             }
             let connected = connected.clone();
             if let Err(error) = self.measure(*measure, &connected).await {
                 self.fail(format!("{measure:?}, {}: {error:#}", layout.name));
-                // What the old ones would still answer is not waited for.
+                // Fresh load generators, instead of waiting for late answers of the old ones.
                 self.loads = Loads::start(self.scale.clients_max, self.epoch_us).await?;
                 session = None;
             }
@@ -237,14 +237,14 @@ impl<'a> Bench<'a> {
         self.note(note);
     }
 
-    /// Clients that should have stayed.
+    /// Notes clients that were disconnected.
     fn check(&mut self, what: &str, report: &Report) {
         if !report.ended.is_empty() {
             self.note(format!("{what}: clients were disconnected: {:?}", report.ended));
         }
     }
 
-    /// Of the serving process, and of what is behind it.
+    /// Processor time of the serving process, and of those behind it.
     fn cpu(&self) -> anyhow::Result<(Cpu, Cpu)> {
         Ok((Cpu::of(&self.subject.serving())?, Cpu::of(&self.subject.behind())?))
     }
@@ -254,7 +254,7 @@ impl<'a> Bench<'a> {
         Ok((serving.since(before.0), behind.since(before.1)))
     }
 
-    /// What each of `count` things took of the processors.
+    /// Sets the processor time for each of `count` things.
     fn set_cpu(&mut self, name: &str, used: (Cpu, Cpu), count: u64) {
         let each_us = |seconds: f64| seconds * 1e6 / count.max(1) as f64;
         self.set(format!("{name}.cpu_us"), each_us(used.0.total_s()));
@@ -266,7 +266,7 @@ impl<'a> Bench<'a> {
 fn too_few(layout: Layout, opened: &Opened) -> String {
     let Layout { name, clients, .. } = layout;
     format!(
-        "{name}: {} of {clients} clients got their state within {OPEN_MAX:?}; failed attempts: {:?}",
+        "{name}: {} of {clients} clients received their state within {OPEN_MAX:?}; failed attempts: {:?}",
         opened.opened, opened.failures
     )
 }

@@ -1,4 +1,4 @@
-//! What Linux tells of a process.
+//! Linux's accounting of a process.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// What the processes have used so far.
+    /// The processes' use so far.
     pub fn of(pids: &[u32]) -> anyhow::Result<Self> {
         let mut sum = Self::default();
         for pid in pids {
@@ -31,12 +31,12 @@ impl Cpu {
         Ok(sum)
     }
 
-    /// Both.
+    /// User and system time together.
     pub fn total_s(self) -> f64 {
         self.user_s + self.system_s
     }
 
-    /// Since `before`.
+    /// The use since `before`.
     pub fn since(self, before: Self) -> Self {
         Self { user_s: self.user_s - before.user_s, system_s: self.system_s - before.system_s }
     }

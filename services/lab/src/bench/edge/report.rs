@@ -11,7 +11,7 @@ use super::{
     subject::Name,
 };
 
-/// Everything that was measured.
+/// All measurements.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub command: String,
@@ -22,12 +22,12 @@ pub struct Report {
     pub medians: BTreeMap<&'static str, Metrics>,
     /// Each run, by subject.
     pub all: BTreeMap<&'static str, Vec<Metrics>>,
-    /// What went wrong, by subject.
+    /// Failures, by subject.
     pub notes: BTreeMap<&'static str, Vec<String>>,
     pub targets: Vec<Verdict>,
 }
 
-/// A target and what came out.
+/// A target and its result.
 #[derive(Debug, Serialize)]
 pub struct Verdict {
     pub target: String,
@@ -36,9 +36,9 @@ pub struct Verdict {
     pub is_met: bool,
 }
 
-/// What a number of ours is compared to.
+/// The reference of a target.
 enum Against {
-    /// It is a number by itself.
+    /// None: the limit is absolute.
     Nothing,
     /// The same number of another subject.
     Subject(Name),
@@ -61,7 +61,7 @@ const fn at_least(metric: &'static str, against: Against, limit: f64) -> Target 
     Target { metric, against, is_at_most: false, limit }
 }
 
-/// Those of the project for the live delivery.
+/// The project's targets for live delivery.
 const TARGETS: &[Target] = &[
     at_most("memory.each_kib", Against::Nothing, 4.0),
     at_most("memory.each_kib", Against::Subject(Name::NatsWs), 0.1),
@@ -85,7 +85,7 @@ const TARGETS: &[Target] = &[
 ];
 
 impl Report {
-    /// Of all runs of all subjects.
+    /// Summarises all runs of all subjects.
     pub fn new(
         command: String,
         machine: Machine,
@@ -99,7 +99,7 @@ impl Report {
         Self { command, machine, scale, runs, medians, all, notes, targets }
     }
 
-    /// For people.
+    /// The report as text.
     pub fn text(&self) -> String {
         let subjects: Vec<_> =
             Name::ALL.iter().map(|name| name.text()).filter(|name| self.medians.contains_key(name)).collect();
@@ -162,7 +162,7 @@ impl Target {
     }
 }
 
-/// Three digits that matter.
+/// The value with three significant digits.
 pub fn digits(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),

@@ -1,4 +1,4 @@
-//! What is measured: ours, its peers, and the floor.
+//! The measured systems: ours, its peers, and the floor.
 
 pub mod floor;
 pub mod nats_side;
@@ -23,7 +23,7 @@ use super::loads::Access;
 
 const START_MAX: Duration = Duration::from_secs(20);
 
-/// What every subject is started with.
+/// The input of every subject.
 #[derive(Clone, Debug)]
 pub struct Ground {
     /// The root of the checkout.
@@ -34,25 +34,25 @@ pub struct Ground {
     pub nats_server: PathBuf,
     /// Marks count from this time.
     pub epoch_us: u64,
-    /// How many jobs there are.
+    /// The number of jobs.
     pub jobs: usize,
 }
 
-/// A system that brings the state of jobs to clients. Dropped, its processes are ended.
+/// A system that delivers the state of jobs to clients. Dropping it stops its processes.
 pub trait Subject: Send + Sync {
     /// Where and how clients connect.
     fn access(&self) -> Access;
 
-    /// Starts the serving process afresh; what is stored stays.
+    /// Restarts the serving process; stored data stays.
     fn renew(&mut self) -> BoxFuture<'_, anyhow::Result<()>>;
 
-    /// Publishes the job's next state, and waits until it is stored where the system stores anything.
+    /// Publishes the job's next state, and waits until it is stored if the system stores states.
     fn publish(&self, job: usize) -> BoxFuture<'_, anyhow::Result<()>>;
 
-    /// Sends the job's next state on the shortest way to the serving process, without waiting.
+    /// Sends the job's next state to the serving process on the shortest way, without waiting.
     fn offer(&self, job: usize) -> BoxFuture<'_, anyhow::Result<()>>;
 
-    /// Sends a state of a job that nobody watches, if the serving process hears of those at all.
+    /// Sends a state of a job without clients; `None` if the serving process does not receive those.
     fn offer_unwatched(&self, _job: usize) -> Option<BoxFuture<'_, anyhow::Result<()>>> {
         None
     }
@@ -60,7 +60,7 @@ pub trait Subject: Send + Sync {
     /// The processes that hold the clients.
     fn serving(&self) -> Vec<u32>;
 
-    /// The processes behind them that are not the bench's.
+    /// The processes behind them, except those of the bench.
     fn behind(&self) -> Vec<u32>;
 
     /// Messages that nats-server has received, if there is one.
@@ -78,23 +78,23 @@ pub enum Name {
     NatsWs,
     /// FastAPI on uvicorn, with Redis pub/sub
     Fastapi,
-    /// FastAPI on uvicorn, which reads Redis each second for each socket
+    /// FastAPI on uvicorn, which polls Redis every second for each socket
     FastapiPoll,
     /// Socket.IO on Node, a job is a room
     SocketIo,
     /// A bare program that writes the same frames: one call for each client and message
     Floor,
-    /// The same, which writes frames that are due together by one call
+    /// The floor, but it writes frames that are due together with one call
     FloorMerged,
 }
 
 impl Name {
-    /// All of them, in the order of the table. What ours is held against comes next to it, since machines are faster at
-    /// one time than at another.
+    /// All of them, in the order of the table. The subjects that ours is compared with follow it, since a machine's
+    /// speed varies over time.
     pub const ALL: [Self; 7] =
         [Self::Floor, Self::Edge, Self::NatsWs, Self::FloorMerged, Self::Fastapi, Self::FastapiPoll, Self::SocketIo];
 
-    /// As it is typed and printed.
+    /// The name as it is typed and printed.
     pub fn text(self) -> &'static str {
         match self {
             Self::Edge => "edge",
@@ -107,7 +107,7 @@ impl Name {
         }
     }
 
-    /// Starts it with all its jobs.
+    /// Starts the subject with all its jobs.
     pub async fn start(self, ground: &Ground) -> anyhow::Result<Box<dyn Subject>> {
         Ok(match self {
             Self::Edge => Box::new(ours::Edge::start(ground, 1).await?),
@@ -122,14 +122,14 @@ impl Name {
 }
 
 impl Ground {
-    /// Finds or installs what is run.
+    /// Finds or installs the programs to run.
     pub fn new(root: PathBuf, programs: Programs, jobs: usize) -> anyhow::Result<Self> {
         let nats_server = tools::nats_server(&root, &mut |words| println!("{words}"))?;
         Ok(Self { root, programs, nats_server, epoch_us: super::mark::now_us(), jobs })
     }
 }
 
-/// Waits until the service takes connections.
+/// Waits until the service accepts connections.
 async fn connect(service: &mut Service, name: &str, address: SocketAddr) -> anyhow::Result<TcpStream> {
     let deadline = Instant::now() + START_MAX;
     loop {

@@ -1,4 +1,4 @@
-//! Idle clients: what so many of them, on so many jobs, take of everything.
+//! Idle clients: the resources that a number of them, on a number of jobs, takes from each process.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::{
     reading::Reading,
 };
 
-/// What is told of each point. `edges` in a name: all of them together.
+/// The columns of each point. `edges` in a name means all edges together.
 pub const COLUMNS: [&str; 14] = [
     "clients",
     "jobs",
@@ -33,14 +33,14 @@ pub const COLUMNS: [&str; 14] = [
     "nats_subscriptions",
 ];
 
-/// Handshakes under way at once.
+/// Handshakes in flight at once.
 const AT_ONCE: usize = 256;
-/// A client may take so long to get its turn and its state, all in all.
+/// How long each client may take to get its turn and its state, on average.
 const CONNECT_EACH_MAX: Duration = Duration::from_millis(3);
 const CONNECT_MAX: Duration = Duration::from_secs(60);
-/// How long memory may settle once all are connected.
+/// How long memory settles once all clients are connected.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Each client is pinged once within this time, so no shorter one tells what an idle client costs.
+/// The edge pings each client once within this time, so a shorter one would miss part of an idle client's cost.
 const IDLE: Duration = WS_PING_INTERVAL;
 
 /// Connects clients to fresh edges of a fresh nats-server, and leaves them idle.
@@ -53,7 +53,7 @@ pub async fn point(edge: &mut Edge, loads: &mut Loads, clients: usize, jobs: usi
     let opened = loads.open(&edge.access(), Arrival { clients, jobs, at_once: AT_ONCE, limit }).await?;
     if opened.opened < clients {
         bail!(
-            "{} of {clients} clients got their state within {limit:?}; failed attempts: {:?}",
+            "{} of {clients} clients received their state within {limit:?}; failed attempts: {:?}",
             opened.opened,
             opened.failures
         );

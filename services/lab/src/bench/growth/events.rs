@@ -1,4 +1,4 @@
-//! Events of jobs that nobody watches: what each costs every edge, and nats-server.
+//! Events of jobs without clients: the cost of each for every edge and for nats-server.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{
     reading::Reading,
 };
 
-/// What is told of each point. Events reach every edge.
+/// The columns of each point. Events reach every edge.
 pub const COLUMNS: [&str; 11] = [
     "edges",
     "asked_per_s",
@@ -25,11 +25,11 @@ pub const COLUMNS: [&str; 11] = [
 ];
 
 const WARM_UP: Duration = Duration::from_secs(1);
-/// How long the edges may take to hear of what was sent; as long as they still hear of more.
+/// The edges count as done once they have received no event for this long.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Sends so many a second, or as many as can be sent. What the idle system takes is not counted.
+/// Sends `events_per_s`, or as many as the bench can. The cost of the idle system is subtracted.
 pub async fn point(edge: &Edge, edges: usize, events_per_s: u64, lasting: Duration) -> anyhow::Result<Vec<f64>> {
     let all = edges as u64;
     let begun = Reading::of(edge).await?;
@@ -66,7 +66,8 @@ pub async fn point(edge: &Edge, edges: usize, events_per_s: u64, lasting: Durati
     ])
 }
 
-/// Waits until the edges have heard of so many events, or hear of no more; of how many, and since when.
+/// Waits until the edges have received this number of events, or receive no more; returns the number, and the time of
+/// the last one.
 async fn settle(edge: &Edge, events: u64) -> anyhow::Result<(u64, Instant)> {
     let (mut heard, mut at) = (edge.heard().await?, Instant::now());
     while heard < events && at.elapsed() < SILENCE_MAX {

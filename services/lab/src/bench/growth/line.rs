@@ -1,4 +1,4 @@
-//! The line that lies nearest to points.
+//! The line nearest to a set of points.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 pub struct Line {
     pub each: f64,
     pub at_zero: f64,
-    /// How much of what differs between the points the line tells: 1 when all are on it.
+    /// The share of the variance that the line explains: 1 when all points are on it.
     pub r2: f64,
 }
 
@@ -20,7 +20,7 @@ impl Line {
         let sum = |of: &dyn Fn(f64, f64) -> f64| points.iter().map(|point| of(point.0 - x, point.1 - y)).sum::<f64>();
         let (xx, xy, yy) = (sum(&|x, _| x * x), sum(&|x, y| x * y), sum(&|_, y| y * y));
         let each = xy / xx;
-        // Points that are all equally high are on their line.
+        // Points with equal `y` are all on the line.
         let r2 = if yy > 0.0 { xy * xy / (xx * yy) } else { 1.0 };
         (xx > 0.0).then_some(Self { each, at_zero: y - each * x, r2 })
     }

@@ -1,4 +1,4 @@
-//! What has been used so far.
+//! Resource use of all processes.
 
 use tokio::time::Instant;
 
@@ -7,7 +7,7 @@ use super::super::edge::{
     subject::{Subject, ours::Edge},
 };
 
-/// At one time.
+/// The use up to one point in time.
 pub struct Reading {
     pub at: Instant,
     edges_s: f64,
@@ -18,7 +18,7 @@ pub struct Reading {
     pub nats_subscriptions: f64,
 }
 
-/// Between two readings. Processor time in microseconds.
+/// The use between two readings. Processor time in microseconds.
 pub struct Used {
     pub seconds: f64,
     pub edges_us: f64,
@@ -30,7 +30,7 @@ pub struct Used {
 }
 
 impl Reading {
-    /// Now.
+    /// Takes a reading now.
     pub async fn of(edge: &Edge) -> anyhow::Result<Self> {
         let told = edge.nats.told().await?;
         Ok(Self {
@@ -44,7 +44,7 @@ impl Reading {
         })
     }
 
-    /// What was used after `before`.
+    /// The use since `before`.
     pub fn since(&self, before: &Self) -> Used {
         Used {
             seconds: self.at.duration_since(before.at).as_secs_f64(),

@@ -1,4 +1,4 @@
-//! Points, the lines through them, and what a client, a job and an event take.
+//! Points, the lines through them, and the resources that a client, a job and an event take.
 
 use millrace_cli::table;
 use serde::Serialize;
@@ -16,17 +16,17 @@ pub struct Series {
     pub points: Vec<Vec<f64>>,
 }
 
-/// How much one more takes.
+/// The resources that one more takes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Slope {
     pub what: String,
     pub value: f64,
     pub unit: &'static str,
-    /// The line that it comes from; none where it comes from two.
+    /// The line of the slope; none if the slope is computed from two lines.
     pub line: Option<Line>,
 }
 
-/// Everything that was measured.
+/// All measurements.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub command: String,
@@ -38,7 +38,7 @@ pub struct Report {
 }
 
 impl Series {
-    /// Without points.
+    /// A series without points.
     pub fn new(name: &'static str, columns: &[&'static str]) -> Self {
         Self { name, columns: columns.to_vec(), points: Vec::new() }
     }
@@ -51,7 +51,7 @@ impl Series {
     }
 
     fn text(&self) -> String {
-        // A point is a column: there are fewer of them than of numbers.
+        // Points are columns, since there are fewer points than numbers.
         let rows: Vec<Vec<String>> = self
             .columns
             .iter()
@@ -65,7 +65,7 @@ impl Series {
     }
 }
 
-/// The slopes of what clients take: `ten` has ten on each job, `each` a job for each.
+/// The slopes of clients: `ten` has ten clients on each job, `each` has one.
 ///
 /// A client of `ten` brings a tenth of a watched job, one of `each` a whole one; so the difference is nine tenths of a
 /// job.
@@ -95,7 +95,7 @@ pub fn of_clients(ten: &Series, each: &Series) -> Vec<Slope> {
     slopes
 }
 
-/// The slopes of what unwatched events take: `rates` on one edge, `feeds` at one rate on several.
+/// The slopes of unwatched events: `rates` on one edge, `feeds` at one rate on several edges.
 pub fn of_events(rates: &Series, feeds: &Series) -> Vec<Slope> {
     let slope = |series: &Series, x, y, what: &str, unit| {
         let line = series.line(x, y)?;
@@ -113,7 +113,7 @@ pub fn of_events(rates: &Series, feeds: &Series) -> Vec<Slope> {
 }
 
 impl Report {
-    /// For people.
+    /// The report as text.
     pub fn text(&self) -> String {
         let mut rows = vec![["one more", "takes", "of", "r²", "at none"].map(str::to_owned).to_vec()];
         rows.extend(self.slopes.iter().map(|slope| {

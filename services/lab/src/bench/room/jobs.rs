@@ -18,10 +18,10 @@ use millrace_runtime::{
 
 use super::super::edge::job;
 
-/// Progress events of a job: four a second, so of a download of ten seconds.
+/// Progress events of a job: a download of ten seconds with four events a second.
 const PROGRESS: u64 = 40;
 const FILE_BYTES: u64 = 48_123_904;
-/// Jobs under way at once.
+/// Jobs in flight at once.
 const JOBS_IN_FLIGHT: usize = 64;
 const PAUSE: Duration = Duration::from_millis(50);
 const CATCH_UP_MAX: Duration = Duration::from_secs(600);
@@ -29,7 +29,7 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(600);
 /// Events of each job.
 pub const EVENTS: u64 = PROGRESS + 7;
 
-/// Makes so many finished jobs, and waits until the projector has written their states and the queue is empty.
+/// Makes this number of finished jobs, and waits until the projector has written their states and the queue is empty.
 pub async fn make(client: &async_nats::Client, count: usize) -> anyhow::Result<()> {
     let log = Log::open(client, &prometheus::Registry::new()).await?;
     let context = jetstream::new(client.clone());
@@ -47,7 +47,7 @@ pub async fn make(client: &async_nats::Client, count: usize) -> anyhow::Result<(
     }
 }
 
-/// Waits until a consumer has nothing left.
+/// Waits until a consumer has nothing pending.
 pub async fn done(context: &jetstream::Context, consumer: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + CATCH_UP_MAX;
     let mut consumer: PullConsumer = context.get_consumer_from_stream(consumer, STREAM).await?;
@@ -90,7 +90,7 @@ async fn one(log: &Log, id: JobId) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Everything that is in the log of a job that went well.
+/// The events of a completed job.
 fn life(id: &JobId) -> impl Iterator<Item = EventBody> {
     let beginning = job::beginning();
     let title = beginning.iter().find_map(|body| match body {
@@ -112,7 +112,7 @@ fn life(id: &JobId) -> impl Iterator<Item = EventBody> {
         EventBody::Uploading {
             storage_provider: Provider::S3,
             key: Some(key.clone()),
-            // As long as Amazon's.
+            // As long as Amazon's upload ids.
             upload_id: Some("u".repeat(128)),
         },
         EventBody::Uploaded(StoredFile {

@@ -1,4 +1,4 @@
-//! What nats-server takes of its disk and of memory at one time.
+//! The disk and memory that nats-server uses at one time.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
@@ -11,7 +11,7 @@ use super::super::edge::proc;
 /// Bytes of one nats-server: the mean over the servers.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Sample {
-    /// Finished jobs that it holds.
+    /// Finished jobs in the log.
     pub jobs: usize,
     /// The messages of the log.
     pub log: f64,
@@ -26,7 +26,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Looks now.
+    /// Takes a sample now.
     pub fn take(servers: &[&NatsServer], jobs: usize) -> anyhow::Result<Self> {
         let mut sum = Self { jobs, ..Self::default() };
         for server in servers {
@@ -51,7 +51,7 @@ impl Sample {
     }
 }
 
-/// What a folder takes of its disk. Files come and go meanwhile.
+/// The disk space that a folder uses. Files may appear and disappear meanwhile.
 fn bytes(folder: &Path) -> f64 {
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let sizes = entries.filter_map(|entry| {

@@ -1,4 +1,4 @@
-//! A sound history has no violation; each kind of damage is seen, and as what it is.
+//! A sound history has no violation; each kind of damage is reported as the promise that it breaks.
 
 use millrace_domain::{
     Event, Provider, Submission,
@@ -35,7 +35,7 @@ impl Builder {
         self.0.log.push(Logged { seq, message_id, id: id(job), kind, event: Ok(Event { at, body }) });
     }
 
-    /// States, and one client of each job that has seen its end.
+    /// Adds the states, and one client for each job that has seen its end.
     fn project(mut self) -> History {
         self.0.states.clear();
         self.0.sessions.clear();
@@ -103,7 +103,7 @@ fn sound() -> History {
     builder.project()
 }
 
-/// What is said of a sound history with this damage.
+/// The broken promises of a sound history with this damage.
 fn said(damage: impl FnOnce(&mut History)) -> Vec<Promise> {
     let mut history = sound();
     damage(&mut history);
@@ -112,7 +112,7 @@ fn said(damage: impl FnOnce(&mut History)) -> Vec<Promise> {
     promises
 }
 
-/// The same, where states and clients follow the damaged log.
+/// The same, with states and clients that follow the damaged log.
 fn said_of_log(damage: impl FnOnce(&mut Builder)) -> Vec<Promise> {
     let mut builder = Builder(sound());
     damage(&mut builder);
@@ -137,7 +137,7 @@ fn a_run_in_which_nothing_was_recorded_is_no_success() {
 fn an_acknowledged_event_that_is_not_in_the_log_is_seen() {
     let lost = Acked { seq: 99, message_id: "a/99".into() };
     assert_eq!(said(|it| it.acked.push(lost)), [Promise::AckedIsStored]);
-    // Another one is at its place: the log was rolled back and went on.
+    // Another message has its sequence: the log was rolled back and continued.
     assert_eq!(said(|it| it.acked[3].message_id = "a/other".into()), [Promise::AckedIsStored]);
 }
 
@@ -257,7 +257,7 @@ fn a_job_that_runs_again_too_late_is_seen_where_nothing_else_was_in_the_way() {
         it.worker_deaths[0].clear = false;
     };
     assert_eq!(said(damage), []);
-    // The worker had no job any more.
+    // The worker had no job in flight.
     assert_eq!(said(|it| it.worker_deaths.push(Death { worker: "w2".into(), at: 20_000, clear: true })), []);
 }
 

@@ -1,5 +1,5 @@
-//! One client's side of the conversation: bytes in, bytes and counts out. Cheap enough for ten thousands in one
-//! process.
+//! One client's side of the protocol: bytes in, bytes and counts out. Cheap enough for tens of thousands of clients in
+//! one process.
 
 use millrace_domain::JobId;
 
@@ -12,7 +12,7 @@ use super::{
     tally::Tally,
 };
 
-/// The head of an answer to the handshake is shorter.
+/// Longest accepted head of a handshake's response.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// The snapshot's subscription.
 const SNAPSHOT_SID: &[u8] = b"2";
@@ -21,12 +21,12 @@ const SNAPSHOT_SID: &[u8] = b"2";
 pub struct Client {
     protocol: Protocol,
     id: JobId,
-    /// No other client has it.
+    /// Unique among the clients.
     number: usize,
     is_upgraded: bool,
-    /// Bytes of a frame, or of the handshake's answer, that is not complete.
+    /// Bytes of an incomplete frame or handshake response.
     carry: Vec<u8>,
-    /// NATS: bytes of a message that is not complete.
+    /// NATS: bytes of an incomplete message.
     stream: Vec<u8>,
     /// The number of the last event seen; `None` before the first state.
     last: Option<u64>,
@@ -57,7 +57,7 @@ impl Client {
         self.last.is_some()
     }
 
-    /// Takes what was read; what is to be written is appended to `reply`.
+    /// Takes bytes that were read, and appends the bytes to write to `reply`.
     pub fn take(&mut self, bytes: &[u8], reply: &mut Vec<u8>, tally: &mut Tally) -> Result<(), Ended> {
         if self.carry.is_empty() {
             let used = self.consume(bytes, reply, tally)?;
@@ -132,7 +132,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads whole operations of the NATS protocol; how many bytes they were.
+    /// Reads whole operations of the NATS protocol; returns how many bytes they took.
     fn nats(&mut self, bytes: &[u8], reply: &mut Vec<u8>, tally: &mut Tally) -> Result<usize, Ended> {
         let mut used = 0;
         while let Some(length) = memchr::memmem::find(&bytes[used..], b"\r\n") {
@@ -144,7 +144,7 @@ impl Client {
                 let size = words.last().and_then(|word| std::str::from_utf8(word).ok()?.parse::<usize>().ok());
                 let end = after + size.ok_or_else(|| Ended("odd MSG".into()))?;
                 let Some(message) = bytes.get(after..end + 2) else { return Ok(used) };
-                // A live message may come before the snapshot. Only the snapshot makes the state known.
+                // A live message may arrive before the snapshot. Only the snapshot makes the state known.
                 if self.has_state() || sid == SNAPSHOT_SID {
                     tally.frame(message, &mut self.last);
                 }
@@ -164,7 +164,7 @@ impl Client {
     }
 
     fn nats_opening(&self) -> Vec<u8> {
-        // The inbox is the client's alone: the others on its job would be sent its snapshot too.
+        // Each client has its own inbox: otherwise all clients of the job would receive its snapshot.
         let (id, live, number) = (&self.id, job::live_subject(&self.id), self.number);
         format!(
             "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\"protocol\":1,\
@@ -181,7 +181,7 @@ mod tests {
 
     const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
-    /// Feeds `bytes` in pieces of every size; what was replied and how many frames were seen after the first.
+    /// Feeds `bytes` in pieces of every size; returns the replies and the number of frames after the first.
     fn feed(protocol: Protocol, bytes: &[u8]) -> Vec<(Vec<u8>, u64, bool)> {
         [1, 2, 7, bytes.len()]
             .map(|size| {

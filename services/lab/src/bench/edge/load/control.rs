@@ -1,4 +1,4 @@
-//! What the bench and its load generators say to each other: one JSON document per line over TCP.
+//! The protocol between the bench and its load generators: one JSON document per line over TCP.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::super::super::stats::Summary;
 
-/// How clients speak.
+/// The clients' protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
-    /// Ours: the state comes by itself after the handshake. The peers written for this bench do the same.
+    /// Ours: the server sends the state after the handshake. The peers written for this bench do the same.
     Status,
     /// NATS in WebSocket frames: subscribe to the job's live subject, then read the job's last message.
     Nats,
@@ -17,24 +17,24 @@ pub enum Protocol {
     SocketIo,
 }
 
-/// What to do. Each is answered once, in order.
+/// An order of the bench. The load generator answers each once, in order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Connect clients; answered by [`Answer::Opened`] when each has its job's state, or after the plan's limit.
     Open(Plan),
     /// Drop all clients, without a WebSocket close.
     Close,
-    /// Count from zero. `is_paced`: tell of [`Answer::Progress`] from now on, until the next order.
+    /// Count from zero. `is_paced`: report [`Answer::Progress`] until the next order.
     Begin { is_paced: bool },
-    /// Tell what was counted.
+    /// Report the counts.
     Report,
 }
 
-/// Which clients.
+/// The clients to connect.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     pub protocol: Protocol,
-    /// Each client takes the next one.
+    /// Addresses, which the clients take in turn.
     pub targets: Vec<SocketAddr>,
     /// The path and query; `{id}` stands for the job's id.
     pub path: String,
@@ -43,22 +43,22 @@ pub struct Plan {
     pub clients: usize,
     /// Client n watches job n modulo this.
     pub jobs: usize,
-    /// Handshakes under way at once.
+    /// Handshakes in flight at once.
     pub at_once: usize,
-    /// How long it may take, in seconds.
+    /// How long opening may take, in seconds.
     pub limit_s: f64,
-    /// Rises by one with each plan, so that no address is used again while the system still holds it.
+    /// Rises by one with each plan, so that no address is reused while the system still holds it.
     pub generation: u8,
 }
 
-/// What came of an order.
+/// A load generator's answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Answer {
     Opened(Opened),
     Closed,
     Begun,
     Report(Report),
-    /// Unasked: how far the clients are.
+    /// Sent without an order: the clients' progress.
     Progress(Progress),
 }
 
@@ -67,22 +67,22 @@ pub enum Answer {
 pub struct Opened {
     /// Clients that have their job's state.
     pub opened: usize,
-    /// From the order to the last client's state.
+    /// Time from the order to the last client's state.
     pub seconds: f64,
-    /// Attempts that failed and were made again, by what happened.
+    /// Attempts that failed and were repeated, by reason.
     pub failures: BTreeMap<String, u64>,
 }
 
-/// How far the clients are.
+/// The clients' progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// `status` frames that were received.
+    /// Received `status` frames.
     pub frames: u64,
-    /// Events that clients have received, or a later one instead of them.
+    /// Events that clients have received, or that a received later event has replaced.
     pub covered: u64,
 }
 
-/// What was counted since [`Order::Begin`].
+/// The counts since [`Order::Begin`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     pub progress: Progress,
@@ -90,6 +90,6 @@ pub struct Report {
     pub latency: Summary,
     /// Clients that are connected now.
     pub open: usize,
-    /// Clients that were disconnected, by what happened.
+    /// Clients that were disconnected, by reason.
     pub ended: BTreeMap<String, u64>,
 }

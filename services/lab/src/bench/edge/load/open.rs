@@ -23,17 +23,17 @@ use super::{
     control::{Opened, Plan},
 };
 
-/// What a client reads at once at most.
+/// The most bytes that a client reads at once.
 const READ_BYTES_MAX: usize = 64 * 1024;
-/// A client whose attempt has failed waits so long, and up to as long again.
+/// A client whose attempt has failed waits once to twice this time.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 thread_local! {
-    /// All clients read into the same bytes: what they keep is copied out.
+    /// All clients read into the same buffer, and copy what they keep.
     static BYTES: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES_MAX]);
 }
 
-/// What a client tells while clients are opened.
+/// A client's report while clients are opened.
 enum News {
     HasState,
     Failed(String),
@@ -74,7 +74,7 @@ struct Session {
 impl Session {
     /// Tries until it has its state or the deadline passes, then reads until the connection ends.
     async fn run(self, slots: Arc<Semaphore>, deadline: Instant, news: mpsc::UnboundedSender<News>) {
-        // Nobody may listen to the news any more.
+        // The receiver of the news may be gone.
         let Ok(slot) = slots.acquire_owned().await else { return };
         let mut attempt = 0;
         let (mut stream, mut client) = loop {
@@ -119,7 +119,7 @@ impl Session {
         Ok((stream, client))
     }
 
-    /// Each client has a loopback address of its own, as clients in the world have; ports do not run out.
+    /// Each client has its own loopback address, as real clients have their own address; so ports do not run out.
     fn address(&self, attempt: usize) -> IpAddr {
         let [_, high, middle, low] = (self.number as u32).to_be_bytes();
         // 127.16 to 127.255: two addresses of 65,536 clients each for 120 generations.

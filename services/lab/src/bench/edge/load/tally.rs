@@ -1,4 +1,4 @@
-//! What the clients of one load generator have seen.
+//! Counts of what the clients of one load generator have received.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,26 +8,26 @@ use super::{
 };
 use crate::bench::stats::Latencies;
 
-/// Counts. One for all clients; they run on one thread.
+/// The counts of all clients, which run on one thread.
 pub struct Tally {
     epoch_us: u64,
-    /// Only events published from then on have a latency that counts.
+    /// Only events published from this time on count for the latency.
     begun_us: u64,
     latencies: Latencies,
     /// See [`Progress`].
     pub progress: Progress,
-    /// Whether progress is told all the time.
+    /// Whether progress is reported all the time.
     pub is_paced: bool,
     /// Clients that have their state and are connected.
     pub open: usize,
-    /// Clients that were disconnected, by what happened.
+    /// Clients that were disconnected, by reason.
     pub ended: BTreeMap<String, u64>,
-    /// Where the mark was in the last frame.
+    /// The mark's position in the last frame.
     pub hint: usize,
 }
 
 impl Tally {
-    /// Zero. Marks count from `epoch_us`.
+    /// All counts are zero. Marks count from `epoch_us`.
     pub fn new(epoch_us: u64) -> Self {
         Self {
             epoch_us,
@@ -41,13 +41,13 @@ impl Tally {
         }
     }
 
-    /// Counts from zero from now on. Who is connected stays.
+    /// Resets all counts but that of connected clients.
     pub fn begin(&mut self, is_paced: bool) {
         let open = self.open;
         *self = Self { open, is_paced, begun_us: now_us() - self.epoch_us, ..Self::new(self.epoch_us) };
     }
 
-    /// A client that has seen event `last` of its job got the frame `message`; `None` when it is its first.
+    /// Counts the frame `message`, received by a client that has seen event `last` of its job, or no event yet.
     pub fn frame(&mut self, message: &[u8], last: &mut Option<u64>) {
         let mark = Mark::find(message, &mut self.hint);
         let number = mark.map_or(0, |mark| mark.number);
@@ -60,7 +60,7 @@ impl Tally {
         }
     }
 
-    /// What was counted.
+    /// The counts.
     pub fn report(&self) -> Report {
         Report {
             progress: self.progress,

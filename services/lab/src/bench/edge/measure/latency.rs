@@ -1,4 +1,4 @@
-//! From just before an event is published to the frame read by a client, at rates that are far from the limit.
+//! The latency from just before an event's publication to the frame read by a client, at rates far below the limit.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Bench, Layout};
 
-/// After the last event of a load, for its frames.
+/// The wait after the last event of a load, for its frames.
 const TAIL: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_secs(1);
 
 impl Bench<'_> {
-    /// At a rate for the clients that are connected: few of them, all on one job, or ten a job.
+    /// Measures at a rate that fits the layout: few clients, all on one job, or ten a job.
     pub(super) async fn latency(&mut self, layout: Layout) -> anyhow::Result<()> {
         let Layout { clients, jobs, .. } = layout;
         let (name, jobs, events_per_s) = match jobs {
@@ -43,7 +43,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Publishes at even distances, each job in turn, whatever the answers take; how many events.
+    /// Publishes at even intervals, each job in turn, without waiting for answers; returns the number of events.
     async fn publish_evenly(&self, jobs: usize, events_per_s: f64, lasting: Duration) -> anyhow::Result<u64> {
         let events = (events_per_s * lasting.as_secs_f64()) as u64;
         let begun = Instant::now();

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{super::proc::rss_kib, Bench, Session};
 
-/// How long memory may settle once all are connected.
+/// How long memory settles once all clients are connected.
 const SETTLE: Duration = Duration::from_secs(3);
 
 impl Bench<'_> {
-    /// Tells what was measured while the clients connected.
+    /// Records the measurements taken while the clients connected.
     pub(super) fn connects(&mut self, session: &Session) {
         let (name, opened) = (session.layout.name, &session.opened);
         self.set(format!("connects.{name}_per_s"), opened.opened as f64 / opened.seconds);
@@ -18,7 +18,7 @@ impl Bench<'_> {
         }
     }
 
-    /// To be measured before the clients have received anything but their first states.
+    /// Must run before the clients have received anything but their first states.
     pub(super) async fn memory(&mut self, session: &Session) -> anyhow::Result<()> {
         tokio::time::sleep(SETTLE).await;
         let each = (rss_kib(&self.subject.serving())? - session.empty_kib) / session.opened.opened as f64;

@@ -1,4 +1,4 @@
-//! As many deliveries as the server manages: a closed loop, so that nothing piles up without bound.
+//! Deliveries at the server's maximum rate: a closed loop, so that no queue grows without bound.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use tokio::time::{Instant, timeout};
 
 use super::{Bench, Layout};
 
-/// Events of each job that are under way: published, and not received by all its clients.
+/// Events of each job in flight: published, and not received by all its clients.
 const EVENTS_IN_FLIGHT: u64 = 4;
 const WARM_UP: Duration = Duration::from_secs(1);
-/// No delivery for so long means that some never come.
+/// After this time without a delivery, the rest counts as lost.
 const STALL_MAX: Duration = Duration::from_secs(10);
 
 impl Bench<'_> {
@@ -17,7 +17,7 @@ impl Bench<'_> {
         let mut offered = 0;
         self.loads.begin(true).await?;
         self.offer(layout, &mut offered, WARM_UP).await?;
-        // Counted from here; what is under way stays so.
+        // Counting begins here; events in flight stay in flight.
         let progress = self.loads.progress();
         let begun = (Instant::now(), *progress.borrow(), self.cpu()?);
         self.offer(layout, &mut offered, Duration::from_secs_f64(self.scale.seconds)).await?;

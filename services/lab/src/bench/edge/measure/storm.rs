@@ -1,4 +1,4 @@
-//! All clients reconnect at once, each to a job of its own; and what memory is left of that.
+//! All clients reconnect at once, each to its own job; then the memory that the server still holds.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::{
     Bench, Session,
 };
 
-/// How long a server may take to let go of clients that have gone.
+/// How long a server may take to release disconnected clients.
 const GONE_MAX: Duration = Duration::from_secs(60);
 /// A server without clients has fewer files and sockets open.
 const IDLE_FILES_MAX: usize = 100;
@@ -18,7 +18,7 @@ impl Bench<'_> {
     pub(super) async fn storm(&mut self, session: &Session) -> anyhow::Result<()> {
         let clients = session.layout.clients;
         self.loads.close().await?;
-        // A storm meets a server that does not hold those clients already: they come from another one.
+        // A storm's clients come from another server, so this one must have released them.
         self.gone().await?;
         let before = self.subject.requests().await?;
         let opened = self.open(session.layout, true).await?;
@@ -41,13 +41,13 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Waits until the server has let go of its clients.
+    /// Waits until the server has released its clients.
     async fn gone(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + GONE_MAX;
         let pids = self.subject.serving();
         while open_files(&pids) > IDLE_FILES_MAX * pids.len().max(1) {
             if Instant::now() > deadline {
-                bail!("the server still has {} files open {GONE_MAX:?} after its clients went", open_files(&pids));
+                bail!("the server still has {} files open {GONE_MAX:?} after its clients left", open_files(&pids));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

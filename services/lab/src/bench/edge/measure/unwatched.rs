@@ -1,4 +1,4 @@
-//! What events cost a server on which nobody watches their jobs.
+//! The cost of events whose jobs have no client on the server.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{super::subject::Subject, Bench};
 const EVENTS_PER_S: u64 = 20_000;
 /// Distinct jobs of the events.
 const JOBS: u64 = 10_000;
-/// What is still on its way after this time is not counted.
+/// Events that take longer to arrive are not counted.
 const ARRIVAL: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(2);
 
@@ -20,7 +20,7 @@ impl Bench<'_> {
             return Ok(());
         }
         let lasting = Duration::from_secs_f64(self.scale.seconds);
-        // What an idle second costs is not the events'.
+        // The cost of an idle second is subtracted from that of the events.
         let before = self.cpu()?;
         sleep(lasting).await;
         let idle = self.cpu_since(before)?;
@@ -39,7 +39,7 @@ impl Bench<'_> {
     }
 }
 
-/// Sends them evenly; how many were sent within the time, which is fewer when the sender cannot.
+/// Sends events evenly; returns how many it sent within the time, which is fewer when the sender is too slow.
 pub async fn send_unwatched(subject: &dyn Subject, events_per_s: u64, lasting: Duration) -> anyhow::Result<u64> {
     let begun = Instant::now();
     let mut sent = 0;

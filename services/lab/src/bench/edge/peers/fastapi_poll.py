@@ -1,4 +1,4 @@
-"""FastAPI that looks into Redis each second for each socket: what a live feed replaces."""
+"""FastAPI that polls Redis every second for each socket: the design that a live feed replaces."""
 
 import asyncio
 import os

@@ -43,7 +43,7 @@ async def read():
 
 @asynccontextmanager
 async def lifespan(_):
-    # Makes the connection: first subscriptions that come at once would make several, and lose all but one.
+    # Open the connection now: concurrent first subscriptions would open several, and lose all but one.
     await pubsub.subscribe("ready")
     reader = asyncio.create_task(read())
     yield
@@ -54,7 +54,7 @@ app = FastAPI(lifespan=lifespan)
 
 
 async def watch(channel, queue):
-    """Redis has answered the subscription when this returns: nothing published from now on is missed."""
+    """Returns after Redis has answered the subscription: no event published from then on is missed."""
     job = jobs[channel]
     job.queues.add(queue)
     if len(job.queues) == 1:

@@ -1,5 +1,5 @@
-// Socket.IO with rooms: a job is a room. Each process hears of all jobs from Redis, as with Socket.IO's own Redis adapter,
-// and passes on those that have a room here.
+// Socket.IO with a room for each job. Each process receives the events of all jobs from Redis, as with Socket.IO's own
+// Redis adapter, and forwards those whose job has a room here.
 
 const { createServer } = require("node:http");
 const { createClient } = require("@redis/client");
@@ -15,7 +15,7 @@ async function main() {
 
   io.on("connection", (socket) => {
     socket.on("watch", async (id) => {
-      // The room first: nothing published after the state was read is missed.
+      // Join the room first, so that no event published after the read of the state is missed.
       socket.join(id);
       const state = await store.get(`state:${id}`);
       if (state !== null) socket.emit("status", JSON.parse(state).data);

@@ -31,7 +31,7 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Starts it, and tells it a state of each job.
+    /// Starts it, and sends it a state of each job.
     pub async fn start(ground: &Ground, merge: bool) -> anyhow::Result<Self> {
         let tracks = Tracks::new(ground.jobs);
         let mut subject = Self { running: None, port: free_port(), merge, tracks, epoch_us: ground.epoch_us };
@@ -75,7 +75,7 @@ impl Subject for Floor {
 
     fn offer(&self, job: usize) -> BoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
-            let Some((_, publisher)) = &self.running else { bail!("the floor does not run") };
+            let Some((_, publisher)) = &self.running else { bail!("the floor is not running") };
             let mut track = self.tracks.get(job).lock().await;
             let mark = Mark::now(self.epoch_us, track.seen.number + 1);
             let (seq, id) = (track.invented(), job::id(job));

@@ -1,4 +1,4 @@
-//! A nats-server as our services use it, and messages as its stream republishes them.
+//! A nats-server as the services use it, and messages as its stream republishes them.
 
 use std::{
     path::PathBuf,
@@ -31,10 +31,10 @@ use super::{
 };
 
 const CATCH_UP_MAX: Duration = Duration::from_secs(180);
-/// Appends under way at once while jobs are made.
+/// Appends in flight at once while jobs are made.
 const APPENDS_IN_FLIGHT: usize = 256;
 
-/// nats-server and connections of ours.
+/// nats-server and the bench's connections to it.
 pub struct NatsSide {
     pub server: NatsServer,
     pub client: Client,
@@ -42,14 +42,14 @@ pub struct NatsSide {
     http_port: u16,
 }
 
-/// Of `/varz`.
+/// Numbers of `/varz`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Told {
     /// Messages from all clients.
     pub in_msgs: u64,
     pub connections: u64,
     pub subscriptions: u64,
-    /// Connections that were closed since they did not take what they had subscribed to.
+    /// Connections that the server closed since they did not read their messages fast enough.
     pub slow_consumers: u64,
 }
 
@@ -73,7 +73,7 @@ impl NatsSide {
         Ok(Self { server, client, log, http_port })
     }
 
-    /// Starts the server again with what it has stored.
+    /// Restarts the server with its stored data.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         self.server.stop().await?;
         self.server.restart().await?;
@@ -82,11 +82,11 @@ impl NatsSide {
         Ok(())
     }
 
-    /// What the server tells of itself.
+    /// The server's own numbers.
     pub async fn told(&self) -> anyhow::Result<Told> {
         let url = format!("http://127.0.0.1:{}/varz", self.http_port);
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
-        client.get(url).send().await?.json().await.context("nats-server does not tell what it should")
+        client.get(url).send().await?.json().await.context("nats-server's /varz is not as expected")
     }
 
     /// Makes the jobs in the log: submitted, started, and what the video is.
@@ -107,7 +107,7 @@ impl NatsSide {
         stream::iter((0..tracks.len()).map(make)).buffer_unordered(APPENDS_IN_FLIGHT).try_collect::<()>().await
     }
 
-    /// Waits until the projector has written everything.
+    /// Waits until the projector has written every state.
     pub async fn projected(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + CATCH_UP_MAX;
         let context = jetstream::new(self.client.clone());
@@ -127,7 +127,7 @@ impl NatsSide {
 
     /// Sends a message on the job's live subject with the headers that the stream gives it.
     ///
-    /// What comes from the stream itself is the same; without it, the log does not limit how fast.
+    /// The stream's own messages are identical; sent this way, their rate is not limited by the log.
     pub async fn republish(&self, id: &JobId, seq: u64, previous: u64, payload: Vec<u8>) -> anyhow::Result<()> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", format!("{id}/{previous}/0123456789abcdef").as_str());

@@ -1,4 +1,4 @@
-//! Ours: edges with a nats-server and a projector of their own.
+//! Ours: edges with their own nats-server and projector.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -26,12 +26,12 @@ use super::{
 const READY_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(60);
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// What comes before the number in an edge's metrics.
+/// The text before the number in an edge's metrics.
 const HEARD: &str = "millrace_edge_events_heard_total ";
 
 /// The subject.
 pub struct Edge {
-    // In this order when dropped: the services, then what they write to.
+    // Drop order: the services, then the servers that they write to.
     edges: Vec<(Service, String)>,
     projector: Service,
     pub nats: NatsSide,
@@ -42,7 +42,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Starts so many edges, and makes the jobs.
+    /// Starts this number of edges, and makes the jobs.
     pub async fn start(ground: &Ground, edges: usize) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("millrace-bench-").tempdir()?;
         let nats = NatsSide::start(ground, folder.path(), "").await?;
@@ -56,13 +56,13 @@ impl Edge {
         Ok(subject)
     }
 
-    /// Starts so many edges instead of those that run.
+    /// Replaces the running edges by this number of fresh ones.
     pub async fn set_edges(&mut self, edges: usize) -> anyhow::Result<()> {
         self.ports = (0..edges).map(|_| free_port()).collect();
         self.spawn_edges().await
     }
 
-    /// Starts nats-server and the edges afresh; what is stored stays.
+    /// Restarts nats-server and the edges; stored data stays.
     pub async fn renew_all(&mut self) -> anyhow::Result<()> {
         self.nats.restart().await?;
         self.nats.projected().await?;
@@ -74,14 +74,14 @@ impl Edge {
         self.projector.pid()
     }
 
-    /// How many republished events the edges have heard of, all together.
+    /// Republished events that all edges together have received.
     pub async fn heard(&self) -> anyhow::Result<u64> {
         let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_MAX).build()?;
         let mut heard = 0;
         for (_, admin) in &self.edges {
             let text = client.get(format!("{admin}/metrics")).send().await?.text().await?;
             let count = text.lines().find_map(|line| line.strip_prefix(HEARD)?.trim().parse::<u64>().ok());
-            heard += count.context("an edge does not tell how many events it has heard")?;
+            heard += count.context("an edge's metrics lack the number of events that it has heard")?;
         }
         Ok(heard)
     }

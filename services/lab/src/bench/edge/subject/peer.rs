@@ -1,4 +1,4 @@
-//! What else is used: FastAPI and Socket.IO on Redis. The servers are in `../peers/`, a page each.
+//! The peers: FastAPI and Socket.IO on Redis. The servers are in `../peers/`, a page each.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -21,11 +21,11 @@ use super::{
     redis_side::RedisSide,
 };
 
-/// Where the servers are, in the checkout.
+/// The servers' folder in the checkout.
 const FOLDER: &str = "services/lab/src/bench/edge/peers";
 const PUBLISHES_IN_FLIGHT: usize = 256;
 
-/// Which server.
+/// The kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     FastapiPubsub,
@@ -33,9 +33,9 @@ pub enum Kind {
     SocketIo,
 }
 
-/// The subject: one process, as each of these is run for each processor.
+/// The subject: one process, since such servers are run with one process per processor.
 pub struct Peer {
-    // In this order when dropped: the server, then what it reads from.
+    // Drop order: the server, then the Redis that it reads from.
     server: Option<Service>,
     redis: RedisSide,
     kind: Kind,
@@ -73,7 +73,7 @@ impl Peer {
             ("PORT".to_owned(), self.port.to_string()),
             ("NODE_PATH".to_owned(), self.tools.node_modules.display().to_string()),
             ("NODE_ENV".to_owned(), "production".to_owned()),
-            // Nothing is left in the checkout.
+            // Python writes no files into the checkout.
             ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
         ]);
         let mut server = Service::spawn_program(name, &program, ServiceOptions { args, env, ..Default::default() })?;
@@ -85,7 +85,7 @@ impl Peer {
     fn command(&self, folder: &str) -> (&'static str, PathBuf, Vec<String>) {
         let uvicorn = |page: &str| {
             let (port, app) = (self.port.to_string(), format!("{page}:app"));
-            // Logs would cost more than the rest; everything else is the default of `uvicorn[standard]`.
+            // Access logs would cost more than the rest; all other settings are the defaults of `uvicorn[standard]`.
             let args = ["-m", "uvicorn", &app, "--app-dir", folder, "--port", &port, "--log-level", "warning"];
             (self.tools.python.clone(), args.map(str::to_owned).to_vec())
         };

@@ -1,4 +1,4 @@
-//! A redis-server as back ends on it use one: the newest state of each job under a key, each change on a channel.
+//! A redis-server as back ends use it: the newest state of each job under a key, each change on a channel.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use tokio::{
 
 use super::connect;
 
-/// `SET` and `PUBLISH` are answered by a line each.
+/// Redis answers `SET` and `PUBLISH` with one line each.
 const REPLIES: usize = 2;
 
 /// redis-server and a publisher's connection.
@@ -28,12 +28,12 @@ pub struct RedisSide {
 
 struct Publisher {
     write: OwnedWriteHalf,
-    /// Who waits for the replies, in the order of the commands.
+    /// The callers that wait for replies, in the order of the commands.
     waiting: mpsc::UnboundedSender<Option<oneshot::Sender<()>>>,
 }
 
 impl RedisSide {
-    /// Starts it, without files: it promises less than a log does, and is faster for it.
+    /// Starts it without persistence: it guarantees less than a log, and is faster for it.
     pub async fn start(program: &Path, folder: &Path) -> anyhow::Result<Self> {
         let port = free_port();
         let port_text = port.to_string();
@@ -49,7 +49,7 @@ impl RedisSide {
         Ok(Self { service, port, publisher: Mutex::new(Publisher { write, waiting }) })
     }
 
-    /// For its other clients.
+    /// The address for other clients.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
@@ -63,10 +63,10 @@ impl RedisSide {
     pub async fn publish(&self, id: &JobId, state: &str) -> anyhow::Result<()> {
         let (sender, stored) = oneshot::channel();
         self.send(id, state, Some(sender)).await?;
-        stored.await.context("redis-server has refused a command, or has gone")
+        stored.await.context("redis-server has refused a command, or has exited")
     }
 
-    /// The same without waiting.
+    /// Sets and publishes the job's state without waiting.
     pub async fn offer(&self, id: &JobId, state: &str) -> anyhow::Result<()> {
         self.send(id, state, None).await
     }
@@ -75,19 +75,19 @@ impl RedisSide {
         let mut bytes = command(&["SET", &format!("state:{id}"), state]);
         bytes.extend(command(&["PUBLISH", &format!("job:{id}"), state]));
         let mut publisher = self.publisher.lock().await;
-        publisher.waiting.send(stored).context("redis-server has refused a command, or has gone")?;
+        publisher.waiting.send(stored).context("redis-server has refused a command, or has exited")?;
         Ok(publisher.write.write_all(&bytes).await?)
     }
 }
 
-/// In Redis' protocol.
+/// Encodes a command in Redis' protocol.
 fn command(words: &[&str]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len());
     words.iter().for_each(|word| bytes.push_str(&format!("${}\r\n{word}\r\n", word.len())));
     bytes.into_bytes()
 }
 
-/// Ends at the first error, and with it everybody who waits.
+/// Ends at the first error; then every waiting caller gets an error.
 async fn read_replies(
     read: OwnedReadHalf,
     mut waiting: mpsc::UnboundedReceiver<Option<oneshot::Sender<()>>>,
@@ -101,7 +101,7 @@ async fn read_replies(
             }
         }
         if let Some(stored) = stored {
-            // Nobody may wait any more.
+            // The caller may have stopped waiting.
             let _ = stored.send(());
         }
     }
