@@ -26,7 +26,7 @@ fn crates() -> Vec<Value> {
     metadata["packages"].as_array().expect("packages").clone()
 }
 
-/// The Rust files under a folder; none if it is not there.
+/// The Rust files under a folder; none if it does not exist.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.map(|entry| entry.expect("an entry").path());

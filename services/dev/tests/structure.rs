@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-/// What each crate may depend on within the workspace, tests aside.
+/// The crates of the workspace that each crate may depend on, except in tests.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("millrace-domain", &[]),
     ("millrace-runtime", &["millrace-domain"]),
@@ -112,7 +112,7 @@ fn only_media_starts_programs() {
             assert!(!starts_programs(&code), "{file} starts a program: only millrace-media does");
         }
     }
-    // Those that do are seen.
+    // The check finds a crate that does reach one.
     assert!(code_of("media").iter().any(|(_, code)| starts_programs(code)));
     for starts in [
         "use std::{fs, process::{self, Command}};",
@@ -149,7 +149,7 @@ fn code_of(service: &str) -> Vec<(String, String)> {
     let files = String::from_utf8(output.stdout).expect("text");
     let sources = files.lines().filter(|file| file.ends_with(".rs") && !file.contains("/tests"));
     let code: Vec<_> = sources
-        // One that was removed and is not committed yet is not there.
+        // A removed file that is not yet committed is skipped.
         .filter_map(|file| Some((file, std::fs::read_to_string(millrace_harness::checkout().join(file)).ok()?)))
         .map(|(file, text)| {
             let tests = ["#[cfg(test)]\nmod ", "#[cfg(all(test"].iter().filter_map(|tests| text.find(tests)).min();

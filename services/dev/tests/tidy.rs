@@ -1,5 +1,5 @@
-//! The house rules that neither the compiler nor rustfmt holds: sizes, imports, and that the documents are true of what
-//! they name.
+//! The house rules that neither the compiler nor rustfmt enforces: sizes, imports, and that paths and tests named in
+//! documents exist.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,7 @@ fn tracked(ending: &str) -> Vec<Tracked> {
     let files: Vec<_> = paths
         .lines()
         .filter(|path| path.ends_with(ending))
-        // One that was removed and is not committed yet is not there.
+        // A removed file that is not yet committed is skipped.
         .filter_map(|path| {
             Some(Tracked { path: path.to_owned(), text: std::fs::read_to_string(checkout().join(path)).ok()? })
         })
@@ -47,8 +47,8 @@ fn no_rust_file_is_too_long() {
     assert_none(&format!("at most {LINES_MAX} lines in a file"), &long);
 }
 
-/// Exempt are a word that cannot be broken (an address) alone on its line, and in Markdown tables and code blocks. What
-/// is made from a template (`schemas/`) is held where it is written.
+/// Exempt are a long word (an address) alone on its line, and in Markdown tables and code blocks. Files made from a
+/// template (`schemas/`) are checked at their template.
 #[test]
 fn no_line_of_code_or_prose_is_too_wide() {
     let mut wide = Vec::new();
@@ -68,7 +68,7 @@ fn no_line_of_code_or_prose_is_too_wide() {
     assert_none(&format!("at most {COLUMNS_MAX} columns in a line"), &wide);
 }
 
-/// `foo.rs` beside `foo/`: of many open files, each has a name of its own. `main.rs` in a folder is a program.
+/// `foo.rs` beside `foo/`: so each of many open files has its own name. `main.rs` in a folder is a program.
 #[test]
 fn no_module_is_called_mod() {
     let named: Vec<_> =
@@ -159,7 +159,7 @@ fn found(path: &str) -> Option<PathBuf> {
     [root.join("services").join(path), root.join(path)].into_iter().find(|path| path.exists())
 }
 
-/// Whether a function of this name is there, and is a test.
+/// Whether a function of this name exists, and is a test.
 fn function(text: &str, name: &str) -> Option<bool> {
     let lines: Vec<_> = text.lines().collect();
     let at = lines.iter().position(|line| {
@@ -243,7 +243,7 @@ fn every_link_between_documents_leads_somewhere() {
     assert_none("links that lead nowhere", &broken);
 }
 
-/// As GitHub makes it of a heading.
+/// The anchor that GitHub makes from a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();
     kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A running `up`, on ports of its own.
+/// A running `up`, on its own ports.
 struct Up {
     service: Service,
     lines: Arc<Mutex<String>>,
@@ -97,7 +97,7 @@ impl Up {
         http().get(self.url(&format!("/api/status/{id}"))).send().await.unwrap().json().await.unwrap()
     }
 
-    /// Waits for its end; the exit code and everything that it said.
+    /// Waits for its end; returns the exit code and everything that it printed.
     async fn end(&mut self) -> (Option<i32>, String) {
         let status = self.service.wait(LIMIT).await.unwrap();
         self.service.log_tail(); // waits for the last lines
@@ -173,7 +173,7 @@ async fn a_newcomers_job_completes_and_is_there_again_after_ctrl_c() {
     assert_eq!(again.status(&id).await["fileSize"], status["fileSize"]);
     let file = http().get(again.url(&format!("/api/download/{id}/file"))).send().await.unwrap();
     assert_eq!(file.content_length(), status["fileSize"].as_u64());
-    // As after a crash of the terminal: nothing of ours outlives it.
+    // As after a crash of the terminal: no process of `up` outlives it.
     kill(again.service.pid(), Signal::KILL);
     again.end().await;
     until("the end of every process", async || again.left().is_empty().then_some(())).await;
@@ -224,7 +224,7 @@ fn a_data_folder_that_cannot_be_read_ends_it_with_one_sentence() {
     let output = dev(&Ports::free().args(&file));
     assert_eq!((output.status.code(), stderr(&output).lines().count()), (Some(1), 1), "{}", stderr(&output));
 
-    // nats-server itself passes over a stream that it cannot read; `up` does not start an empty one in its place.
+    // nats-server itself skips a stream that it cannot read; `up` does not create an empty one in its place.
     let stream = data.path().join("broken/nats/jetstream/$G/streams/JOBS");
     std::fs::create_dir_all(stream.join("msgs")).unwrap();
     std::fs::write(stream.join("meta.inf"), "x").unwrap();

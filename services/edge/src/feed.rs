@@ -1,7 +1,7 @@
-//! The live feed: one standing subscription to all republished events, and a table from job to its watchers.
+//! The live feed: one subscription to all republished events, and a table from job to its watchers.
 //!
-//! A watcher is registered first and the snapshot read after, so nothing falls in between. A message for a job that
-//! nobody watches is dropped after its subject and its sequence were read.
+//! The feed registers a watcher first and reads the snapshot afterwards, so no event is lost in between. It drops a
+//! message for an unwatched job after reading its subject and sequence.
 
 mod recent;
 mod stitch;
@@ -61,16 +61,16 @@ struct Inner {
     table: Mutex<HashMap<JobId, Watched>>,
     recent: Mutex<Recent>,
     loads: mpsc::UnboundedSender<Load>,
-    /// How many times a job's first watcher came.
+    /// Counts the first watches; the source of `Watched::number`.
     watches: AtomicU64,
     public_base_url: String,
     metrics: Metrics,
 }
 
-/// A job that somebody on this edge watches.
+/// A job with at least one watcher on this edge.
 struct Watched {
-    /// Another one each time that a first watcher comes: what was loaded for those who have left may be older than what
-    /// those who came after have heard.
+    /// Unique to this period of watching. A load for an earlier period may be older than what the current watchers
+    /// have, and is dropped.
     number: u64,
     stitch: Stitch,
     watchers: Vec<Arc<dyn Watcher>>,
@@ -78,20 +78,20 @@ struct Watched {
     schedule: sweep::Schedule,
 }
 
-/// Who is told of a job's states: a loop of sockets, or the mailbox of one stream.
+/// Receives a job's states: an event loop, or the mailbox of one SSE stream.
 pub trait Watcher: Send + Sync {
     /// Takes the next state. Must not block.
     fn put(&self, frame: Arc<Frame>);
 }
 
-/// A watch by one client; dropped, it is over.
+/// One client's watch; ends on drop.
 pub struct Watch {
     feed: Feed,
     id: JobId,
     mailbox: Arc<Mailbox>,
 }
 
-/// The feed's tasks, to be spawned.
+/// The feed's tasks, before they are spawned.
 pub struct Parts {
     feed: Feed,
     nats: Nats,
@@ -116,10 +116,11 @@ impl Feed {
         (feed.clone(), Parts { feed, nats, log, loader })
     }
 
-    /// Watches a job: `watcher` is told every state from now on. Returns the newest one, if it is known; if not, it is
-    /// told as soon as it is.
+    /// Watches a job: `watcher` gets every state from now on. Returns the newest state if it is known; otherwise
+    /// `watcher` gets it once it is loaded.
     ///
-    /// `since`: somebody has seen that sequence elsewhere; this edge then does not rest before it has it too.
+    /// `since`: a sequence that a client claims to have seen at another edge; the feed loads until it has that sequence
+    /// or the leader refutes it.
     pub fn watch(&self, id: &JobId, since: u64, watcher: Arc<dyn Watcher>) -> Option<Arc<Frame>> {
         let mut table = self.table();
         let first = !table.contains_key(id.as_str());
@@ -134,7 +135,7 @@ impl Feed {
         let todo = if first {
             self.0.metrics.jobs_watched.inc();
             let todo = watched.stitch.watched();
-            // Kept in mind: a load is under way already.
+            // A load is in flight already: this only records the sequence.
             watched.stitch.announced(since);
             todo
         } else {
@@ -156,7 +157,7 @@ impl Feed {
         }
     }
 
-    /// Watches a job for one client, who reads at its own speed.
+    /// Watches a job for one client, which reads at its own speed.
     #[must_use]
     pub fn follow(&self, id: &JobId, since: u64) -> Watch {
         let mailbox = Arc::new(Mailbox::default());
@@ -166,12 +167,12 @@ impl Feed {
         Watch { feed: self.clone(), id: id.clone(), mailbox }
     }
 
-    /// Whether the log has answered since the job is watched, if only that it has no such job.
+    /// Whether the log has answered since the watch began, be it that it has no such job.
     pub fn was_answered(&self, id: &JobId) -> bool {
         self.table().get(id.as_str()).is_some_and(|watched| watched.stitch.was_answered())
     }
 
-    /// Asks the log's leader for whatever this edge has not heard of the job.
+    /// Loads the job from the log's leader if this edge has less of it than `since`.
     pub fn refresh(&self, id: &JobId, since: u64) {
         self.with(id.as_str(), |_, stitch| stitch.announced(since));
     }
@@ -184,7 +185,7 @@ impl Feed {
         self.0.table.lock().expect("no panic while held")
     }
 
-    /// Does something with a job if it is watched, and what follows from it.
+    /// Calls `act` on a watched job, and carries out the result.
     fn with(&self, id: &str, act: impl FnOnce(&JobId, &mut Stitch) -> Todo) {
         let mut table = self.table();
         let Some(id) = table.get_key_value(id).map(|(id, _)| id.clone()) else { return };
@@ -193,7 +194,7 @@ impl Feed {
         self.carry_out(&id, watched, todo);
     }
 
-    /// Like [`Feed::with`], if it is still watched by those for whom the load was asked for.
+    /// Like [`Feed::with`], if the watch that ordered the load has not ended.
     fn with_load(&self, load: &Load, act: impl FnOnce(&JobId, &mut Stitch) -> Todo) {
         let mut table = self.table();
         let Some(watched) = table.get_mut(load.id.as_str()).filter(|watched| watched.number == load.watch) else {
@@ -212,16 +213,16 @@ impl Feed {
             watched.newest = Some(frame);
         }
         if todo.refuted {
-            // The leader may have been elected just now, and what was heard be true.
+            // The leader may be newly elected and stale: sweep the job again soon.
             watched.schedule = sweep::Schedule::new(Instant::now());
         }
-        // Not kept: for who comes later it is to be asked anew.
+        // Not stored as `newest`: for a later claim the leader must be read again.
         if let (true, Some(state)) = (todo.refuted, watched.stitch.state()) {
             let frame = Arc::new(Frame::last_word(state, &self.0.public_base_url));
             watched.watchers.iter().for_each(|watcher| watcher.put(frame.clone()));
         }
         if let Some(source) = todo.load {
-            // The loader ends with the process only.
+            // The loader runs until the process ends.
             let _ = self.0.loads.send(Load { id: id.clone(), source, watch: watched.number });
         }
     }
@@ -231,8 +232,8 @@ impl Feed {
         let number =
             |name: HeaderName| message.headers.as_ref().and_then(|headers| headers.get(name)?.as_str().parse().ok());
         let Some(seq) = number(NATS_SEQUENCE) else {
-            // Not republished by the stream: somebody else publishes under our subjects.
-            tracing::warn!(subject = %message.subject, "live message without a sequence; skipping it");
+            // The stream did not republish it: a foreign client publishes on our subjects.
+            tracing::warn!(subject = %message.subject, "live message without a sequence; dropping it");
             return;
         };
         let (kind, id) = subjects::parse_live(&message.subject).unzip();
@@ -270,12 +271,12 @@ impl Parts {
     /// Subscribes, then spawns the feed's tasks.
     ///
     /// # Errors
-    /// When the subscription is refused.
+    /// NATS refuses the subscription.
     pub async fn spawn(self, tasks: &millrace_runtime::tasks::Tasks) -> anyhow::Result<()> {
         let Self { feed, nats, log, loader } = self;
         let disturbances = nats.disturbances();
         let messages = nats.client.subscribe(LIVE_ALL).await.context("cannot subscribe to the live feed")?;
-        // The subscription is on the server before the first snapshot is asked for, on the same connection.
+        // Makes sure that the server has the subscription before the first snapshot is read.
         nats.client.flush().await.context("cannot subscribe to the live feed")?;
         let disturbed = mark_disturbances(feed.clone(), nats.disturbances());
         let listening = listen(feed.clone(), log.clone(), messages, tasks.shutdown());
@@ -291,18 +292,18 @@ impl Parts {
     }
 }
 
-/// At once, whatever the sweep waits for: who comes meanwhile is not to rely on what was heard before.
+/// Marks disturbances at once, even while the sweep waits, so that no new watcher relies on what was heard before.
 async fn mark_disturbances(feed: Feed, mut disturbances: broadcast::Receiver<Disturbance>) -> Infallible {
     loop {
         match disturbances.recv().await {
-            // Lagged behind: there was more than one.
+            // Lagged: there was more than one.
             Ok(_) | Err(RecvError::Lagged(_)) => feed.recent().disturbed(),
             Err(RecvError::Closed) => std::future::pending().await,
         }
     }
 }
 
-/// Goes on after the shutdown was told: clients are served until they are closed.
+/// Continues after the shutdown signal, until all watchers are closed.
 async fn listen(
     feed: Feed,
     log: Log,
@@ -315,13 +316,13 @@ async fn listen(
         }
     };
     tokio::select! {
-        () = feeding => anyhow::ensure!(shutdown.is_cancelled(), "the live subscription was closed"),
+        () = feeding => anyhow::ensure!(shutdown.is_cancelled(), "the subscription to the live feed ended"),
         () = closed(&feed, &shutdown) => {}
     }
     Ok(())
 }
 
-/// Resolves when the process is to stop and nobody watches any more.
+/// Resolves when the process stops and no watcher is left.
 async fn closed(feed: &Feed, shutdown: &CancellationToken) {
     shutdown.cancelled().await;
     while !feed.table().is_empty() {

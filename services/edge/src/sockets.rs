@@ -1,7 +1,8 @@
-//! All WebSockets of an edge, on a few threads that each serve many.
+//! Serves all WebSockets of an edge on a few threads, each an event loop for many sockets.
 //!
-//! Each loop accepts connections for itself. It reads their first request: a WebSocket handshake it answers, anything
-//! else it hands to hyper. Why not a task per socket with axum's own WebSocket: see ARCHITECTURE.md, "Sockets".
+//! Each loop accepts connections and reads their first request. It answers a WebSocket handshake itself, and passes any
+//! other request to hyper. `services/edge/README.md` ("Sockets") explains why this is not a task per socket with axum's
+//! WebSocket.
 
 mod acceptor;
 mod registration;
@@ -32,21 +33,21 @@ use self::{
 pub use self::{inbox::Admitted, registration::Unregistered};
 use crate::{admission::Admission, feed::Feed, http::server::Http, metrics::Metrics, websocket::handshake::Handshakes};
 
-/// The loops.
+/// The event loops, as seen by other tasks.
 #[derive(Clone)]
 pub struct Sockets {
     inboxes: Arc<[Arc<Inbox>]>,
     next: Arc<AtomicUsize>,
 }
 
-/// Loops that do not run yet.
+/// Event loops that do not run yet.
 pub struct Loops(Vec<(Poll, Arc<Inbox>)>);
 
 impl Loops {
-    /// Starts them on `listener`; each ends after [`Sockets::drain`].
+    /// Starts one thread per loop on `listener`; each ends after [`Sockets::drain`].
     ///
     /// # Errors
-    /// When the kernel gives no threads or no file descriptors.
+    /// The system has no threads or file descriptors left.
     pub fn start(
         self,
         listener: &TcpListener,
@@ -62,7 +63,8 @@ impl Loops {
             let lobby = Lobby::new(acceptor, handshakes.clone(), http.clone(), metrics.clone());
             let event_loop = EventLoop::new(poll, inbox, lobby, feed.clone(), metrics.clone());
             let run = move || {
-                // Its clients would hear nothing any more, and nobody would notice: better to start anew.
+                // A dead loop would leave its clients without states and without a close: abort, so that the process is
+                // restarted.
                 match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run())) {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
@@ -79,14 +81,14 @@ impl Loops {
 }
 
 impl Sockets {
-    /// So many loops, which are to be started.
+    /// Creates `loops` event loops; the caller starts them.
     ///
     /// # Errors
-    /// When the kernel gives no epoll.
+    /// The system has no file descriptors left.
     pub fn new(loops: usize) -> anyhow::Result<(Self, Loops)> {
         let each = (0..loops).map(|_| {
-            let poll = Poll::new().context("no epoll for the socket loop")?;
-            let inbox = Inbox::new(poll.registry()).context("no waker for the socket loop")?;
+            let poll = Poll::new().context("cannot create the epoll of a socket loop")?;
+            let inbox = Inbox::new(poll.registry()).context("cannot create the waker of a socket loop")?;
             Ok((poll, Arc::new(inbox)))
         });
         let loops = each.collect::<anyhow::Result<Vec<_>>>()?;
@@ -94,13 +96,13 @@ impl Sockets {
         Ok((Self { inboxes, next: Arc::default() }, Loops(loops)))
     }
 
-    /// Hands a connection to the loops, in turn.
+    /// Passes a connection to the next loop, round robin.
     pub fn admit(&self, admitted: Admitted) {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.inboxes.len();
         self.inboxes[turn].put(Message::Admit(Box::new(admitted)));
     }
 
-    /// Accepts no more, and closes all sockets, spread over `lasts`; the loops end when none is left.
+    /// Stops accepting and closes all sockets, spread over `lasts`. Each loop ends when it has no socket left.
     pub fn drain(&self, lasts: Duration) {
         self.inboxes.iter().for_each(|inbox| inbox.put(Message::Drain(lasts)));
     }

@@ -1,9 +1,9 @@
-"""A WebSocket client that is not ours, for tests: prints what it receives as JSON lines, and obeys commands on stdin.
+"""A foreign WebSocket client for tests: prints what it receives as JSON lines, and obeys commands on stdin.
 
     watch.py URL [--origin ORIGIN] [--header NAME:VALUE]...
 
-Prints {"t": seconds since 1970, ...} with one of: "open": true; "text": what came; "close": code, "reason": text (1006 when the
-connection broke); "refused": HTTP status; "failed": what went wrong before the connection was open.
+Prints {"t": seconds since 1970, ...} with one of: "open": true; "text": the message; "close": code, "reason": text
+(1006 when the connection broke); "refused": HTTP status; "failed": why the connection could not be opened.
 Commands, one a line: "send TEXT", "close".
 """
 
@@ -44,7 +44,9 @@ async def main():
     headers = [tuple(header.split(":", 1)) for header in args.header]
     try:
         # proxy=None: the environment's proxy is not for this machine's own servers.
-        socket = await connect(args.url, origin=args.origin, additional_headers=headers, proxy=None, max_size=64 * 1024 * 1024)
+        socket = await connect(
+            args.url, origin=args.origin, additional_headers=headers, proxy=None, max_size=64 * 1024 * 1024
+        )
     except InvalidStatus as error:
         return say(refused=error.response.status_code)
     except Exception as error:

@@ -1,4 +1,4 @@
-//! A child process with a process group of its own, whose last lines of output are kept, and which ends when dropped.
+//! A child process with its own process group. Keeps its last lines of output, and ends when dropped.
 
 use std::{
     collections::VecDeque,
@@ -31,16 +31,16 @@ pub(crate) struct Child {
     log: Arc<Log>,
 }
 
-/// Where the lines of standard output go.
+/// The destination of the lines of standard output.
 pub(crate) enum Stdout {
     /// To the log, together with standard error.
     Log,
-    /// To this function, called on a thread of its own, until it returns false.
+    /// To this function, called on its own thread, until it returns false.
     Lines(Box<dyn FnMut(String) -> bool + Send>),
 }
 
 impl Child {
-    /// Starts `command`. The lines that go to its log are given to `sink` too.
+    /// Starts `command`. The lines of its log also go to `sink`.
     pub(crate) fn spawn(mut command: Command, name: &str, sink: Option<Sink>, stdout: Stdout) -> anyhow::Result<Self> {
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut inner = command
@@ -85,8 +85,8 @@ impl Child {
         }
     }
 
-    /// Freezes the process group; returns when every thread of the process has really stopped. A signal takes its time,
-    /// and requests come faster.
+    /// Freezes the process group; returns once every thread of the process has stopped, since a request may arrive
+    /// before a signal takes effect.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
         let deadline = Instant::now() + FREEZE_MAX;
@@ -95,7 +95,7 @@ impl Child {
         }
     }
 
-    /// Also when it is gone.
+    /// Whether every thread has stopped, or the process is gone.
     fn is_frozen(&self) -> bool {
         let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else { return true };
         threads.flatten().all(|thread| {
@@ -105,7 +105,7 @@ impl Child {
         })
     }
 
-    /// How it ended, or `None` while it runs. What it left of its group is killed.
+    /// The exit status, or `None` while it runs. Kills the rest of its group once it has ended.
     pub(crate) fn status(&mut self) -> Option<ExitStatus> {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         if self.status.is_none() && !matches!(waitid(WaitId::Pid(self.group), look), Ok(None)) {
@@ -114,7 +114,7 @@ impl Child {
         self.status
     }
 
-    /// Waits for its end; `None` if that takes longer than `limit`.
+    /// Waits for its end; returns `None` after `limit`.
     pub(crate) async fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + limit;
         while self.status().is_none() && Instant::now() < deadline {
@@ -141,7 +141,7 @@ impl Child {
         self.kill();
     }
 
-    /// The last lines that it wrote; all of them that fit, once it has ended.
+    /// The last lines that it wrote; complete once it has ended.
     pub(crate) fn log_tail(&self) -> String {
         let deadline = Instant::now() + Duration::from_millis(500);
         while self.status.is_some() && self.log.readers.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
@@ -150,7 +150,7 @@ impl Child {
         self.log.tail()
     }
 
-    /// Kills the group while the number of its leader is still taken, so that no other process is hit.
+    /// Kills the group while its leader's id is still in use, so that no other process is hit.
     fn reap(&mut self) {
         let _ = kill_process_group(self.group, Signal::KILL);
         self.status = self.inner.wait().ok();
@@ -177,7 +177,7 @@ impl Log {
         std::thread::spawn(move || {
             let mut wanted = true;
             for bytes in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-                // Read on when nobody wants the lines: a full pipe would block the child.
+                // Keep reading when the lines are no longer wanted: a full pipe would block the child.
                 wanted = wanted && line(String::from_utf8_lossy(&bytes).into_owned());
             }
             log.readers.fetch_sub(1, Ordering::AcqRel);

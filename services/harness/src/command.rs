@@ -1,4 +1,4 @@
-//! Runs a program to its end, within a time limit, with an error that shows what the program said.
+//! Runs a program to its end, within a time limit, with an error that shows the program's last lines.
 
 use std::{
     fs::File,
@@ -9,13 +9,12 @@ use std::{
 
 use anyhow::{Context, bail};
 
-/// How many of the last lines of a program's standard error its failure shows.
+/// Last lines of standard error that an error shows.
 const LINES_SHOWN_MAX: usize = 15;
 
-/// Runs `command` and returns its standard output. `what` says in the error what was being done, as in "install
-/// yt-dlp".
+/// Runs `command` and returns its standard output. `what` names the task in errors, as in "install yt-dlp".
 ///
-/// Output goes through files, so that neither a full pipe nor a left-over grandchild can block us.
+/// Output goes through files, so that neither a full pipe nor a surviving grandchild can block the caller.
 pub(crate) fn run(command: &mut Command, what: &str, limit: Duration) -> anyhow::Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut stdout = tempfile::tempfile().context("cannot make a temporary file for a program's output")?;
@@ -34,12 +33,13 @@ pub(crate) fn run(command: &mut Command, what: &str, limit: Duration) -> anyhow:
         if Instant::now() > deadline {
             let _ = child.kill();
             let _ = child.wait();
-            bail!("cannot {what}: {program} was stopped after {} s; it said:\n{}", limit.as_secs(), tail(&mut stderr)?);
+            let last = tail(&mut stderr)?;
+            bail!("cannot {what}: {program} was stopped after {} s; its last lines:\n{last}", limit.as_secs());
         }
         std::thread::sleep(Duration::from_millis(5));
     };
     if !status.success() {
-        bail!("cannot {what}: {program} ended with {status}; it said:\n{}", tail(&mut stderr)?);
+        bail!("cannot {what}: {program} ended with {status}; its last lines:\n{}", tail(&mut stderr)?);
     }
     read(&mut stdout)
 }

@@ -13,34 +13,34 @@ use crate::namespace;
 
 const BLOCK: usize = 64 * 1024;
 
-/// A file system of its own in a folder (tmpfs). Dropped, it is unmounted.
+/// A separate file system (tmpfs), mounted on a folder. Dropping it unmounts it.
 #[derive(Debug)]
 pub struct Disk(PathBuf);
 
 impl Disk {
-    /// Mounts one with so many bytes on a folder that exists.
+    /// Mounts a file system of this many bytes on an existing folder.
     pub fn mount(path: &Path, bytes: u64) -> anyhow::Result<Self> {
         let size = format!("size={bytes}");
         let mut command = Command::new("mount");
         let output = command.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).output().context("no mount")?;
         if !output.status.success() {
-            bail!("nothing may be mounted here: {}", String::from_utf8_lossy(&output.stderr).trim());
+            bail!("mounts are not permitted here: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(Self(path.to_owned()))
     }
 
-    /// The file that fills it.
+    /// The file that fills the disk.
     pub fn ballast(&self) -> PathBuf {
         self.0.join("ballast")
     }
 
-    /// Bytes that are free.
+    /// Free bytes.
     pub fn room(&self) -> io::Result<u64> {
         let disk = rustix::fs::statvfs(&self.0)?;
         Ok(disk.f_bavail * disk.f_frsize)
     }
 
-    /// Fills it until no more than `rest` bytes are free.
+    /// Fills the disk until at most `rest` bytes are free.
     pub fn fill(&self, rest: u64) -> io::Result<()> {
         let mut file = File::options().create(true).append(true).open(self.ballast())?;
         let block = [0; BLOCK];
@@ -56,7 +56,7 @@ impl Disk {
         }
     }
 
-    /// Makes room again.
+    /// Removes the ballast.
     pub fn empty(&self) -> io::Result<()> {
         fs::remove_file(self.ballast())
     }
@@ -68,16 +68,16 @@ impl Drop for Disk {
     }
 }
 
-/// Whether the test that calls this may go on, and mount. Otherwise it has just run in a namespace of its own, where it
-/// may. To be called on the test's own thread.
+/// Whether the calling test may mount, and should continue. If not, the test has just run in its own namespace, where
+/// it may mount. Call it on the test's own thread.
 ///
 /// # Panics
-/// When it failed there, or no such namespace can be made.
+/// When the test failed there, or the namespace cannot be made.
 #[must_use]
 pub fn may_mount() -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let Err(error) = Disk::mount(folder.path(), 1024 * 1024) else { return true };
-    assert!(!namespace::is_inside(), "{error:#}, not even in a namespace of one's own");
+    assert!(!namespace::is_inside(), "{error:#}, not even in the test's own namespace");
     namespace::run_again("--mount");
     false
 }

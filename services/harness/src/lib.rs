@@ -1,11 +1,11 @@
-//! What tests, benches and the developer command share: the outside programs, real servers to run against, and our own
-//! binaries run as processes.
+//! The common base of tests, benches and the developer command: the outside programs, real servers to run against, and
+//! the workspace's own binaries, run as processes.
 //!
-//! Nothing here knows what a job is; the crate depends on no other crate of the workspace, so that every one of them
-//! may use it in its tests.
+//! This crate has no knowledge of jobs and depends on no other crate of the workspace, so that each of them may use it
+//! in its tests.
 //!
-//! A test usually starts with [`nats::NatsServer::start`], [`media::MediaServer::start`] and
-//! [`processes::Service::spawn`]. Each of them cleans up after itself when dropped, also when the test panics.
+//! A test usually begins with [`nats::NatsServer::start`], [`media::MediaServer::start`] and
+//! [`processes::Service::spawn`]. Each cleans up when dropped, also when the test panics.
 
 mod child;
 mod command;

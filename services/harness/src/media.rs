@@ -1,4 +1,4 @@
-//! Real media and a real website that serves it, well and badly.
+//! Real media and a real website that serves it, with faults on request.
 //!
 //! [`MediaFiles::make`] lets ffmpeg make the files, once; [`MediaServer::start`] serves them over HTTP on the paths in
 //! [`PATHS`].

@@ -1,4 +1,4 @@
-//! A test that needs what only root may do, or ports that no other process has, runs once more in namespaces of its own.
+//! Reruns a test in its own namespaces, when it needs root's rights or ports that no other process holds.
 
 use std::{
     env,
@@ -9,23 +9,23 @@ use std::{
 
 use anyhow::bail;
 
-/// Set for a test that runs there.
+/// Set for a test that runs in its own namespaces.
 const INSIDE: &str = "MILLRACE_TEST_NAMESPACE";
 /// Sets IFF_UP by SIOCSIFFLAGS: `ip` is not on every machine.
 const UP: &str = "import fcntl, socket, struct\n\
     fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh22x', b'lo', 1))";
 
-/// Whether the calling test runs in namespaces of its own.
+/// Whether the calling test runs in its own namespaces.
 #[must_use]
 pub fn is_inside() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
-/// Runs the calling test alone, once more, as root of a user namespace and of another one: `--mount` or `--net`. To be
-/// called on the test's own thread, which has the test's name.
+/// Runs the calling test alone, once more, as root of a user namespace and of a second namespace, `--mount` or `--net`.
+/// Call it on the test's own thread, which has the test's name.
 ///
 /// # Panics
-/// When it does not pass there, or no such namespace can be made.
+/// When the test fails there, or the namespaces cannot be made.
 pub fn run_again(kind: &str) {
     let this = env::current_exe().expect("the test's program");
     let thread = thread::current();

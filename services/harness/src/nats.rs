@@ -1,4 +1,4 @@
-//! Real nats-servers for tests: one alone, or several as a cluster, with JetStream, each on a port of its own.
+//! Real nats-servers for tests: one alone, or several as a cluster, with JetStream, each on its own port.
 
 mod cluster;
 mod server;

@@ -1,18 +1,18 @@
-//! Where the lines that processes write go.
+//! Sinks for the lines that processes write.
 
 use std::{fmt, sync::Arc};
 
-/// The environment variable that makes the output of every process show up in the output of the test.
+/// The environment variable that copies the output of every process to the output of the test.
 pub const LOGS_VARIABLE: &str = "MILLRACE_TEST_LOGS";
 
-/// Shows lines marked with `name` if [`LOGS_VARIABLE`] asks for that.
+/// A sink that prints lines marked with `name`, if [`LOGS_VARIABLE`] is set.
 pub(crate) fn echo(name: &str) -> Option<Sink> {
     let wanted = std::env::var_os(LOGS_VARIABLE).is_some_and(|value| !value.is_empty() && value != "0");
     let prefix = format!("[{name}] ");
     wanted.then(|| Sink::new(move |line| eprintln!("{prefix}{line}")))
 }
 
-/// Is given each line that a process writes, on threads of its own.
+/// Receives each line that a process writes, on separate threads.
 #[derive(Clone)]
 pub struct Sink(Arc<dyn Fn(&str) + Send + Sync>);
 

@@ -5,15 +5,15 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
-/// A TCP port of 127.0.0.1 that nobody listens on, and that no outgoing connection will take by chance.
+/// A free TCP port of 127.0.0.1 that no outgoing connection will take by chance.
 ///
-/// Not from the system's range for outgoing connections: there, a client that keeps trying a dead server's port can be
-/// given that very port as its own, connect to itself and keep the server from coming back.
+/// It is outside the system's range for outgoing connections. Within that range, a client that keeps trying a dead
+/// server's port can receive that very port as its own, connect to itself and keep the server from restarting.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 12_000;
     const COUNT: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Processes start far apart, so that two of them seldom look at the same port.
+    // Processes begin far apart, so that two of them seldom try the same port.
     let start = std::process::id().wrapping_mul(7_919);
     for _ in 0..COUNT {
         let offset = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).into()) % u32::from(COUNT);

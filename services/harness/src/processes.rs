@@ -1,4 +1,4 @@
-//! Our own binaries, run as processes: what a test can only see from outside.
+//! The workspace's own binaries, run as processes, which a test observes from outside.
 
 use std::{
     collections::BTreeMap,
@@ -23,17 +23,17 @@ const DROP_GRACE: Duration = Duration::from_secs(3);
 pub struct ServiceOptions {
     /// The command line arguments.
     pub args: Vec<String>,
-    /// Added to this process's environment, from which every `MILLRACE_` variable is taken out first.
+    /// Added to this process's environment, from which every `MILLRACE_` variable is removed first.
     pub env: BTreeMap<String, String>,
     /// The working folder; this process's own if `None`.
     pub dir: Option<PathBuf>,
-    /// Where its output goes as it comes; if `None`, [`LOGS_VARIABLE`](crate::output::LOGS_VARIABLE) may show it.
+    /// Receives its output line by line; if `None`, [`LOGS_VARIABLE`](crate::output::LOGS_VARIABLE) may show it.
     pub sink: Option<Sink>,
 }
 
-/// One of our binaries, running in a process group of its own.
+/// A running binary in its own process group.
 ///
-/// Dropped, it gets SIGTERM and some seconds to end; in a panicking test it is killed at once.
+/// Dropping it sends SIGTERM and waits some seconds for its end; in a panicking test it is killed at once.
 #[derive(Debug)]
 pub struct Service {
     name: String,
@@ -41,7 +41,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the binary of this name, such as `millrace-edge`, from the target folder that this program was built in.
+    /// Starts the binary of this name, such as `millrace-edge`, from the target folder in which this program was built.
     pub fn spawn(name: &str, options: ServiceOptions) -> anyhow::Result<Self> {
         Self::spawn_program(name, &binary(name)?, options)
     }
@@ -91,7 +91,7 @@ impl Service {
         }
     }
 
-    /// Sends SIGTERM and waits for the end. Past `limit` it is killed, and that is an error.
+    /// Sends SIGTERM and waits for the end. After `limit` it kills the process and returns an error.
     pub async fn terminate(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
         self.request_stop();
         let ended = self.wait(limit).await;
@@ -114,7 +114,7 @@ impl Service {
         }
     }
 
-    /// Kills the process and its group at once, as a power cut would.
+    /// Kills the process and its group at once (SIGKILL).
     pub fn kill9(&mut self) {
         self.child.kill();
     }
@@ -124,12 +124,12 @@ impl Service {
         self.child.freeze();
     }
 
-    /// Lets a frozen process go on (SIGCONT).
+    /// Resumes a frozen process (SIGCONT).
     pub fn resume(&self) {
         self.child.signal(Signal::CONT);
     }
 
-    /// How the process ended, or `None` while it runs.
+    /// The process's exit status, or `None` while it runs.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.status()
     }
@@ -153,9 +153,9 @@ impl Drop for Service {
     }
 }
 
-/// The path of one of our binaries, in the target folder that this program was built in.
+/// The path of one of the workspace's binaries, in the target folder in which this program was built.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
-    let this = std::env::current_exe().context("cannot tell where this program is")?;
+    let this = std::env::current_exe().context("cannot determine the path of this program")?;
     // A test is in target/debug/deps, `cargo dev` in target/debug.
     let folders = this.ancestors().skip(1).take(2);
     match folders.map(|folder| folder.join(name)).find(|path| path.is_file()) {

@@ -1,5 +1,5 @@
-//! A TCP proxy that can be broken: refuse, cut, stall, delay; and, before a nats-server, lose and delay some of its
-//! messages.
+//! A TCP proxy that injects faults: it refuses, cuts, stalls or delays connections; in front of a nats-server, it can
+//! also lose and delay some of its messages.
 
 mod frames;
 mod pump;
@@ -20,35 +20,34 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// How a link treats what goes through it.
+/// How a link treats its traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// As if it were not there.
+    /// Passes everything on unchanged.
     #[default]
     Pass,
-    /// New connections are closed at once. Those that are open stay; see [`Proxy::cut`].
+    /// Closes new connections at once. Open ones stay; see [`Proxy::cut`].
     Refuse,
-    /// Connections stay open, new ones too, and no byte moves: a network that swallows packets.
+    /// Keeps connections open, also new ones, and transfers no byte, like a network that drops packets.
     Stall,
-    /// What comes is passed on so much later, in both directions.
+    /// Passes everything on after this delay, in both directions.
     Delay(Duration),
 }
 
-/// What happens to some messages of a nats-server on their way to a client: those on subjects that begin with
-/// `subject`.
+/// A fault of a nats-server's messages to a client, on subjects that begin with `subject`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MessageFault {
     /// The beginning of the subjects, such as `live.`.
     pub subject: String,
-    /// The part of the messages that is lost, 0 to 1.
+    /// The share of the messages that is lost, 0 to 1.
     pub lost: f64,
-    /// The part of the others that comes late, 0 to 1: other messages overtake it.
+    /// The share of the others that is delayed, 0 to 1; other messages overtake them.
     pub late: f64,
-    /// How late.
+    /// The delay.
     pub lateness: Duration,
 }
 
-/// A link from one client to one server. Dropped, every connection through it is closed.
+/// A link from one client to one server. Dropping it closes every connection through it.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -60,7 +59,7 @@ pub struct Proxy {
 struct Shared {
     state: watch::Sender<State>,
     seed: u64,
-    /// Numbers the connections, so that each has its own luck.
+    /// Numbers the connections, so that each has its own random generator.
     connections: AtomicU64,
     lost: AtomicU64,
     late: AtomicU64,
@@ -75,10 +74,10 @@ struct State {
 }
 
 impl Proxy {
-    /// Listens on a free port of 127.0.0.1 and passes connections on to `server`. `seed` decides which messages are
-    /// hit.
+    /// Listens on a free port of 127.0.0.1 and passes connections on to `server`. `seed` determines which messages a
+    /// fault hits.
     ///
-    /// Must be called within a tokio runtime, which serves it.
+    /// Must be called within a tokio runtime, which serves the proxy.
     pub async fn start(server: SocketAddr, seed: u64) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("a proxy cannot listen")?;
         let address = listener.local_addr()?;
@@ -93,32 +92,32 @@ impl Proxy {
         Ok(Self { address, shared, accepting })
     }
 
-    /// Where clients connect.
+    /// The address to which clients connect.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on, also for connections that are open.
+    /// Sets the mode, also for open connections.
     pub fn set(&self, mode: Mode) {
         self.shared.state.send_modify(|state| state.mode = mode);
     }
 
-    /// Closes every open connection. New ones are taken.
+    /// Closes every open connection, and accepts new ones.
     pub fn cut(&self) {
         self.shared.state.send_modify(|state| state.cuts += 1);
     }
 
-    /// From now on messages are lost or late; `None` ends that, and what is late still comes.
+    /// Sets the fault of messages; `None` ends it, and delayed messages still arrive.
     pub fn set_messages(&self, fault: Option<MessageFault>) {
         self.shared.state.send_modify(|state| state.messages = fault);
     }
 
-    /// How many messages were lost so far.
+    /// The number of messages lost so far.
     pub fn lost(&self) -> u64 {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
-    /// How many messages came late so far.
+    /// The number of messages delayed so far.
     pub fn late(&self) -> u64 {
         self.shared.late.load(Ordering::Relaxed)
     }
@@ -146,7 +145,7 @@ async fn connect(client: TcpStream, server: SocketAddr, shared: Arc<Shared>) {
     let cuts = state.borrow().cuts;
     let pass = async {
         pump::flowing(&mut shared.state.subscribe()).await;
-        // Dropping the client is the answer where the server is away.
+        // If the server is unavailable, the client's connection is dropped.
         let server = TcpStream::connect(server).await?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;

@@ -1,7 +1,7 @@
-//! Ends the processes that we started if we are killed ourselves and no `Drop` runs, as on Ctrl-C.
+//! Ends the processes that this process started, if it is killed and no `Drop` runs, as on Ctrl-C.
 //!
-//! One small shell per process of ours. It learns of each process group through a pipe; when the pipe closes, since we
-//! are gone, it kills the groups that are left.
+//! Each process starts one small shell, and sends it each process group through a pipe. When the pipe closes, because
+//! the process has died, the shell kills the remaining groups.
 
 use std::{
     io::Write,
@@ -21,12 +21,12 @@ done
 for one in $all; do kill -KILL "-$one"; done
 "#;
 
-/// From now on, the process group ends with us.
+/// From now on, the process group ends with this process.
 pub(crate) fn add(group: u32) {
     tell(format!("add {group}\n"));
 }
 
-/// The process group has ended; its number may be used again.
+/// Forgets a process group that has ended; the system may reuse its id.
 pub(crate) fn remove(group: u32) {
     tell(format!("remove {group}\n"));
 }

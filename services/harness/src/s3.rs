@@ -20,28 +20,27 @@ use tokio::sync::watch;
 
 use crate::serving::Serving;
 
-/// The access key that the server takes.
+/// The access key that the server accepts.
 pub const ACCESS_KEY: &str = "test-access-key";
-/// The secret key that the server takes.
+/// The secret key that the server accepts.
 pub const SECRET_KEY: &str = "test-secret-key";
-/// The bucket that is there from the start.
+/// The bucket that exists from the start.
 pub const BUCKET: &str = "videos";
 /// The region to sign for.
 pub const REGION: &str = "us-east-1";
 
-/// What a store does instead of what it is asked.
+/// A fault of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Answers 503 and does nothing.
     Unavailable,
-    /// Takes requests and answers none; it does what they ask once the fault is over, if the client is there still.
+    /// Accepts requests and answers none; processes them once the fault is over, if the client is still connected.
     Hangs,
 }
 
-/// An S3 server with one empty bucket, on a thread of its own. Dropped, it closes every connection and its files are
-/// removed.
+/// An S3 server with one empty bucket, on its own thread. Dropping it closes every connection and removes its files.
 pub struct S3Server {
-    // Before the folder: nothing may write to it any more when it is removed.
+    // Dropped before the folder, so that no request writes to it while it is removed.
     serving: Serving,
     root: TempDir,
     fault: watch::Sender<Option<Fault>>,
@@ -81,12 +80,12 @@ impl S3Server {
         format!("http://{}", self.serving.address())
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.serving.address()
     }
 
-    /// From now on, until `None` is set.
+    /// Sets a fault, which lasts until `None` is set.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.fault.send_replace(fault);
     }
@@ -102,7 +101,7 @@ async fn answer(
     mut faults: watch::Receiver<Option<Fault>>,
     request: Request<Incoming>,
 ) -> Result<Response<s3s::Body>, s3s::HttpError> {
-    // The server is gone, and with it whoever asks.
+    // An error means that the server is gone, and its clients with it.
     let _ = faults.wait_for(|fault| *fault != Some(Fault::Hangs)).await;
     if *faults.borrow() == Some(Fault::Unavailable) {
         let mut response =

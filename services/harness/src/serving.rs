@@ -1,4 +1,4 @@
-//! A server inside this process, on a thread and a runtime of its own.
+//! A server inside this process, on its own thread and runtime.
 //!
 //! It keeps answering while a test blocks its own runtime, and dropping it closes every connection at once.
 

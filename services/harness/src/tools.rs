@@ -1,8 +1,8 @@
 //! The outside programs: nats-server, yt-dlp, ffmpeg and Python, found on the PATH or installed.
 //!
-//! What is installed goes to `.tools/` in the checkout, pinned by hash; nothing outside the checkout is touched, except
-//! that ffmpeg, Python and what benches compare us to come from `apt-get` where this runs as root. Once everything is
-//! there, finding it starts no process.
+//! Packages are installed into `.tools/` in the checkout, pinned by hash. The only change outside the checkout: as
+//! root, `apt-get` installs ffmpeg, Python and the benches' peers. Once everything is installed, finding it starts no
+//! process.
 
 mod apt;
 mod lock;
@@ -18,19 +18,19 @@ use anyhow::{Context, bail};
 use self::path::Probes;
 pub use self::peers::Peers;
 
-/// The oldest nats-server whose features we rely on.
+/// The oldest nats-server with the features that Millrace needs.
 const NATS_SERVER_MIN: [u32; 2] = [2, 12];
-/// The oldest yt-dlp that we accept: our pin, since sites change and old versions stop working.
+/// The oldest accepted yt-dlp: the pinned version, since sites change and old versions stop working.
 const YT_DLP_MIN: [u32; 3] = [2026, 10, 26];
-/// The oldest Python that our pinned packages run on.
+/// The oldest Python that the pinned packages run on.
 const PYTHON_MIN: [u32; 2] = [3, 11];
 
-/// Paths of the outside programs. Each can be run as it is, also with a cleared environment.
+/// Paths of the outside programs. Each runs without further settings, also with a cleared environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tools {
     /// nats-server, 2.12 or newer.
     pub nats_server: PathBuf,
-    /// yt-dlp, our pinned version or newer.
+    /// yt-dlp, the pinned version or newer.
     pub yt_dlp: PathBuf,
     /// ffmpeg.
     pub ffmpeg: PathBuf,
@@ -41,10 +41,10 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Finds what `cargo dev up` runs, and installs what is missing. `root` is the checkout; `say` is told before
-    /// anything slow.
+    /// Finds the programs that `cargo dev up` runs, and installs missing ones. `root` is the checkout; `say` is called
+    /// before each slow step.
     ///
-    /// Safe to call from several processes at once. Blocks, for minutes at most, when something must be installed.
+    /// Safe to call from several processes at once. Blocks, for minutes at most, while it installs a program.
     pub fn ensure(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<Tools> {
         let mut finder = Finder::new(root, say)?;
         let (ffmpeg, ffprobe) = finder.ffmpeg()?;
@@ -57,31 +57,31 @@ impl Tools {
         })
     }
 
-    /// [`Tools::ensure`], with what tests need on top: `python` can import `websockets`.
+    /// [`Tools::ensure`] for tests: `python` can also import `websockets`.
     pub fn ensure_tests(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<Tools> {
         let python = python_for_tests(root, say)?;
         Ok(Tools { python, ..Tools::ensure(root, say)? })
     }
 }
 
-/// Finds or installs nats-server alone, for tests that need nothing else.
+/// Finds or installs only nats-server, for tests that need no other program.
 pub fn nats_server(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {
     Finder::new(root, say)?.nats_server()
 }
 
-/// Finds or installs ffmpeg and ffprobe alone.
+/// Finds or installs only ffmpeg and ffprobe.
 pub fn ffmpeg(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<(PathBuf, PathBuf)> {
     Finder::new(root, say)?.ffmpeg()
 }
 
-/// Finds or installs a Python that can import `websockets` alone, for tests that need nothing else.
+/// Finds or installs only a Python that can import `websockets`, for tests that need no other program.
 pub fn python_for_tests(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {
     let mut finder = Finder::new(root, say)?;
     let python = finder.python()?;
     Ok(finder.install("tests", include_str!("../requirements/tests.txt"), &python)?.join("bin/python"))
 }
 
-/// Finds or installs the commands that README.md uses beside ours: curl, and a folder `node_modules` with wscat.
+/// Finds or installs the other programs' commands in README.md: curl, and a folder `node_modules` with wscat.
 pub fn for_readme(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<(PathBuf, PathBuf)> {
     let mut finder = Finder::new(root, say)?;
     let (_, node_modules) = finder.node_packages(

@@ -1,10 +1,10 @@
-//! Waiting for what can be observed, instead of for a time.
+//! Waits for an observable condition, instead of for a time.
 
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// Whether something holds within `limit`; it is looked at again every few milliseconds.
+/// Whether a condition holds within `limit`; it is checked every few milliseconds.
 pub async fn holds_within(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     while !holds().await {
@@ -16,10 +16,10 @@ pub async fn holds_within(limit: Duration, mut holds: impl AsyncFnMut() -> bool)
     true
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 ///
 /// # Panics
-/// When it does not hold within `limit`; `what` says what was waited for.
+/// When the condition does not hold within `limit`; `what` names it.
 pub async fn until(what: &str, limit: Duration, holds: impl AsyncFnMut() -> bool) {
     assert!(holds_within(limit, holds).await, "not within {limit:?}: {what}");
 }

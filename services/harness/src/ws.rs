@@ -1,4 +1,4 @@
-//! A WebSocket client that is not ours, so that a test does not share its mistakes: Python's `websockets`.
+//! A foreign WebSocket client, Python's `websockets`, so that tests do not share the edge's mistakes.
 
 use std::{
     io::Write,
@@ -30,23 +30,23 @@ pub struct WatchOptions {
     pub origin: Option<String>,
 }
 
-/// What a watcher saw, and when.
+/// An observation of a watcher, with its time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
     /// Seconds since 1970 by this machine's clock, taken in the client.
     pub t: f64,
-    /// What happened.
+    /// The observation.
     pub what: What,
 }
 
-/// One thing that a watcher saw.
+/// What a watcher observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// The connection is open.
     Open,
     /// A message.
     Text(String),
-    /// The connection ended; code 1006 says without a close frame.
+    /// The connection ended; code 1006 means that it ended without a close frame.
     Close {
         /// The close code.
         code: u16,
@@ -55,12 +55,12 @@ pub enum What {
     },
     /// The server answered the handshake with this HTTP status instead of 101.
     Refused(u16),
-    /// There was no connection, for this reason.
+    /// The connection failed, for this reason.
     Failed(String),
 }
 
 impl Received {
-    /// The message as text, if this is one.
+    /// The message as text, if it is one.
     pub fn text(&self) -> Option<&str> {
         match &self.what {
             What::Text(text) => Some(text),
@@ -68,18 +68,18 @@ impl Received {
         }
     }
 
-    /// The message as JSON, if this is one.
+    /// The message as JSON, if it is one.
     pub fn json(&self) -> Option<serde_json::Value> {
         serde_json::from_str(self.text()?).ok()
     }
 
-    /// Whether nothing can follow.
+    /// Whether this is the last observation.
     pub fn is_end(&self) -> bool {
         !matches!(self.what, What::Open | What::Text(_))
     }
 }
 
-/// A WebSocket connection held by a process of its own. Dropped, the process is killed and the connection with it.
+/// A WebSocket connection held by a separate process. Dropping it kills the process, and with it the connection.
 #[derive(Debug)]
 pub struct Watcher {
     child: Child,
@@ -90,10 +90,10 @@ pub struct Watcher {
 impl Watcher {
     /// Starts to connect to `url`. `python` is that of [`crate::tools::python_for_tests`].
     ///
-    /// Returns before the handshake: what came of it is the first thing received.
+    /// Returns before the handshake, whose outcome is the first observation.
     pub fn connect(python: &Path, url: &str, options: WatchOptions) -> anyhow::Result<Self> {
         let mut command = Command::new(python);
-        // Isolated but for our packages: `-P` keeps the working folder off the import path.
+        // `-P` keeps the working folder off the import path, so that only the installed packages are found.
         command.args(["-P", "-u", "-c", SCRIPT, url]).stdin(Stdio::piped());
         if let Some(origin) = &options.origin {
             command.args(["--origin", origin]);
@@ -113,27 +113,26 @@ impl Watcher {
         Ok(Self { child, stdin, received })
     }
 
-    /// The next thing seen; `None` if nothing comes in time, or ever again.
+    /// The next observation; `None` after `limit`, or if none can follow.
     pub async fn next(&mut self, limit: Duration) -> Option<Received> {
         tokio::time::timeout(limit, self.received.recv()).await.ok().flatten()
     }
 
-    /// The next message as JSON. An error if there is none in time, if it is not JSON, or if the connection ends
-    /// instead.
+    /// The next message as JSON. An error if none arrives in time, if it is not JSON, or if the connection ends first.
     pub async fn next_json(&mut self, limit: Duration) -> anyhow::Result<serde_json::Value> {
         loop {
             match self.next(limit).await {
                 Some(Received { what: What::Open, .. }) => {}
                 Some(received) => match received.json() {
                     Some(value) => return Ok(value),
-                    None => bail!("the watcher got {:?} instead of a JSON message", received.what),
+                    None => bail!("the watcher received {:?} instead of a JSON message", received.what),
                 },
-                None => bail!("the watcher got no message within {limit:?}; it said:\n{}", self.child.log_tail()),
+                None => bail!("no message came within {limit:?}; the watcher's last lines:\n{}", self.child.log_tail()),
             }
         }
     }
 
-    /// Everything seen until the connection ends, with the end last. An error if it does not end in time.
+    /// All observations up to and including the end of the connection. An error if it does not end in time.
     pub async fn until_close(&mut self, limit: Duration) -> anyhow::Result<Vec<Received>> {
         let deadline = Instant::now() + limit;
         let mut all = Vec::new();
@@ -145,7 +144,7 @@ impl Watcher {
         }
         let last = all.iter().rev().take(5).rev().map(|received| &received.what).collect::<Vec<_>>();
         bail!(
-            "the connection did not end within {limit:?}; of {} things seen, the last are {last:?}; the client \
+            "the connection did not end within {limit:?}; the last of {} observations are {last:?}; the client \
             said:\n{}",
             all.len(),
             self.child.log_tail()
@@ -155,7 +154,7 @@ impl Watcher {
     /// Sends a text message; it must be one line.
     pub fn send(&mut self, text: &str) -> anyhow::Result<()> {
         if text.contains('\n') {
-            bail!("a watcher sends one line at a time; take the line breaks out");
+            bail!("a watcher sends one line at a time; remove the line breaks");
         }
         self.command(&format!("send {text}\n"))
     }
@@ -173,16 +172,16 @@ impl Watcher {
     fn command(&mut self, line: &str) -> anyhow::Result<()> {
         self.stdin
             .write_all(line.as_bytes())
-            .with_context(|| format!("the watcher has ended; it said:\n{}", self.child.log_tail()))
+            .with_context(|| format!("the watcher has ended; its last lines:\n{}", self.child.log_tail()))
     }
 }
 
-/// The messages among `received`, as JSON; what is not JSON is left out.
+/// The messages among `received` that are JSON.
 pub fn json_messages(received: &[Received]) -> Vec<serde_json::Value> {
     received.iter().filter_map(Received::json).collect()
 }
 
-/// What the client prints.
+/// A line that the client prints.
 #[derive(Deserialize)]
 struct Line {
     t: f64,

@@ -1,4 +1,4 @@
-//! A cluster of three loses its leader and goes on; a proxy before a nats-server breaks what it is told to.
+//! A cluster of three loses its leader and continues; a proxy in front of a nats-server injects the requested faults.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ async fn a_stalled_link_moves_nothing_and_a_cut_one_is_made_anew() {
     proxy.set(Mode::Pass);
     assert_eq!(all.next().await.unwrap().payload, "1");
     proxy.cut();
-    // Until the client is back its messages go nowhere or wait.
+    // Until the client has reconnected, its messages are lost or wait.
     let again = async {
         loop {
             client.publish("test", "2".into()).await.unwrap();

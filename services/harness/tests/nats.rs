@@ -1,4 +1,4 @@
-//! The nats-server of a test: its data outlives a restart, and nothing outlives the value.
+//! The nats-server of a test: its data outlives a restart, and the server ends with its value.
 
 use std::{path::Path, time::Duration};
 

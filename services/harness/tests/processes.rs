@@ -1,4 +1,4 @@
-//! A process of a test can be waited for, stopped and killed, and never outlives the test.
+//! A test can wait for a process, stop it and kill it, and the process never outlives the test.
 
 use std::{
     io::{BufRead, BufReader},
@@ -23,7 +23,7 @@ fn shell(script: &str) -> Service {
 }
 
 fn runs(pid: u32) -> bool {
-    // A zombie that its new parent has not yet collected does not run.
+    // A zombie that its new parent has not yet reaped does not run.
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
 }
@@ -107,7 +107,7 @@ fn options_are_passed_and_our_own_variables_are_not() {
 /// Set only for the run that is to be killed: the folder of its nats-server.
 const STORE_VARIABLE: &str = "MILLRACE_TEST_KILLED_RUN_STORE";
 
-/// Nothing by itself: what [`a_killed_test_run_leaves_no_process`] runs and kills.
+/// Tests nothing by itself: [`a_killed_test_run_leaves_no_process`] runs and kills it.
 #[tokio::test]
 async fn helper_that_waits_to_be_killed() {
     let Some(store) = std::env::var_os(STORE_VARIABLE) else { return };

@@ -1,4 +1,4 @@
-//! The S3 server stores what is put, and refuses whom it does not know.
+//! The S3 server stores objects, and refuses unknown credentials.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The outside programs are found or installed, and run with nothing from the environment.
+//! The outside programs are found or installed, and run with an empty environment.
 
 use std::process::Command;
 

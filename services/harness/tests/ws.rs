@@ -1,4 +1,4 @@
-//! The foreign WebSocket client shows what a server does.
+//! The foreign WebSocket client reports what a server does.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use millrace_harness::{
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Tells the headers it got, echoes each message, and closes with 4001 on "leave".
+/// Sends the received headers, echoes each message, and closes with 4001 on "leave".
 async fn echo(mut socket: WebSocket, headers: HeaderMap) {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     let hello = serde_json::json!({ "origin": text("origin"), "token": text("x-token") });
     socket.send(Message::text(hello.to_string())).await.unwrap();
-    // To the end, past the close frame: reading on is what answers it.
+    // Read past the close frame to the end: the read answers the close.
     while let Some(Ok(message)) = socket.recv().await {
         let Message::Text(message) = message else { continue };
         if message.as_str() == "leave" {

@@ -19,8 +19,8 @@ use crate::{
     tools::Tools,
 };
 
-/// Runs the downloader until its file is of one version, and returns the file's name in the folder and what the source
-/// says of the video.
+/// Runs the downloader until its file is of one version. Returns the file's name in the folder and the source's
+/// information on the video.
 pub(crate) async fn run(
     tools: &Tools,
     request: Request<'_>,
@@ -34,10 +34,10 @@ pub(crate) async fn run(
             RunEnd::File(name, info) => return Ok((name, info)),
             RunEnd::Again if runs < MIXED_RUNS_MAX => {
                 runs += 1;
-                tracing::info!("file changed at the source; downloading it from the beginning");
+                tracing::info!("file changed at the source; restarting the download");
             }
             RunEnd::Again => {
-                let detail = "the file at the source changes while it is downloaded";
+                let detail = "the file at the source changed during every run";
                 return Err(Reason::new(FailureKind::SourceBroken, detail).into());
             }
         }

@@ -20,12 +20,12 @@ pub enum MediaError {
     Failed(Reason),
 }
 
-/// Why a download failed: the kind, and the downloader's own words for the log.
+/// Why a download failed: the kind, and the downloader's own message for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
     /// What clients see.
     pub kind: FailureKind,
-    /// What the log shows; made of text that the source may have written.
+    /// For the log; may contain text from the source.
     pub detail: String,
     /// How long the source wants to be left alone, if it has said so.
     pub retry_after: Option<Duration>,

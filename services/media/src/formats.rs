@@ -1,9 +1,9 @@
 //! File name extensions and MIME types.
 
-/// Extensions that we hand out, each with its type for video and for sound alone.
+/// The extensions of stored files, each with its type for video and for sound alone.
 ///
-/// A list of our own and not a general one: whatever is not in it is stored as bytes without meaning, so that no source
-/// can make us serve a page or a script.
+/// The list is short on purpose: a file of any other type is stored as plain bytes, so that no source can make the edge
+/// serve a page or a script.
 const TYPES: &[(&str, &str, &str)] = &[
     ("mp4", "video/mp4", "audio/mp4"),
     ("m4v", "video/mp4", "audio/mp4"),
@@ -32,7 +32,7 @@ const TYPES: &[(&str, &str, &str)] = &[
     ("gif", "image/gif", "image/gif"),
 ];
 
-/// ffprobe's names of containers, and the extension for a file that has none of ours.
+/// ffprobe's names of containers, each with the extension for a file whose own is not listed.
 const CONTAINERS: &[(&str, &str)] = &[
     ("mov", "mp4"),
     ("matroska", "mkv"),
@@ -49,7 +49,7 @@ const CONTAINERS: &[(&str, &str)] = &[
     ("gif", "gif"),
 ];
 
-/// The extension and the MIME type of a file that is named `extension` (without a dot) and is a `container` to ffprobe.
+/// The extension and the MIME type of a file with this `extension` (without a dot) and ffprobe's `container`.
 pub(crate) fn of(extension: &str, container: &str, has_video: bool) -> (&'static str, &'static str) {
     let extension = extension.to_ascii_lowercase();
     let by_name = |wanted: &str| TYPES.iter().find(|(name, ..)| *name == wanted);

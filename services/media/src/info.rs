@@ -1,13 +1,13 @@
-//! Numbers that describe a video, for the downloader's output and ffprobe's alike.
+//! Numbers that describe a video, in the output of the downloader and of ffprobe.
 
-/// What people call a picture's size: its smaller side, as in `1080p`, whether it is upright or not.
+/// The common name of a picture's size: its smaller side, as in `1080p`, in portrait and in landscape.
 pub(crate) fn quality(width: Option<u64>, height: Option<u64>) -> Option<String> {
     let height = height.filter(|height| *height > 0)?;
     let lines = width.filter(|width| *width > 0).map_or(height, |width| width.min(height));
     Some(format!("{lines}p"))
 }
 
-/// The nearest count, `None` where it makes no sense as one.
+/// The nearest whole number; `None` if the number is negative or too large for a count.
 pub(crate) fn whole(number: f64) -> Option<u64> {
     // Up to 2^53 every count has its own double.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]

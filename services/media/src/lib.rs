@@ -4,9 +4,9 @@
 //! error messages become kinds of failure, and ffprobe examines the file that it leaves before the file counts as a
 //! video.
 //!
-//! This crate handles foreign bytes: addresses that strangers submit, and what the sites behind them send. It therefore
-//! depends on the domain alone and reads no credentials; it knows neither NATS nor the object store. The egress guard,
-//! the sandbox and the direct path belong here as well.
+//! This crate handles foreign bytes: submitted addresses, and what the sites behind them send. It therefore depends on
+//! the domain alone and reads no credentials; it knows neither NATS nor the object store. The egress guard, the sandbox
+//! and the direct path belong here as well.
 //!
 //! The modules stand in the order in which a video meets them.
 
@@ -33,16 +33,16 @@ pub use self::{
     tools::{ToolError, Tools, Versions, YT_DLP_VERSION_MIN},
 };
 
-/// Downloads one video. `steps` is called on the way; it must not block.
+/// Downloads one video, and calls `steps` on the way; `steps` must not block.
 ///
 /// Canceling the token makes this return within [`millrace_domain::limits::TOOL_TERMINATE_GRACE`] and a few
-/// milliseconds. Dropping the future blocks for some milliseconds. Either way, as on any other return, no process is
-/// left that writes to the folder. There is no limit on the whole: only the token ends a download from a server that
-/// sends a byte now and then.
+/// milliseconds. Dropping the future blocks for some milliseconds. On every return, no process is left that writes to
+/// the folder. The total time has no limit: only the token ends a download from a server that sends a byte now and
+/// then.
 ///
 /// # Errors
-/// [`MediaError::Canceled`], or what went wrong. The folder may hold parts of files then; [`can_be_resumed`] says
-/// whether the next attempt can use them.
+/// [`MediaError::Canceled`], or the reason of the failure. The folder may then hold parts of files; [`can_be_resumed`]
+/// reports whether the next attempt can use them.
 pub async fn download(
     tools: &Tools,
     request: Request<'_>,
@@ -56,7 +56,7 @@ pub async fn download(
         Ok(meta) if meta.is_file() && meta.len() > 0 => meta.len(),
         _ => {
             return Err(
-                Reason::new(FailureKind::DownloadFailed, "the downloader told of a file that is not there").into()
+                Reason::new(FailureKind::DownloadFailed, "the downloader reported a file that does not exist").into()
             );
         }
     };

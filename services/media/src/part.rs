@@ -1,13 +1,13 @@
-//! What an attempt has downloaded of a file, for the next one to go on from.
+//! The part of a file that an attempt has downloaded, for the next attempt to resume from.
 //!
-//! The downloader goes on from any `.part` file that it finds and asks no question (it sends no `If-Range`): it would
-//! append the end of one version of a file to the beginning of another. A record beside the part therefore holds which
-//! version it is of, and how much of it surely is. A part goes on only where the source shows that it still has this
-//! version; where anything is in doubt the download starts over: no strong validator, another address or format, a
-//! stream of fragments, picture and sound from two files.
+//! The downloader resumes any `.part` file that it finds, without a check (it sends no `If-Range`): it would append the
+//! end of one version of a file to the beginning of another. A record beside the part therefore holds its version, and
+//! how many of its bytes surely belong to that version. A download resumes only if the source shows that it still has
+//! this version. In any doubt it starts over: no strong validator, another address or format, a stream of fragments,
+//! picture and sound from two files.
 //!
-//! The record is absent while it is not known whether the downloader adds to the part what belongs to it, so a worker
-//! that is killed then leaves a part that is not used.
+//! The record is absent while it is unknown whether the downloader appends bytes of the same version, so the part of a
+//! worker that is killed then is not used.
 
 pub(crate) mod validator;
 
@@ -24,14 +24,14 @@ use crate::request::Request;
 
 const RECORD: &str = "part.json";
 const RECORD_NEW: &str = "part.json.new";
-/// How the downloader's file is named, and what it adds while it is not complete. See the template in `command`.
+/// The stem of the downloader's file, and its suffix while it is incomplete. See the template in `command`.
 const STEM: &str = "media.";
 const UNFINISHED: &str = ".part";
 
-/// The file that the downloader has chosen, as far as it can tell one from another.
+/// Identifies the file that the downloader has chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Source {
-    /// Without the query, in which many sites sign anew for each who asks.
+    /// Without the query, which many sites sign anew for each request.
     pub(crate) address: String,
     pub(crate) format: String,
 }
@@ -43,40 +43,41 @@ struct Record {
     quality: Option<Quality>,
     source: Source,
     validator: Validator,
-    /// So many bytes of the part are of this version.
+    /// How many bytes of the part belong to this version.
     bytes: u64,
 }
 
-/// What the download may do.
+/// What the download may do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Course {
-    /// It goes on.
+    /// Continue.
     On,
-    /// It goes on from so many bytes of before, now that the source has shown that it has the same file. Told once.
+    /// Continue after this many bytes of an earlier attempt: the source has shown that it has the same file. Returned
+    /// once.
     Resumed(u64),
-    /// It has gone on from what may be another file. What it says of its progress means nothing yet.
+    /// Continue, but what was resumed may be another file: do not report progress yet.
     Unproven,
-    /// What is there is of several versions: it must start over.
+    /// Start over: the folder holds bytes of several versions.
     Over,
 }
 
 /// The part of one run of the downloader.
 pub(crate) struct Part<'a> {
     request: Request<'a>,
-    /// What is there of before, until it is known to be of the file that the source has now.
+    /// The record of an earlier attempt, until the source has shown that it still has this version.
     before: Option<Record>,
     source: Option<Source>,
-    /// Bytes at the last progress.
+    /// Bytes at the last report of progress.
     bytes: Option<u64>,
 }
 
-/// Whether a folder holds something to go on from.
+/// Whether a folder holds a part to resume from.
 pub fn is_in(folder: &Path) -> bool {
     folder.join(RECORD).is_file()
 }
 
 impl<'a> Part<'a> {
-    /// Of a folder with whatever an attempt at the same job has left. Only what can be gone on from stays in it.
+    /// Opens the request's folder, which may hold the files of an earlier attempt, and removes all but a usable part.
     pub(crate) fn open(request: Request<'a>) -> io::Result<Self> {
         let before = reusable(&request);
         let kept = before.as_ref().map(|(_, path)| path.as_path());
@@ -89,12 +90,12 @@ impl<'a> Part<'a> {
         Ok(Self { request, before: before.map(|(record, _)| record), source: None, bytes: None })
     }
 
-    /// Where it is.
+    /// The request's folder.
     pub(crate) const fn folder(&self) -> &'a Path {
         self.request.folder
     }
 
-    /// The downloader has chosen a file; `None` for one that it cannot go on with.
+    /// The downloader has chosen a file; `None` for one that cannot be resumed.
     pub(crate) fn choose(&mut self, source: Option<Source>) -> Course {
         self.source = source;
         match &self.before {
@@ -104,14 +105,14 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The downloader has so many bytes, and has had these replies, but for those since it last said so.
+    /// The downloader reports `bytes`. `told` covers the replies before the report; newer ones may be missing.
     pub(crate) fn advance(&mut self, told: Told<'_>, bytes: u64) -> Course {
         let course = self.course(told);
         let last = self.bytes.replace(bytes);
         match (course, told, last) {
             (Course::Unproven, ..) | (_, Told::Version { .. }, None) => {}
-            // What was there at the last time is of replies that are known now; less than that is of one that may not
-            // be.
+            // The bytes of the last report belong to replies that are known now. Fewer bytes than then come from a
+            // newer reply, which may not be known.
             (Course::On | Course::Resumed(_), Told::Version { validator, .. }, Some(last)) if last <= bytes => {
                 self.write(validator, last);
             }
@@ -120,15 +121,15 @@ impl<'a> Part<'a> {
         course
     }
 
-    /// The downloader has ended by itself: no reply is missing. `file` is what it has made, if anything.
+    /// The downloader has ended by itself, so no reply is missing. `file` is its result, if any.
     pub(crate) fn end(&mut self, told: Told<'_>, file: Option<&Path>) -> Course {
         let course = self.course(told);
         match (course, told) {
-            // The source was not asked for the file, so what was there is as it was.
+            // The downloader did not request the file, so the part is unchanged.
             (Course::Unproven, _) if file.is_none() => self.restore(),
             (Course::Unproven, _) => return Course::Over,
             (Course::On | Course::Resumed(_), Told::Version { validator, .. }) => {
-                // Another length is of a file that was worked on after its download.
+                // If the length differs, the file was processed after its download.
                 let path = file.map(Path::to_path_buf).or_else(|| Some(media_in(self.request.folder)?.0));
                 let bytes = path.and_then(|path| path.metadata().ok()).map_or(0, |meta| meta.len());
                 let usable = file.is_none() || Some(bytes) == validator.bytes_total;
@@ -141,7 +142,7 @@ impl<'a> Part<'a> {
 
     fn course(&mut self, told: Told<'_>) -> Course {
         match (told, &self.before) {
-            // Replies to several files, as of a stream.
+            // Replies for several files, as for a stream.
             (_, None) if self.source.is_none() => Course::On,
             (Told::Changed, _) => Course::Over,
             (_, None) => Course::On,
@@ -149,7 +150,7 @@ impl<'a> Part<'a> {
             (Told::Version { validator, of_part }, Some(before)) if *validator == before.validator => {
                 let bytes = before.bytes;
                 self.before = None;
-                // The whole has taken the part's place.
+                // If it is the whole file, it has replaced the part.
                 if of_part { Course::Resumed(bytes) } else { Course::On }
             }
             (_, Some(_)) => Course::Over,
@@ -168,14 +169,14 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// All or nothing. Where there is no room the record of before stays, which tells of fewer bytes.
+    /// Writes all or nothing. If there is no room, the earlier record stays, which counts fewer bytes.
     fn store(&self, record: &Record) {
         let folder = self.request.folder;
         let new = folder.join(RECORD_NEW);
         let stored = serde_json::to_vec(record).map_err(io::Error::from);
         let stored = stored.and_then(|json| fs::write(&new, json)).and_then(|()| fs::rename(&new, folder.join(RECORD)));
         if let Err(error) = stored {
-            tracing::debug!(folder = %folder.display(), %error, "cannot record part");
+            tracing::debug!(folder = %folder.display(), %error, "cannot write the record of a part");
         }
     }
 
@@ -184,17 +185,18 @@ impl<'a> Part<'a> {
     }
 }
 
-/// What can be gone on from, and its file, cut to what is surely of one version. The record is removed.
+/// The usable record and its file, which is truncated to the bytes that surely belong to the version. Removes the
+/// record.
 fn reusable(request: &Request<'_>) -> Option<(Record, PathBuf)> {
     let path = request.folder.join(RECORD);
     let mut record: Record = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
     fs::remove_file(path).ok()?;
     let (file, complete) = media_in(request.folder)?;
     let length = file.metadata().ok()?.len();
-    // A part that is shorter was begun anew.
+    // A shorter part was started over.
     let fits = record.url == *request.url && record.quality == request.quality && length >= record.bytes;
     let total = record.validator.bytes_total.filter(|total| fits && (record.bytes..).contains(total))?;
-    // Of a complete file the source is asked for the last byte, since it must be asked for something.
+    // Of a complete file the downloader requests the last byte again, since it must request something.
     record.bytes = record.bytes.min(total.checked_sub(1)?);
     fs::OpenOptions::new().write(true).open(&file).and_then(|file| file.set_len(record.bytes)).ok()?;
     if !complete {
@@ -206,7 +208,7 @@ fn reusable(request: &Request<'_>) -> Option<(Record, PathBuf)> {
     Some((record, unfinished.into()))
 }
 
-/// The only file of the downloader's, and whether it is complete by its name.
+/// The downloader's only file, and whether its name says that it is complete.
 fn media_in(folder: &Path) -> Option<(PathBuf, bool)> {
     let mut found = None;
     for entry in fs::read_dir(folder).ok()? {

@@ -1,4 +1,4 @@
-//! What a file really is, as ffprobe says.
+//! Examines a downloaded file with ffprobe.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::{
     tools::Tools,
 };
 
-/// What is needed of ffprobe's answer.
+/// The needed parts of ffprobe's report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Probed {
     pub(crate) has_video: bool,
@@ -23,7 +23,7 @@ pub(crate) struct Probed {
     pub(crate) info: VideoInfo,
 }
 
-/// Looks into the file `name` of the folder; what holds neither picture nor sound is [`FailureKind::NotMedia`].
+/// Examines the file `name` in the folder. A file with neither picture nor sound is [`FailureKind::NotMedia`].
 pub(crate) async fn probe(
     tools: &Tools,
     folder: &Path,
@@ -32,7 +32,7 @@ pub(crate) async fn probe(
 ) -> Result<Probed, MediaError> {
     let mut command = tools.command(&tools.ffprobe, folder);
     command.args(["-v", "error", "-print_format", "json=compact=1"]);
-    // A file may be a playlist in disguise: nothing that it names is fetched.
+    // A file may be a playlist in disguise: ffprobe must not fetch what it names.
     command.args(["-protocol_whitelist", "file"]);
     command.args([
         "-show_entries",
@@ -42,7 +42,7 @@ pub(crate) async fn probe(
     let mut answer = String::new();
     let run = process::run(command, |line| answer.push_str(line), cancel);
     let Ok(ended) = tokio::time::timeout(TOOL_PROBE_MAX, run).await else {
-        return Err(Reason::new(FailureKind::WorkerFailed, "ffprobe does not come to an end").into());
+        return Err(Reason::new(FailureKind::WorkerFailed, "ffprobe timed out").into());
     };
     let ended = ended?;
     let told = ended.stderr.last().map_or("ffprobe sees neither picture nor sound", String::as_str);
@@ -53,12 +53,12 @@ pub(crate) async fn probe(
     }
 }
 
-/// Reads ffprobe's answer; `None` if that is no video and no sound.
+/// Parses ffprobe's report; `None` if the file is neither video nor sound.
 fn parse(answer: &str) -> Option<Probed> {
     let answer: Value = serde_json::from_str(answer).ok()?;
     let format = answer.get("format")?;
     let container = format.get("format_name")?.as_str()?;
-    // A still picture, letters as a picture, or a list of other files.
+    // A still picture, text rendered as a picture, or a list of other files.
     if container.ends_with("_pipe") || ["image2", "tty", "hls", "dash", "concat"].contains(&container) {
         return None;
     }

@@ -1,4 +1,4 @@
-//! A process in a group of its own, that never outlives whoever runs it.
+//! Runs a process in a group of its own that never outlives the call.
 
 mod lines;
 
@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::lines::Lines;
 
-/// How often to look whether a group has vanished. There is nothing to wait on but its leader.
+/// Interval of the check whether a group has vanished. The system lets us wait for the leader only.
 const VANISH_POLL: Duration = Duration::from_millis(2);
-/// For how long dropping may block its thread. A killed process is gone after a millisecond or so.
+/// How long a drop may block its thread. A killed process is gone after about a millisecond.
 const DROP_WAIT_MAX: Duration = Duration::from_millis(100);
 
-/// A process that came to its end by itself.
+/// A process that ended by itself.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
@@ -29,7 +29,7 @@ pub(crate) struct Ended {
     pub(crate) stderr: Vec<String>,
 }
 
-/// Why a process gave no [`Ended`].
+/// Why a run returned no [`Ended`].
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
     #[error("canceled")]
@@ -38,11 +38,11 @@ pub(crate) enum RunError {
     Io(#[from] io::Error),
 }
 
-/// Runs `command` without input and hands over each line of its output.
+/// Runs `command` without input, and passes each line of its output to `on_line`.
 ///
-/// Whether this returns or is dropped, no process of the command's group is left. Canceling sends SIGTERM, and SIGKILL
-/// after [`TOOL_TERMINATE_GRACE`]; dropping sends SIGKILL, and blocks the thread for the milliseconds until it has
-/// worked. A process that leaves the group (`setsid`) is out of reach.
+/// When it has returned or is dropped, no process of the command's group is left. Canceling sends SIGTERM, and SIGKILL
+/// after [`TOOL_TERMINATE_GRACE`]. Dropping sends SIGKILL and blocks the thread for a few milliseconds, until the group
+/// has vanished. A process that leaves the group (`setsid`) is out of reach.
 pub(crate) async fn run(
     command: Command,
     mut on_line: impl FnMut(&str),
@@ -59,7 +59,7 @@ pub(crate) async fn run(
     };
     match ended {
         Some(ended) => {
-            // What the process left running in its group had no business without it.
+            // End what the process left running in its group.
             group.kill().await;
             Ok(ended?)
         }
@@ -75,7 +75,7 @@ struct Output {
     stderr: Lines<ChildStderr>,
 }
 
-/// A process and all that it starts. Dropped before it has vanished, it is killed.
+/// A process and its descendants. Killed on drop, unless the group has vanished.
 struct Group {
     leader: Child,
     /// The leader's process id, which is the group's as well. The system does not reuse it while the group has a
@@ -102,7 +102,7 @@ impl Group {
         let Output { mut stdout, mut stderr } = output;
         let (mut stdout_open, mut stderr_open) = (true, true);
         let mut last = VecDeque::with_capacity(TOOL_STDERR_LINES_MAX);
-        // Whoever left the group may hold the pipes open for ever.
+        // A process that left the group may hold the pipes open for ever.
         let mut status: Option<(ExitStatus, tokio::time::Instant)> = None;
         while status.is_none() || stdout_open || stderr_open {
             let drained_by = status.map_or_else(tokio::time::Instant::now, |(_, drained_by)| drained_by);
@@ -142,13 +142,13 @@ impl Group {
     async fn kill(&mut self) {
         self.signal(Signal::KILL);
         if tokio::time::timeout(TOOL_VANISH_MAX, self.wait()).await.is_err() {
-            tracing::error!(group = %self.id, "killed process does not end; leaving it to the system");
+            tracing::error!(group = %self.id, "killed process group does not vanish; leaving it to the system");
         }
     }
 
     /// Waits until the group has no member.
     async fn wait(&mut self) {
-        // It fails only where the leader was reaped already.
+        // This fails only if the leader was reaped already.
         let _ = self.leader.wait().await;
         while self.has_members() {
             tokio::time::sleep(VANISH_POLL).await;
@@ -158,12 +158,12 @@ impl Group {
 
     fn signal(&self, signal: Signal) {
         if !self.vanished {
-            // It fails where no member is left.
+            // This fails if no member is left.
             let _ = kill_process_group(self.id, signal);
         }
     }
 
-    /// Whether the group has a member. Dead ones count until they are reaped: orphans are ours to reap, see
+    /// Whether the group has a member. A dead one counts until it is reaped; this process reaps orphans, see
     /// [`adopt_orphans`].
     fn has_members(&self) -> bool {
         while let Ok(Some(_)) = waitpgid(self.id, WaitOptions::NOHANG) {}
@@ -171,11 +171,11 @@ impl Group {
     }
 }
 
-/// Makes this process, and not process 1, the parent of what its children leave behind. Process 1 may reap late (every
-/// other second on one machine) or never (a program without that duty, as in many containers), and we could not tell
-/// the dead from the living.
+/// Makes this process, instead of process 1, the parent of orphaned descendants. Process 1 may reap late (every other
+/// second on one machine) or never (as in many containers), and then a dead process looks alive.
 ///
-/// It holds for the whole process and its later children. What leaves its group stays unreaped until we end.
+/// This applies to the whole process and its later children. A descendant that leaves its group is not reaped before
+/// this process ends.
 fn adopt_orphans() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
@@ -206,7 +206,7 @@ mod tests {
         command
     }
 
-    /// Runs the script, whose first line of output is a process id, until then; returns the id.
+    /// Runs the script until its first line of output, which is a process id; returns the id.
     async fn first_pid(script: &str, cancel: &CancellationToken) -> (i32, Result<Ended, RunError>) {
         let mut pid = 0;
         let result = run(

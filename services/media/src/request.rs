@@ -1,4 +1,4 @@
-//! What is asked for, and what comes of it.
+//! A download's request, steps and result.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,36 +13,35 @@ use millrace_domain::{
 
 use crate::error::Reason;
 
-/// What to download, and where to.
+/// What to download, and the folder for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The address.
     pub url: &'a SourceUrl,
-    /// The best quality wanted: something better is taken only where there is nothing else.
+    /// The highest quality wanted: a higher one is taken only if there is no other.
     pub quality: Option<Quality>,
-    /// A folder that exists and belongs to this attempt alone: tools use it for their temporary files as well. It is
-    /// empty, or as an earlier attempt at the same job has left it: what the download can resume from stays, the rest
-    /// is removed.
+    /// An existing folder that belongs to this attempt alone: tools use it for their temporary files as well. It is
+    /// empty, or as an earlier attempt at the same job left it. The download keeps what it can resume from and removes
+    /// the rest.
     pub folder: &'a Path,
-    /// The HTTP proxy through which everything goes, if any, like `http://127.0.0.1:3128`. The environment's is not
-    /// used.
+    /// The HTTP proxy for all traffic, if any, like `http://127.0.0.1:3128`. The environment's proxy is not used.
     pub proxy: Option<&'a str>,
-    /// What is too much.
+    /// Bounds of the video.
     pub bounds: Bounds,
 }
 
-/// What is too much of a video.
+/// Bounds of a video.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Bytes, of all files that make up the video. A download is stopped as soon as it is known to exceed them; what
-    /// ffmpeg fetches by itself is measured when it is complete.
+    /// Bytes of all files that make up the video. A download that exceeds them is stopped at once; what ffmpeg fetches
+    /// by itself is measured when it is complete.
     pub bytes_max: u64,
-    /// Where the source reports no duration, the file's own decides.
+    /// If the source reports no duration, the file's own decides.
     pub duration_max: Duration,
 }
 
 impl Default for Bounds {
-    /// None.
+    /// No bounds.
     fn default() -> Self {
         Self { bytes_max: u64::MAX, duration_max: Duration::from_secs(u64::from(u32::MAX)) }
     }
@@ -61,26 +60,27 @@ impl Bounds {
 /// What a download reports on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// What the source says of the video. Once, before any progress.
+    /// The source's information on the video. Reported once, before any progress.
     Info(VideoInfo),
-    /// The download goes on from so many bytes of an earlier one: the source has shown that it still has the same file.
+    /// The download resumes after this many bytes of an earlier one: the source has shown that it still has the same
+    /// file.
     Resumed(u64),
-    /// How far the download has come. Over all of a download it falls neither in bytes nor as a part of the whole.
+    /// The progress of the download. Within a download it never falls, neither in bytes nor as a part of the whole.
     Progress(Progress),
 }
 
 /// A file that holds video or sound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Media {
-    /// Where it is: in the request's folder, as a regular file.
+    /// Its path: a regular file in the request's folder.
     pub path: PathBuf,
     /// Bytes.
     pub size: u64,
-    /// For the name under which it is stored, without a dot; one of a short list of safe ones. It may differ from the
+    /// The extension for the stored file's name, without a dot, from a short list of safe ones. It may differ from the
     /// path's.
     pub extension: String,
     /// MIME type.
     pub content_type: String,
-    /// What the source says, completed by what the file says.
+    /// The source's information, completed from the file.
     pub info: VideoInfo,
 }

@@ -1,4 +1,4 @@
-//! The outside programs that a download runs.
+//! The external programs that a download runs.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::process::{self, RunError};
 
-/// The oldest yt-dlp that is accepted: what this code was tried with. Sites change, and old versions stop working.
+/// The oldest accepted yt-dlp: the version that this code was tested with. Sites change, and old versions stop working.
 pub const YT_DLP_VERSION_MIN: [u32; 3] = [2026, 10, 26];
 
-/// Paths of the programs, absolute. ffprobe is also looked for beside ffmpeg, by yt-dlp.
+/// Absolute paths of the programs. yt-dlp also looks for ffprobe beside ffmpeg.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tools {
     /// yt-dlp, [`YT_DLP_VERSION_MIN`] or newer.
@@ -22,7 +22,7 @@ pub struct Tools {
     pub ffprobe: PathBuf,
 }
 
-/// What the programs call their versions.
+/// The versions that the programs report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versions {
     /// Like `2026.10.26`.
@@ -33,46 +33,46 @@ pub struct Versions {
     pub ffprobe: String,
 }
 
-/// Why a program cannot be used, as a sentence for whoever runs the worker.
+/// Why a program cannot be used, as a sentence for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ToolError {
     /// It cannot be started.
     #[error(
-        "{name} cannot be run at {path}: {reason}; install it, or give the path of the right file",
+        "cannot run {name} at {path}: {reason}; install it, or give the path of the right file",
         path = path.display()
     )]
     Missing {
         /// The program.
         name: &'static str,
-        /// Where it was looked for.
+        /// The path that was tried.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
-    /// It starts and does not tell a version.
-    #[error("{path} is no working {name}: {reason}", path = path.display())]
+    /// It starts and does not report a version.
+    #[error("{path} is not a working {name}: {reason}", path = path.display())]
     Broken {
         /// The program.
         name: &'static str,
         /// Where it is.
         path: PathBuf,
-        /// What it says instead.
+        /// What it does instead.
         reason: String,
     },
-    /// It is older than what this code was tried with.
-    #[error("yt-dlp at {path} is version {found}, but {wanted} or newer is needed; update it", path = path.display())]
+    /// It is older than the version that this code was tested with.
+    #[error("yt-dlp at {path} is version {found}, but {wanted} or newer is required; update it", path = path.display())]
     TooOld {
         /// Where it is.
         path: PathBuf,
-        /// The version that it tells.
+        /// The version that it reports.
         found: String,
-        /// The oldest good one.
+        /// The oldest accepted version.
         wanted: String,
     },
 }
 
 impl Tools {
-    /// Asks each program for its version. Worth doing once, before the first job.
+    /// Runs each program once to read its version. The worker calls this before its first job.
     ///
     /// # Errors
     /// The first program that is missing, does not work or is too old.
@@ -83,7 +83,7 @@ impl Tools {
             return Err(ToolError::Broken {
                 name: "yt-dlp",
                 path: self.yt_dlp.clone(),
-                reason: format!("it says {yt_dlp:?}"),
+                reason: format!("--version prints {yt_dlp:?}"),
             });
         };
         if numbers.as_slice() < YT_DLP_VERSION_MIN.as_slice() {
@@ -98,7 +98,7 @@ impl Tools {
         })
     }
 
-    /// A program that sees nothing of our environment, with the folder as its home and working directory.
+    /// A command with none of our environment, and with the folder as its home and working directory.
     pub(crate) fn command(&self, program: &Path, folder: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().current_dir(folder);
@@ -123,11 +123,11 @@ impl Tools {
             .and_then(|rest| rest.split(' ').next())
         {
             Some(version) => Ok(version.to_owned()),
-            None => Err(ToolError::Broken { name, path: path.to_owned(), reason: format!("it says {told:?}") }),
+            None => Err(ToolError::Broken { name, path: path.to_owned(), reason: format!("-version prints {told:?}") }),
         }
     }
 
-    /// The first line that the program answers.
+    /// The first line that the program prints.
     async fn ask(&self, name: &'static str, path: &Path, flag: &str) -> Result<String, ToolError> {
         let folder = std::env::temp_dir();
         let mut command = self.command(path, &folder);
@@ -168,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tool_sees_nothing_of_our_environment() {
-        // Cargo sets it, as a service's environment may hold the store's credentials.
+        // Cargo sets it; it stands for the store's credentials in a worker's environment.
         assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
         let [yt_dlp, ffmpeg, ffprobe] = ["/opt/yt-dlp", "/opt/ff/ffmpeg", "/opt/ff/ffprobe"].map(PathBuf::from);
         let tools = Tools { yt_dlp, ffmpeg, ffprobe };

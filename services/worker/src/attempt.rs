@@ -1,4 +1,5 @@
-//! One attempt: download, upload, complete. It reports to the journal and stops when the journal's writer says so.
+//! One attempt: download, upload, complete. It reports to the journal, and stops when the journal's writer returns a
+//! [`Stop`].
 
 use std::time::Duration;
 
@@ -18,26 +19,26 @@ use crate::{
 
 /// How an attempt ended.
 pub enum Outcome {
-    /// The job is at its end, by us or by another process.
+    /// The job has ended, by this worker or by another process.
     Ended,
-    /// The job waits so long for its next attempt: this one has failed, the worker stops, or it came too early.
+    /// The job waits this long for its next attempt: this one failed, the worker stops, or the delivery was too early.
     Waits(Duration),
     /// Another worker has the job.
     Fenced,
-    /// The log did not let us begin.
+    /// The worker could not append the claim to the log.
     NotClaimed,
 }
 
-/// Runs the attempt that `state` has begun. Leaves no process, and no temporary file but what the job's next attempt
-/// can go on from.
+/// Runs the attempt that `state` has begun. It leaves no process, and no temporary file except a part that the job's
+/// next attempt can resume from.
 pub async fn run(worker: &Worker, state: JobState) -> Outcome {
     let (id, attempt) = (state.job_id.clone(), state.attempt);
-    tracing::info!(job = %id, attempt, url = %state.submission.url, "started");
+    tracing::info!(job = %id, attempt, url = %state.submission.url, "attempt started");
     let (journal, writer) = journal(worker.jobs.clone(), state.clone());
     let cancel = CancellationToken::new();
     let work = async {
         let left = work(worker, &state, journal, &cancel).await;
-        tracing::debug!(job = %id, attempt, "work finished");
+        tracing::debug!(job = %id, attempt, "attempt's work finished");
         left
     };
     let write = async {
@@ -74,7 +75,7 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
             match stop {
                 Stop::Ended(_) => (AttemptOutcome::Ended, Outcome::Ended),
                 Stop::Fenced => {
-                    // Whoever has the job now has looked already.
+                    // The job's new holder has looked already.
                     cleaning::clean_up_own(worker, &id, attempt).await;
                     (AttemptOutcome::Fenced, Outcome::Fenced)
                 }
@@ -85,8 +86,8 @@ pub async fn run(worker: &Worker, state: JobState) -> Outcome {
     outcome
 }
 
-/// Does the work and reports it; the last thing reported is the end of the attempt. Returns what it leaves where
-/// another attempt is to follow.
+/// Does the work and reports it; the last report is the end of the attempt. Returns the folder if another attempt may
+/// resume from it.
 async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &CancellationToken) -> Option<Scratch> {
     let scratch = match worker.workspace.scratch(&state.job_id, state.attempt) {
         Ok(scratch) => scratch,
@@ -104,7 +105,7 @@ async fn work(worker: &Worker, state: &JobState, journal: Journal, cancel: &Canc
             journal.stop();
             return Some(scratch);
         }
-        // Stopped by the writer, which takes no more.
+        // The writer has stopped the attempt and accepts no more reports.
         Err(_) if cancel.is_cancelled() => {}
         Err(Failed { kind, retry_after }) => {
             let is_last = !worker.budget.allows_another(kind, state.failures);
@@ -137,7 +138,7 @@ impl From<FailureKind> for Failed {
     }
 }
 
-/// The kind of a failure of which nobody knows the reason may be that the disk is full: tools do not always say so.
+/// A failure without a known reason may come from a full disk: tools do not always say so.
 fn full_or(worker: &Worker, kind: FailureKind) -> FailureKind {
     if !matches!(kind, FailureKind::WorkerFull | FailureKind::WorkerFailed | FailureKind::DownloadFailed) {
         return kind;

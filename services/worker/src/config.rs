@@ -1,4 +1,4 @@
-//! What can be configured about a worker.
+//! The settings of a worker.
 
 use std::{
     num::{NonZeroU16, NonZeroU32, NonZeroU64},
@@ -14,26 +14,26 @@ use millrace_runtime::{
     config::{Reader, Setting},
 };
 
-const SLOTS: Setting = Setting::new("slots", "NUMBER", "2", "How many jobs this worker does at once.");
+const SLOTS: Setting = Setting::new("slots", "NUMBER", "2", "How many jobs this worker runs at once.");
 const NAME: Setting =
     Setting::optional("name", "NAME", "The worker's name in events and logs; default: host and process id.");
 const WORK_DIR: Setting = Setting::new(
     "work-dir",
     "FOLDER",
     ".millrace/work",
-    "For downloads under way, and for an hour what a retry can go on from; emptied by itself, also after a crash.",
+    "Folder for running downloads and, up to an hour, parts that retries resume from; cleaned up also after a crash.",
 );
 const ATTEMPTS_MAX: Setting = Setting::new(
     "attempts-max",
     "NUMBER",
     "5",
-    "How often a job is tried when what goes wrong may pass: the site or the store is away, a link has expired.",
+    "How often a job is tried when a failure may be temporary: site or store unavailable, or a link expired.",
 );
 const WORKERS_LOST_MAX: Setting = Setting::new(
     "workers-lost-max",
     "NUMBER",
     "10",
-    "How many workers may die or be cut off while they have the same job; then the job fails.",
+    "How many workers may die or lose contact while they hold the same job; then the job fails.",
 );
 const FILE_MIB_MAX: Setting =
     Setting::new("file-mib-max", "MIB", "10240", "Largest file that is downloaded; a job for a larger one fails.");
@@ -47,13 +47,13 @@ const RETENTION_HOURS: Setting = Setting::new(
     "retention-hours",
     "HOURS",
     "168",
-    "How long a job is kept after its end: file, state and events leave together. 0: for ever.",
+    "How long a job is kept after its end; then its file, state and events are removed. 0: for ever.",
 );
 const JANITOR_MINUTES: Setting = Setting::new(
     "janitor-minutes",
     "MINUTES",
     "60",
-    "How often to look in the store for what dead workers have left there, and remove it. 0: never.",
+    "How often to search the store for remains of dead workers and remove them. 0: never.",
 );
 const YT_DLP: Setting = Setting::new("yt-dlp", "PROGRAM", "yt-dlp", "The downloader: a path, or a name on PATH.");
 const FFMPEG: Setting = Setting::new("ffmpeg", "PROGRAM", "ffmpeg", "ffmpeg: a path, or a name on PATH.");
@@ -79,21 +79,21 @@ pub const SETTINGS: &[&Setting] = &[
 /// A worker's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Jobs at once.
+    /// How many jobs the worker runs at once.
     pub slots: NonZeroU16,
-    /// Told in `started` events.
+    /// The worker's name in `started` events.
     pub name: String,
-    /// Where files go.
+    /// Where downloaded files are stored.
     pub storage: Location,
-    /// For downloads under way.
+    /// The work folder, for running downloads.
     pub work_dir: PathBuf,
-    /// What a job may cost.
+    /// The budget of attempts and lost workers per job.
     pub budget: Budget,
-    /// What is too much of a video.
+    /// Bounds of a video.
     pub bounds: Bounds,
     /// How long a job is kept after its end; `None` for ever.
     pub retention: Option<Duration>,
-    /// How often the store is looked through; `None` for never.
+    /// Interval of the janitor's searches; `None` for never.
     pub janitor_interval: Option<Duration>,
     /// The programs, as configured.
     pub tools: Programs,
@@ -146,7 +146,7 @@ fn minutes(text: &str) -> Result<Option<Duration>, String> {
         .ok_or_else(|| "give a number of minutes, a year (525600) at most; 0 means never".to_owned())
 }
 
-/// So many times `unit_s`; `Some(None)` for 0.
+/// `text` times `unit_s` seconds; `Some(None)` for 0.
 fn span(text: &str, unit_s: f64, max: f64) -> Option<Option<Duration>> {
     match text.parse::<f64>() {
         Ok(0.0) => Some(None),
@@ -161,10 +161,10 @@ fn own_name() -> String {
 }
 
 impl Programs {
-    /// Finds the programs, a name without a slash on PATH.
+    /// Finds the programs; a name without a slash is searched for on PATH.
     ///
     /// # Errors
-    /// When one is not there.
+    /// A program is missing or not executable.
     pub fn resolve(&self) -> anyhow::Result<Tools> {
         Ok(Tools {
             yt_dlp: find(&self.yt_dlp, &YT_DLP)?,
@@ -177,7 +177,7 @@ impl Programs {
 fn find(program: &Path, setting: &Setting) -> anyhow::Result<PathBuf> {
     which::which(program).with_context(|| {
         let (name, flag) = (program.display(), setting.flag);
-        format!("cannot find an executable {name}; install it, or say where it is with --{flag}")
+        format!("cannot find an executable {name}; install it, or set its path with --{flag}")
     })
 }
 

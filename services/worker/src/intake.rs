@@ -1,4 +1,4 @@
-//! From the queue to an attempt: one slot takes one job at a time.
+//! Takes jobs from the queue and runs their attempts: one slot, one job at a time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,10 +21,10 @@ use crate::{
     upkeep::cleaning,
 };
 
-/// Before a job that could not be claimed is delivered again, the first time; it doubles.
+/// Pause before the first redelivery of a job that could not be claimed; it doubles each time.
 const CLAIM_RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// Takes jobs until the shutdown. The check is this slot's own.
+/// Takes jobs until the shutdown. `check` belongs to this slot.
 pub async fn slot(worker: Arc<Worker>, check: Check) -> anyhow::Result<()> {
     check.pass();
     let mut is_full = false;
@@ -33,10 +33,10 @@ pub async fn slot(worker: Arc<Worker>, check: Check) -> anyhow::Result<()> {
         if let Some(bytes) = room.bytes {
             worker.metrics.work_room_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
-        // Jobs that it cannot do are for others, or wait.
+        // Leave jobs to other workers, or in the queue, while there is no room.
         if let Some(shortage) = room.shortage {
             if !is_full {
-                tracing::error!(shortage, "no room; taking no job until there is");
+                tracing::error!(shortage, "no room; not taking jobs");
             }
             is_full = true;
             worker.workspace.make_room();
@@ -58,7 +58,7 @@ pub async fn slot(worker: Arc<Worker>, check: Check) -> anyhow::Result<()> {
         match next {
             Ok(Some(delivery)) => {
                 check.pass();
-                // The wait was long enough for a disk to fill.
+                // The disk may have filled up during the wait for a job.
                 match worker.workspace.room().shortage {
                     Some(_) => give_back(delivery).await,
                     None => take(&worker, delivery, &check).await,
@@ -75,7 +75,7 @@ pub async fn slot(worker: Arc<Worker>, check: Check) -> anyhow::Result<()> {
 }
 
 async fn take(worker: &Worker, delivery: Delivery, check: &Check) {
-    // The lease is held from before the claim on: that, too, may wait for the log.
+    // Renew the lease from before the claim on, since the claim may wait for the log.
     let over = CancellationToken::new();
     let work = async {
         let outcome = work(worker, &delivery, check).await;
@@ -87,12 +87,13 @@ async fn take(worker: &Worker, delivery: Delivery, check: &Check) {
         Outcome::Ended => end(worker, delivery).await,
         Outcome::Waits(pause) => delivery.give_back(pause).await,
         Outcome::NotClaimed => give_back(delivery).await,
-        // Whoever has the job now has a delivery of its own, which our acknowledgement would clear.
+        // The job's new holder has a delivery of its own, which our acknowledgement would clear.
         Outcome::Fenced => tracing::warn!(job = %delivery.id, "fenced: another worker has taken over"),
     }
 }
 
-/// Acknowledges the delivery of a job at its end, unless something of it is left in the store: then it comes again.
+/// Acknowledges the delivery of an ended job. If the job's leftovers cannot be removed from the store, returns the
+/// delivery to the queue instead.
 async fn end(worker: &Worker, delivery: Delivery) {
     match cleaning::clean_up_after_end(worker, &delivery.id).await {
         Ok(()) => {
@@ -108,7 +109,7 @@ async fn end(worker: &Worker, delivery: Delivery) {
     }
 }
 
-/// Gives a job back after something could not be reached, for later with each time.
+/// Returns a delivery to the queue after a temporary failure, with a pause that grows with each delivery.
 async fn give_back(delivery: Delivery) {
     let doublings = u32::try_from(delivery.delivered.clamp(1, 6)).unwrap_or(1);
     let pause = (CLAIM_RETRY_PAUSE * 2u32.pow(doublings - 1)).min(CLAIM_RETRY_PAUSE_MAX);
@@ -136,7 +137,7 @@ async fn work(worker: &Worker, delivery: &Delivery, check: &Check) -> Outcome {
             tracing::debug!(job = %id, ?wait, "next attempt is not due yet");
             return Outcome::Waits(wait);
         }
-        // Told by a leader who has the delivery's message and nothing of a job before it.
+        // The leader has the delivery's message, but no job before it.
         Err(ExecuteError::Refused(Refusal::Unknown)) => {
             tracing::error!(job = %id, seq = delivery.entry.seq, "cannot decode submission, or retry without a job; \
             acknowledged and left in the log");
@@ -154,7 +155,7 @@ async fn work(worker: &Worker, delivery: &Delivery, check: &Check) -> Outcome {
     outcome
 }
 
-/// Renews the lease until the job is out of our hands.
+/// Renews the lease until `over` is canceled.
 async fn hold(delivery: &Delivery, lease: Duration, over: &CancellationToken) {
     let mut ticks = interval(lease / 3);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -171,16 +172,16 @@ async fn hold(delivery: &Delivery, lease: Duration, over: &CancellationToken) {
     }
 }
 
-/// Makes the job's next attempt ours, or ends a job that has cost too many workers.
+/// Claims the job's next attempt, or ends a job that has lost too many workers.
 ///
-/// A first delivery of a job's first submission needs no read: it is the state, and if it is not any more the append
-/// tells.
+/// The first delivery of a job's first submission needs no read: the submission is the state, and if that is stale the
+/// append fails.
 async fn claim(worker: &Worker, delivery: &Delivery) -> Result<JobState, ExecuteError> {
     let id = &delivery.id;
-    // A first delivery is read for its job only where it is a retry's.
+    // For a first delivery the state is read only if it is a retry's.
     let first = fold(None, id, &delivery.entry);
     let read = if delivery.delivered == 1 && first.is_some() { None } else { worker.jobs.snapshots.get(id).await? };
-    // Whoever still catches up may know nothing of the job: that it was submitted is known here.
+    // A stale replica may not know the job: this worker knows that it was submitted.
     let known = read.or(first);
     let command =
         Command::Claim { worker: worker.name.clone(), submitted_seq: delivery.entry.seq, budget: worker.budget };

@@ -1,6 +1,6 @@
-//! What an attempt reports, on its way to the log.
+//! The journal of one attempt: carries its reports to the log.
 //!
-//! Nothing on the data path waits for the log: state changes queue up here, progress is conflated to the newest.
+//! The data path does not wait for the log: state changes queue up here, and of progress only the newest is kept.
 
 use std::time::Duration;
 
@@ -18,20 +18,20 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
-/// The attempt's end of the journal. Dropped, the writer writes what is left and ends.
+/// The attempt's side of the journal. On drop, the writer appends the pending changes and ends.
 pub struct Journal {
     attempt: u32,
     changes: mpsc::Sender<Change>,
     progress: watch::Sender<Option<Progress>>,
 }
 
-/// A state change, and who wants to know that it is in the log.
+/// A state change, and a channel for the report that it is in the log.
 struct Change {
     command: Command,
     written: Option<oneshot::Sender<()>>,
 }
 
-/// The log's end.
+/// The log's side of the journal.
 pub struct Writer {
     jobs: Jobs,
     state: JobState,
@@ -43,13 +43,13 @@ pub struct Writer {
 /// Why the attempt must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Somebody else has ended the job, like a person who cancels it.
+    /// Another writer has ended the job, for example a user who canceled it.
     Ended(Stage),
     /// Another worker has the job.
     Fenced,
 }
 
-/// A journal of the attempt that `state` is in.
+/// Creates the journal of the attempt that `state` is in.
 pub fn journal(jobs: Jobs, state: JobState) -> (Journal, Writer) {
     let (changes, changes_out) = mpsc::channel(ATTEMPT_OUTBOX_MAX);
     let (progress, progress_out) = watch::channel(None);
@@ -66,22 +66,22 @@ impl Journal {
         self.put(Change { command: self.report(body), written: None });
     }
 
-    /// Reports a state change and waits until it, and all before it, are in the log. False when the attempt must stop.
+    /// Reports a state change and waits until it, and all before it, are in the log. Returns `false` when the attempt
+    /// must stop.
     pub async fn change_and_wait(&self, body: EventBody) -> bool {
         let (written, is_written) = oneshot::channel();
         self.put(Change { command: self.report(body), written: Some(written) });
         is_written.await.is_ok()
     }
 
-    /// Reports that the attempt has failed. Whether that ends the job or another attempt follows is decided when it is
-    /// written.
+    /// Reports that the attempt has failed. The append decides whether that ends the job or another attempt follows.
     pub fn fail(&self, kind: FailureKind, retry_after: Option<Duration>, budget: Budget) {
         let random = rand::random_range(0.0..1.0);
         let command = Command::Fail { attempt: self.attempt, kind, retry_after, random, budget };
         self.put(Change { command, written: None });
     }
 
-    /// Reports that the attempt stops since the worker does.
+    /// Reports that the attempt stops because the worker stops.
     pub fn stop(&self) {
         self.put(Change { command: Command::Stop { attempt: self.attempt }, written: None });
     }
@@ -92,8 +92,9 @@ impl Journal {
 
     fn put(&self, change: Change) {
         if self.changes.try_send(change).is_err() {
-            // Full cannot be, an attempt has fewer changes; closed means that the attempt is being stopped.
-            tracing::debug!("change reported after the attempt's end; ignoring it");
+            // The channel cannot be full, since an attempt has fewer changes; closed means that the attempt is
+            // stopping.
+            tracing::debug!("change reported after the attempt's end; dropping it");
         }
     }
 
@@ -104,7 +105,7 @@ impl Journal {
 }
 
 impl Writer {
-    /// Writes until the journal is dropped and everything is in the log, or until the attempt must stop.
+    /// Writes until the journal is dropped and all changes are in the log, or until the attempt must stop.
     pub async fn run(mut self) -> Result<JobState, Stop> {
         let mut checks = interval(ATTEMPT_CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -116,7 +117,7 @@ impl Writer {
                 change = self.changes.recv() => match change {
                     Some(Change { command, written }) => {
                         self.write(command).await?;
-                        // Nobody may wait any more.
+                        // No caller may wait any more.
                         let _ = written.map(|written| written.send(()));
                     }
                     None => return Ok(self.state),
@@ -138,7 +139,7 @@ impl Writer {
     async fn write(&mut self, command: Command) -> Result<(), Stop> {
         let is_progress = matches!(command, Command::Report { body: EventBody::Progress(_), .. });
         let id = self.state.job_id.clone();
-        // Progress is not worth repeating: the next one says more.
+        // Do not retry progress: the next report is newer.
         let patience = if is_progress { Patience::Bounded } else { Patience::Endless };
         loop {
             match self.jobs.execute(&id, Some(self.state.clone()), &command, patience).await {
@@ -169,26 +170,26 @@ impl Writer {
             | Refusal::Unknown
             | Refusal::Exists => Err(Stop::Fenced),
             Refusal::OutOfOrder(stage) => {
-                // A defect of ours; the job goes on with what fits.
+                // A defect in this program; the job continues with the events that fit.
                 tracing::error!(job = %self.state.job_id, ?stage, "event does not fit the job's stage; dropping it");
                 Ok(())
             }
         }
     }
 
-    /// Looks whether somebody else has written to the job, also while the attempt has nothing to say.
+    /// Checks whether another writer has appended to the job, also while the attempt has nothing to report.
     async fn check(&mut self) -> Result<(), Stop> {
         let id = &self.state.job_id;
         let newest = match self.jobs.log.last(&[subjects::job_filter(id)]).await {
             Ok(last) => last.iter().map(|(_, stored)| stored.seq).max().unwrap_or(0),
-            // The log is away; the attempt goes on.
+            // The log is unavailable; the attempt continues.
             Err(_) => return Ok(()),
         };
         if newest <= self.state.seq {
             return Ok(());
         }
         match self.jobs.snapshots.get_from_leader(id).await {
-            // Of a leader who still catches up.
+            // The leader is stale.
             Ok(Some(state)) if state.seq <= self.state.seq => Ok(()),
             Ok(Some(state)) => {
                 self.state = state;

@@ -43,7 +43,7 @@ pub const SERVICE: Service<Config> = Service {
 /// Starts the worker's tasks.
 ///
 /// # Errors
-/// When a tool is missing or too old, NATS is not set up as needed, or a folder cannot be used.
+/// A tool is missing or too old, the NATS setup does not match this version, or a folder cannot be used.
 pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
     let Shell { nats, health, registry, tasks, .. } = shell;
     let tools = config.tools.resolve()?;
@@ -66,7 +66,7 @@ pub async fn start(config: Config, shell: Shell) -> anyhow::Result<()> {
         metrics: metrics::Metrics::register(&registry)?,
         shutdown: tasks.shutdown(),
     });
-    tracing::info!(name = config.name, slots = config.slots, "worker taking jobs");
+    tracing::info!(name = config.name, slots = config.slots, "worker ready to take jobs");
     if let Some(time) = config.retention {
         tasks.spawn("retention", upkeep::retention::run(worker.clone(), time));
     }

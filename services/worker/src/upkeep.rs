@@ -1,7 +1,7 @@
-//! What may be removed from the object store and the log, and when.
+//! Removes what is no longer needed from the object store and the log.
 //!
-//! [`cleaning`] removes what attempts that are over have stored, where a delivery leads to their job. [`janitor`]
-//! searches the store itself for what no delivery leads to. [`retention`] removes whole jobs that ended long ago.
+//! [`cleaning`] removes what finished attempts have stored, when a delivery refers to their job. [`janitor`] searches
+//! the store itself for remains that no delivery refers to. [`retention`] removes whole jobs that ended long ago.
 
 pub mod cleaning;
 pub mod janitor;

@@ -1,4 +1,4 @@
-//! From a downloaded file to a stored one.
+//! Uploads a downloaded file to the object store.
 
 use millrace_domain::{EventBody, JobState, event::StoredFile, files};
 use millrace_media::Media;
@@ -9,11 +9,11 @@ use crate::{Worker, journal::Journal, upkeep::cleaning};
 
 /// Stores the file of the attempt that `state` has begun, and reports it.
 ///
-/// The order keeps every upload known to somebody who can abort it: what earlier attempts have begun is aborted, the
-/// upload begins, the log tells of it, and only then are bytes sent.
+/// The order makes every upload known to a process that can abort it: abort the uploads of earlier attempts, begin the
+/// upload, append it to the log, and only then send bytes.
 ///
 /// # Errors
-/// When the store does not take it, or the attempt was stopped. What was begun is aborted.
+/// The store does not accept the file, or the attempt was stopped. An upload that began is aborted.
 pub async fn store(
     worker: &Worker,
     state: &JobState,

@@ -1,4 +1,4 @@
-//! What the parts of a worker share.
+//! The state that all tasks of a worker share.
 
 use millrace_domain::retry::Budget;
 use millrace_media::{Bounds, Tools};
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{metrics::Metrics, workspace::Workspace};
 
-/// What every attempt needs.
+/// The shared parts of one worker process.
 pub(crate) struct Worker {
     pub(crate) name: String,
     pub(crate) jobs: Jobs,

@@ -1,12 +1,12 @@
-//! The folders of downloads under way: one per attempt, in one per worker process.
+//! The folders of running downloads: one per attempt, within one per worker process.
 //!
-//! A process holds a lock on its folder, which the kernel releases however the process ends; the next worker on the
-//! same work folder kills what still runs in a folder that no living process holds, takes over the parts that a retry
-//! can go on from, and removes the rest.
+//! A process holds a lock on its folder; the kernel releases it when the process ends in any way. The next worker on
+//! the same work folder handles the folders that no living process holds: it kills the processes that still run there,
+//! takes over the parts that a retry can resume from, and removes the rest.
 //!
-//! A part is kept for its job, whichever attempt comes next, until the job has begun elsewhere or has ended (`sweep`),
-//! or until it is too old or there are too many. A folder is in use or kept, by its name; only a rename makes it the
-//! other, so two attempts never use the same one.
+//! A part is kept for the next attempt at its job, until the job has begun elsewhere or has ended (`sweep`), or until
+//! the part is too old or there are too many. The name of a folder shows whether it is in use or kept; only a rename
+//! changes that, so two attempts never use the same folder.
 
 mod orphans;
 mod parts;
@@ -25,9 +25,9 @@ use millrace_domain::{
 use millrace_media as media;
 
 const LOCK: &str = "lock";
-/// How the name of a folder begins whose lock is not held yet.
+/// Prefix of a folder whose lock is not held yet.
 const MAKING: &str = "new-";
-/// A folder that shows whether something can be written.
+/// Prefix of a folder that tests whether the work folder is writable.
 const PROBE: &str = "probe-";
 
 /// This process's folder.
@@ -36,11 +36,11 @@ pub struct Workspace {
     _lock: File,
 }
 
-/// What a look at the disk of the work folder has shown.
+/// The state of the work folder's disk.
 pub struct Room {
-    /// Bytes that are free, as far as the system says.
+    /// Free bytes, if the system reports them.
     pub bytes: Option<u64>,
-    /// Why no download can be begun, for people: nothing can be written, or there is hardly any room.
+    /// Why no download can begin, as text for the operator: nothing can be written, or there is too little room.
     pub shortage: Option<String>,
 }
 
@@ -52,11 +52,11 @@ pub struct Scratch {
 }
 
 impl Workspace {
-    /// Makes a folder for this process, takes over the parts of dead ones and removes what else they have left.
+    /// Creates a folder for this process, takes over the parts of dead workers, and removes their other files.
     pub fn open(work_dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(work_dir)?;
         let work_dir = work_dir.canonicalize()?;
-        // Under a name that nobody removes until the lock is held.
+        // Create it under a name that other workers do not remove, until the lock is held.
         let name = format!("{:016x}", rand::random::<u64>());
         let (making, folder) = (work_dir.join(format!("{MAKING}{name}")), work_dir.join(name));
         fs::create_dir(&making)?;
@@ -74,7 +74,7 @@ impl Workspace {
         Ok(workspace)
     }
 
-    /// Looks at the disk: its room, and whether the folder can be written to.
+    /// Checks the disk: its free bytes, and whether the folder is writable.
     pub fn room(&self) -> Room {
         let bytes = rustix::fs::statvfs(&self.folder).ok().map(|disk| disk.f_bavail * disk.f_frsize);
         let folder = self.folder.parent().unwrap_or(&self.folder).display();
@@ -98,7 +98,7 @@ impl Workspace {
         fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)).err()
     }
 
-    /// A folder for one attempt: with what an earlier one at the job has left to go on from, or empty.
+    /// Creates a folder for one attempt: with the kept part of an earlier attempt at the job, or empty.
     pub fn scratch(&self, id: &JobId, attempt: u32) -> io::Result<Scratch> {
         let folder = self.folder.join(format!("{id}.{attempt}"));
         match fs::remove_dir_all(&folder) {
@@ -112,7 +112,7 @@ impl Workspace {
         Ok(Scratch { id: id.clone(), attempt, folder })
     }
 
-    /// Keeps an attempt's folder for the next attempt if that can go on from it.
+    /// Keeps an attempt's folder for the next attempt, if it can resume from it.
     pub fn keep(&self, scratch: Scratch) {
         if media::can_be_resumed(scratch.path()) {
             let path = self.path_of_kept(&scratch.id, scratch.attempt);
@@ -124,18 +124,19 @@ impl Workspace {
         }
     }
 
-    /// A folder without a lock file is none of ours, and one that is being made is left alone.
+    /// Takes over the folder of a dead worker. Ignores a folder without a lock file, which is foreign, and one that is
+    /// being created.
     fn inherit(&self, folder: &Path) {
         let is_new = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MAKING));
         let age = fs::metadata(folder).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
         if is_new && age.is_none_or(|age| age < WORK_FOLDER_MAKING_MAX) {
             return;
         }
-        // Held until the folder is gone: of two workers that start at once, one takes it over.
+        // Hold the lock until the folder is removed: of two workers that start at once, only one takes it over.
         let lock = File::open(folder.join(LOCK));
         match &lock {
             Ok(lock) if lock.try_lock().is_err() => return,
-            // Whoever was making it was killed before it had a lock.
+            // The worker that made it was killed before it had a lock.
             Err(_) if !is_new => return,
             _ => {}
         }
@@ -160,12 +161,12 @@ impl Drop for Workspace {
 }
 
 impl Scratch {
-    /// Where it is.
+    /// The folder's path.
     pub fn path(&self) -> &Path {
         &self.folder
     }
 
-    /// Removes it.
+    /// Removes the folder.
     pub fn remove(&self) -> io::Result<()> {
         remove(&self.folder)
     }

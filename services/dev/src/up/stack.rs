@@ -42,7 +42,7 @@ impl Stack {
         &mut self.running.last_mut().expect("just pushed").service
     }
 
-    /// Waits until every process with an admin port is ready. `admin` returns the URL of the port by the process's name.
+    /// Waits until every process with an admin port is ready. `admin` returns the port's URL by the process's name.
     pub async fn wait_ready(&mut self, admin: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
         let waits = self.running.iter_mut().filter_map(|running| {
             let url = admin(&running.name)?;

@@ -1,4 +1,4 @@
-//! No circle between the files of a crate: a reader can read each file after those that it uses.
+//! No circle between the files of a crate: a reader can read each file after the files that it uses.
 //!
 //! File A uses file B when A names something that B defines, also through imports and re-exports: what `foo.rs` passes
 //! on by `pub use` is its child's. A declaration `mod child;` alone is no use, and `#[cfg(test)]` is not looked at.

@@ -82,7 +82,7 @@ impl Api {
         answer
     }
 
-    /// A WebSocket message is as the published schema says.
+    /// Asserts that a WebSocket message matches the published schema.
     pub fn assert_message(&self, message: &Value) {
         self.assert_valid("message", message, || {
             let text =

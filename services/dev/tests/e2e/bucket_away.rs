@@ -1,4 +1,4 @@
-//! The bucket of states is gone: everything goes on from the log.
+//! The state bucket is deleted: the services continue from the log.
 
 use std::process::Command;
 

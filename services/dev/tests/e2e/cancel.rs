@@ -1,4 +1,4 @@
-//! A person ends a job.
+//! A user cancels a job.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A crowd that never reads, beside clients that do: what it costs them, and the edge.
+//! A crowd of clients that never read, beside clients that do: its cost for them and for the edge.
 
 use std::{
     collections::HashMap,
@@ -30,20 +30,20 @@ const JOBS: usize = 10;
 /// Events of a window; frames are some thousand.
 const WINDOW: usize = 80;
 const WINDOWS: usize = 3;
-/// Between events: a busy machine still keeps up with what comes of them, or the windows would tell of its queues only.
+/// The pause between events: a busy machine still keeps up with it; otherwise the windows would only measure queues.
 const PAUSE: Duration = Duration::from_millis(25);
-/// What timers of a small machine do to a window, crowd or not.
+/// The effect of a small machine's timers on a window, with or without a crowd.
 const NOISE: Duration = Duration::from_millis(20);
-/// What waits for a client that does not read, and what every client costs.
+/// Pending bytes for a client that does not read, and the memory of every client.
 const MEMORY_EACH_MAX: usize = CLIENT_CONTROL_BYTES_MAX + 4 * 1024;
-/// What the kernels on both sides and the edge hold for one who does not read; states come by the megabyte.
+/// Bytes that both kernels and the edge hold for a client that does not read; states come by the megabyte.
 const BACKLOG_MAX: usize = 100_000;
 
-/// The states that readers of one edge have had, and when.
+/// The states that readers of one edge have received, with their times.
 type Seen = Arc<Mutex<Vec<(u64, Instant)>>>;
 
-/// Jobs with readers at two edges, of which the crowd comes to the first. The second one shows what else the machine
-/// was busy with at the same time.
+/// Jobs with readers at two edges, of which the first gets the crowd. The second one shows the machine's other load at
+/// the same time.
 struct World {
     stack: Stack,
     _quiet: Edge,
@@ -108,15 +108,14 @@ impl World {
         self.publish(id, &json!({"type": "info", "videoInfo": info})).await
     }
 
-    /// Waits until the readers of the crowd's job have all had a state of it.
+    /// Waits until all readers of the crowd's job have received a state of it.
     async fn all_have(&self, seq: u64) {
         let had = |seen: &Seen| seen.lock().unwrap().iter().filter(|(seen, _)| *seen == seq).count();
         let all = async || self.seen.iter().map(had).sum::<usize>() >= READERS;
         until("all of the readers have the state", SOON, all).await;
     }
 
-    /// From append to frame, at both edges: what 99 of 100 frames did not exceed, while events flow. Every second event
-    /// is on the crowd's job.
+    /// The p99 from append to frame at both edges while events flow. Every second event is on the crowd's job.
     async fn p99(&mut self) -> [Duration; 2] {
         let jobs = self.jobs.clone();
         self.seen.iter().for_each(|seen| seen.lock().unwrap().clear());
@@ -136,8 +135,8 @@ impl World {
         })
     }
 
-    /// Some windows, of which one decides: other processes of the machine only ever add to one, while what the crowd
-    /// costs is in each of them.
+    /// Some windows, of which one decides: other processes of the machine only add to a window, while each window
+    /// contains the crowd's cost.
     async fn windows(&mut self) -> Vec<[Duration; 2]> {
         let mut windows = Vec::new();
         for _ in 0..WINDOWS {
@@ -159,7 +158,7 @@ impl World {
         until(&format!("there are {count} sockets"), limit, are).await;
     }
 
-    /// Sends states until the crowd takes none any more: of each, only the readers' are written.
+    /// Sends states until the crowd's sockets are full: then the edge writes each state only to the readers.
     async fn until_the_crowd_is_full(&mut self) {
         let crowds = self.crowds();
         let deadline = Instant::now() + SOON;
@@ -182,7 +181,7 @@ fn seq(text: &str) -> u64 {
     rest.split([',', '}']).next().and_then(|seq| seq.parse().ok()).expect("a sequence")
 }
 
-/// A client that sends its handshake and reads nothing, with room for little.
+/// A client that sends its handshake and reads nothing, with a small receive buffer.
 async fn deaf(stack: &Stack, id: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -215,7 +214,7 @@ async fn a_thousand_sockets_that_never_read_cost_the_others_nothing_and_the_edge
     assert!(with.iter().any(is_well), "99 of 100 frames took {before:?} before; then, with and without it, {with:?}");
     assert!(grown <= CROWD * MEMORY_EACH_MAX, "{grown} bytes for {CROWD} clients");
 
-    // One of them reads again: what waited in the kernel, and the newest state; not what happened meanwhile.
+    // One of them reads again: it receives the kernel's pending bytes and the newest state, not the states between.
     let newest = world.event(&crowds).await;
     let mut late = crowd.pop().expect("a client");
     let (mut read, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);

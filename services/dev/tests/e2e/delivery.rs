@@ -1,4 +1,4 @@
-//! The main job: from an address to a link, message by message.
+//! A job from its address to its link, message by message.
 
 use serde_json::{Value, json};
 
@@ -59,7 +59,7 @@ async fn a_job_goes_through_every_step_and_the_link_gives_the_sources_bytes() {
     assert_eq!((other.status, other.json()["code"].as_str()), (412, Some("precondition_failed")));
 
     let status = stack.status(&id).await;
-    assert_eq!(&status, end, "HTTP and WebSocket tell the same");
+    assert_eq!(&status, end, "HTTP and WebSocket report the same");
     assert_history(&stack, &id, end).await;
     let stored = files_under(&stack.folder.path().join("files"));
     assert_eq!(stored.len(), 1);
@@ -97,7 +97,7 @@ async fn quality_picks_the_best_format_that_is_not_above_it() {
     stack.verify();
 }
 
-/// What the contract says of any job's messages.
+/// Asserts the contract for any job's messages.
 fn assert_contract(statuses: &[Value], id: &str) {
     for pair in statuses.windows(2) {
         let (before, after) = (&pair[0], &pair[1]);

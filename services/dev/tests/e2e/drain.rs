@@ -1,4 +1,4 @@
-//! An edge that is told to stop: its clients leave one after the other, and the next edge gets them so.
+//! An edge that stops: its clients leave one after the other, and the next edge receives them at that pace.
 
 use std::{
     sync::{
@@ -32,7 +32,7 @@ async fn draining_stack() -> Stack {
     Stack::start_with(Options { without_worker: true, drain: Some(DRAIN), ..Default::default() }).await
 }
 
-/// The longest time for which this process was not run: what came meanwhile seems to have come at once.
+/// The longest time for which this process did not run: events during that time seem to arrive at once.
 #[derive(Clone, Default)]
 struct OwnGap(Arc<AtomicU64>);
 
@@ -75,7 +75,7 @@ fn assert_spread(what: &str, mut moments: Vec<Instant>, gap: &OwnGap) {
     assert!(within, "{what}: {most} of {} within a second, not {bound:.0}", moments.len());
 }
 
-/// Closed and open again: when a client was told to go, and when it was served by the other edge.
+/// The times when a client's socket was closed, and when the other edge served it.
 async fn client(here: String, there: String) -> (Instant, Instant) {
     let (mut socket, _) = tokio_tungstenite::connect_async(here).await.expect("a socket");
     loop {
@@ -95,14 +95,14 @@ async fn client(here: String, there: String) -> (Instant, Instant) {
     (closed, Instant::now())
 }
 
-/// Waits until the edge has so many of something.
+/// Waits until a metric of the edge has this value.
 async fn metric_is(stack: &Stack, name: &str, count: usize) {
     #[allow(clippy::cast_precision_loss)]
     let count = count as f64;
     until(&format!("{name} is {count}"), SOON, async || stack.metric(name).await >= count).await;
 }
 
-/// Readiness fails and nobody is let in while most clients are still there.
+/// Readiness fails and the edge accepts no client while most clients are still connected.
 async fn assert_closed_to_newcomers(stack: &Stack) {
     let url = format!("{}/readyz", stack.edge_admin);
     let deadline = Instant::now() + Duration::from_secs(1);
@@ -125,7 +125,7 @@ async fn sockets_of_an_edge_that_stops_are_closed_one_after_the_other_and_come_b
         clients.spawn(client(stack.ws_url(&id), there.clone()));
     }
     metric_is(&stack, "millrace_edge_sockets", SOCKETS).await;
-    // Each has its state: what follows are closes.
+    // Each has its state: the next messages are closes.
     metric_is(&stack, "millrace_edge_frames_sent_total", SOCKETS).await;
 
     let gap = OwnGap::watch();

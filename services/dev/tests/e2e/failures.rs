@@ -1,4 +1,4 @@
-//! What goes wrong at the source, and what people are told.
+//! Failures at the source, and the messages that users get.
 
 use millrace_harness::wait::until;
 

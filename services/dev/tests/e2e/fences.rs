@@ -1,4 +1,4 @@
-//! A worker that is frozen past its lease, and wakes up while another one is at its job.
+//! A worker that is frozen past its lease, and wakes up while another worker runs its job.
 
 use std::time::Duration;
 

@@ -23,8 +23,8 @@ const JOBS: usize = 8;
 const EVENTS: u64 = 200;
 const OPENED: &str = "millrace_edge_sockets_opened_total";
 
-/// A client as the contract has it: reconnects with what it has seen, here to the next edge each time. Returns the last
-/// status, and how often it connected.
+/// A client that follows the contract: it reconnects with its last sequence, here to the next edge each time. Returns
+/// the last status, and the number of connections.
 async fn client(ports: Vec<u16>, id: String, mut turn: usize) -> (Value, usize) {
     let (mut seen, mut connected) = (0, 0);
     let deadline = Instant::now() + JOB_MAX;
@@ -53,7 +53,7 @@ async fn client(ports: Vec<u16>, id: String, mut turn: usize) -> (Value, usize) 
     }
 }
 
-/// One job's whole life at a steady pace, as a worker would write it; the last sequence.
+/// Appends one job's whole life at a steady pace, as a worker would; returns the last sequence.
 async fn life(log: Log, id: String) -> u64 {
     let mut last = 0;
     let mut append = async |body: EventBody| {
@@ -100,7 +100,7 @@ async fn clients_that_move_between_edges_that_restart_never_see_the_past_and_all
             clients.push(tokio::spawn(client(ports.clone(), id.clone(), number)));
         }
     }
-    // Half of the fleet goes, with its clients, and comes back as another edge on the same port.
+    // Half of the fleet stops, with its clients, and another edge starts on the same port.
     #[allow(clippy::cast_precision_loss)]
     let all = (JOBS * CLIENTS_PER_JOB) as f64;
     let opened = async || Stack::metric_at(&second.admin, OPENED).await;

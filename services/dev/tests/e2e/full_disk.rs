@@ -1,5 +1,5 @@
-//! The disk on which a worker keeps downloads under way is full: people and operators are told, and the job goes on
-//! when there is room.
+//! The disk on which a worker keeps downloads in flight is full: users and operators see it, and the job continues once
+//! there is room.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use serde_json::Value;
 use crate::stack::{JOB_MAX, Stack};
 
 const MIB: u64 = 1024 * 1024;
-/// More than a worker wants to see free before it takes a job, and less than the video.
+/// More free space than a worker requires before it takes a job, and less than the video.
 const TOO_LITTLE: u64 = 17 * MIB;
 const ROOM: &str = "millrace_worker_work_room_bytes";
 
-/// A system whose only worker has a small disk of its own, and the worker's admin address. First what is dropped first.
+/// A system whose only worker has its own small disk, and the worker's admin address; in drop order.
 struct Small {
     worker: Service,
     admin: String,
@@ -36,7 +36,7 @@ impl Small {
         Self { worker, admin, disk, stack }
     }
 
-    /// Waits until the worker is not ready for want of room; what it says.
+    /// Waits until the worker is not ready for lack of room; returns its message.
     async fn refuses(&self) -> String {
         let mut said = String::new();
         until("the worker is not ready", JOB_MAX, async || {
@@ -49,7 +49,7 @@ impl Small {
         said
     }
 
-    /// Fills the disk but for so many bytes, and waits until the worker has looked at it.
+    /// Fills the disk except for this many bytes, and waits until the worker has checked it.
     async fn looks_again_with(&self, rest: u64) {
         self.disk.fill(rest).unwrap();
         #[allow(clippy::cast_precision_loss)]
@@ -82,7 +82,7 @@ async fn a_download_that_finds_the_disk_full_is_tried_again_with_the_reason_and_
         assert!(retrying["retryAt"].is_string(), "{retrying}");
         let (log, work) = (small.worker.log_tail(), stack.folder.path().join("work"));
         let told = log.lines().find(|line| line.contains("attempt failed: no room"));
-        let told = told.unwrap_or_else(|| panic!("the log does not tell: {log}"));
+        let told = told.unwrap_or_else(|| panic!("the log does not report it: {log}"));
         assert!(told.contains(work.to_str().unwrap()) && told.contains("--work-dir"), "{told}");
 
         disk.empty().unwrap();
@@ -107,7 +107,7 @@ async fn a_worker_whose_disk_is_full_takes_no_job_and_says_so_until_there_is_roo
     let mut watcher = small.stack.watch(&id);
     let queued: Value = watcher.next_json(JOB_MAX).await.unwrap();
     assert_eq!(queued["data"]["stage"], "queued", "{queued}");
-    // At each look it would take the job; when it looks for the last time, it has done with the others.
+    // At each check it could take the job; by its last check, it has finished the others.
     for rest in [2 * MIB, MIB, 0] {
         small.looks_again_with(rest).await;
     }

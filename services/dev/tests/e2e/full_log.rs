@@ -21,7 +21,7 @@ const MIB: u64 = 1024 * 1024;
 const BALLAST: &str = "BALLAST";
 const NO_ROOM: &str = "millrace_log_no_room_total";
 
-/// A system whose nats-server has a configuration of its own.
+/// A system whose nats-server has its own configuration.
 async fn stack(jetstream: &str, store: Option<std::path::PathBuf>) -> (Stack, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("nats.conf");
@@ -30,23 +30,23 @@ async fn stack(jetstream: &str, store: Option<std::path::PathBuf>) -> (Stack, te
     (Stack::start_with(Options { nats, ..Default::default() }).await, folder)
 }
 
-/// What another application on the same NATS does: it stores until there is hardly any room left.
+/// Stores messages until there is hardly any room left, as another application on the same NATS might.
 async fn fill_most(context: &jetstream::Context) {
     let config = stream::Config { name: BALLAST.into(), discard: stream::DiscardPolicy::New, ..Default::default() };
     let ballast = context.create_stream(config).await.unwrap();
     let stored = store(context, 500_000).await;
-    // One less: so much is free.
+    // One message less leaves this much room.
     ballast.purge().keep(stored - 1).await.unwrap();
 }
 
-/// And goes on until nothing more is taken, not even a small event.
+/// Continues until nats-server refuses even a small event.
 async fn fill_rest(context: &jetstream::Context) {
     for bytes in [100_000, 10_000, 1_000, 100, 1] {
         store(context, bytes).await;
     }
 }
 
-/// Stores messages of a size until one is refused; how many.
+/// Stores messages of a size until one is refused; returns how many it stored.
 async fn store(context: &jetstream::Context, bytes: usize) -> u64 {
     let payload = bytes::Bytes::from(vec![0; bytes]);
     let mut stored = 0;
@@ -56,7 +56,7 @@ async fn store(context: &jetstream::Context, bytes: usize) -> u64 {
     stored
 }
 
-/// A submission gets 503, soon, with the reason and when to come again.
+/// A submission soon gets 503, with the reason and a `Retry-After`.
 async fn assert_refused(stack: &Stack, headers: &[(&str, &str)]) {
     let body = json!({"url": stack.media.url("/video.mp4")}).to_string();
     let asked = Instant::now();
@@ -82,10 +82,10 @@ async fn without_room_in_nats_submissions_get_503_and_running_jobs_wait_until_th
     assert!(stack.metric(NO_ROOM).await >= 1.0);
     let told = stack.edge.log_tail();
     assert!(told.contains("max_file_store"), "{told}");
-    // The download is complete by then, and says so in vain.
+    // The download is complete by then, and its event is refused.
     let worker = stack.worker.as_ref().expect("a worker");
     let waits = async || worker.log_tail().contains("a state change waits for it");
-    assert!(holds_within(JOB_MAX, waits).await, "the worker does not tell: {}", worker.log_tail());
+    assert!(holds_within(JOB_MAX, waits).await, "the worker does not report it: {}", worker.log_tail());
     assert_eq!(stack.status(&id).await["stage"], "downloading");
 
     context.delete_stream(BALLAST).await.unwrap();
@@ -119,7 +119,7 @@ async fn a_full_disk_of_nats_costs_no_job_and_nothing_acknowledged() {
     let status = stack.api.get(&format!("/api/status/{id}")).await;
     assert_eq!((status.status, &status.json()["status"]), (200, &"processing".into()), "{status:?}");
 
-    // What an operator does; nats-server does not open a stream again whose file it could not write.
+    // An operator restarts nats-server, which does not reopen a stream whose file it could not write.
     disk.empty().unwrap();
     stack.nats.one().stop().await.unwrap();
     stack.nats.one().restart().await.unwrap();

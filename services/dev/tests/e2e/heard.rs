@@ -1,4 +1,4 @@
-//! What an edge has heard of all jobs: it spares questions to the log, and shows what was lost.
+//! The edge's record of recent events of all jobs: it replaces requests to the log, and reveals lost events.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -43,7 +43,7 @@ async fn next_seq(client: &mut Client) -> u64 {
     status["data"]["seq"].as_u64().expect("a sequence")
 }
 
-/// A client for each job, all at once; the first sequence that each is told. Then they leave.
+/// Connects a client for each job, all at once; returns the first sequence that each receives. Then they leave.
 async fn storm(stack: &Stack, ids: &[String]) -> Vec<u64> {
     let told = join_all(ids.iter().map(|id| async move {
         let mut client = client(stack.port(), id).await;
@@ -64,7 +64,7 @@ async fn of_many_who_come_at_once_each_gets_the_newest_state_whether_or_not_the_
         last.push(append(&log, &id, 0, started()).await);
         ids.push(id);
     }
-    // How many of them come together, chance decides; and the first of them make the edge ask how far the projector is.
+    // Chance decides how many arrive together; the first ones make the edge read the projector's position.
     let deadline = Instant::now() + JOB_MAX;
     while stack.metric(SPARED).await == 0.0 {
         assert!(Instant::now() < deadline, "the log is asked for everybody");
@@ -98,7 +98,7 @@ async fn a_last_message_that_is_lost_is_found_at_once_also_of_a_job_that_has_lon
     let mut client = client(edge.port, &id).await;
     assert_eq!(next_seq(&mut client).await, last);
 
-    // It is asked for less and less often: the next time is further away than an answer may take.
+    // The edge requests it less and less often: the next request is further away than an answer may take.
     let asked = f64::from(SWEEPS_FREQUENT + 2);
     until("the job has long been quiet", JOB_MAX, async || metric(ASKED).await >= asked).await;
     let found = metric(FOUND).await;

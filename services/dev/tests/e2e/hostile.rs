@@ -116,7 +116,7 @@ async fn connections_above_the_bounds_get_503_and_room_comes_back() {
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: "), "{variable}: {answer}");
         assert!(answer.contains("\"code\":\"too_many_connections\""), "{answer}");
 
-        // The metric is on another port, and takes no place of these.
+        // The metrics are on another port, and take none of these places.
         assert!(stack.metric("millrace_edge_connections_refused_total").await >= 1.0);
         open.pop().unwrap().close(None).await.unwrap();
         until("room comes back", SOON, async || {
@@ -132,7 +132,7 @@ async fn those_who_are_refused_hold_a_bounded_number_of_file_descriptors() {
     let files = || std::fs::read_dir(format!("/proc/{}/fd", stack.edge.pid())).unwrap().count();
     let before = files();
     let (socket, _) = tokio_tungstenite::connect_async(stack.ws_url("unknown")).await.expect("room");
-    // Silent ones: each would be waited for.
+    // Silent connections: the edge would wait for each.
     let mut crowd = Vec::new();
     for _ in 0..600 {
         crowd.push(connect(&stack).await);
@@ -145,7 +145,7 @@ async fn those_who_are_refused_hold_a_bounded_number_of_file_descriptors() {
         assert!(Instant::now() < deadline, "not all were refused");
     }
     most = most.max(files());
-    // Three that are served, those who are being told, and what the admin port takes meanwhile.
+    // Three served connections, those that are being refused, and the admin port's own meanwhile.
     let bound = before + 3 + REFUSALS_IN_FLIGHT_MAX + 20;
     assert!(most <= bound, "{most} files where {bound} do");
     drop(socket);

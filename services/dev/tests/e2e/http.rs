@@ -1,4 +1,4 @@
-//! The HTTP table of the contract: what is refused, and repeats.
+//! The HTTP table of the contract: refused requests, and repeated ones.
 
 use std::time::{Duration, Instant};
 
@@ -138,7 +138,7 @@ async fn the_page_is_served_with_a_policy() {
     assert_eq!(page.status, 200);
     assert!(page.header("content-type").starts_with("text/html"));
     assert!(page.header("content-security-policy").contains("default-src 'none'"));
-    assert!(page.text().contains("● Disconnected"), "the page tells whether it is connected");
+    assert!(page.text().contains("● Disconnected"), "the page shows whether it is connected");
 }
 
 #[tokio::test]

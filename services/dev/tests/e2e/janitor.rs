@@ -1,4 +1,4 @@
-//! What nobody leads to in the store is found by looking, and what is somebody's stays.
+//! The janitor removes files and uploads in the store that belong to no job, and keeps all others.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
 //! A worker killed at each named point, and restarted on the same folder as a supervisor would: each job still has one
-//! end and one file, and nothing is left of what was begun in vain.
+//! end and one file, and no unfinished work is left.
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -30,7 +30,7 @@ const LANES: usize = 3;
 /// Where one worker after the other is killed; the last one is not.
 type Deaths = Vec<&'static str>;
 
-/// Every point once, each in a life that gets there.
+/// Every point once, each in a life that reaches it.
 fn every_point() -> Vec<Deaths> {
     let deaths = |point: &'static str| match point {
         "before_retrying" | "after_retrying" => vec!["after_started", point],
@@ -41,7 +41,7 @@ fn every_point() -> Vec<Deaths> {
     POINTS.iter().copied().map(deaths).collect()
 }
 
-/// What matters of an upload to S3.
+/// The relevant fields of an upload to S3.
 fn every_step_of_an_upload() -> Vec<Deaths> {
     vec![
         vec!["after_create_upload"],
@@ -77,7 +77,7 @@ async fn a_worker_killed_at_any_step_leaves_one_end_one_file_and_nothing_else() 
 async fn a_worker_killed_at_any_step_of_an_upload_leaves_no_upload_in_the_bucket() {
     let s3 = S3Server::start().expect("an S3 server");
     let mut options = Options { without_worker: true, lease: Some(LEASE), ..s3::options(&s3) };
-    // All the time: it must leave alone what a living attempt owns.
+    // The janitor runs all the time: it must not touch the uploads of a running attempt.
     options.env.push(("MILLRACE_JANITOR_MINUTES".to_owned(), "0.003".to_owned()));
     let stack = Stack::start_with(options).await;
     for deaths in every_step_of_an_upload() {
@@ -91,7 +91,7 @@ async fn a_worker_killed_at_any_step_of_an_upload_leaves_no_upload_in_the_bucket
     stack.verify();
 }
 
-/// The files by which the S3 server knows of uploads, and those of their parts.
+/// The files in which the S3 server keeps uploads and their parts.
 fn uploads_in(root: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let files = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
@@ -131,14 +131,14 @@ async fn stop(worker: &mut Service) {
     assert!(status.success(), "{status}");
 }
 
-/// One end in the log, and the one file that it tells of, if any.
+/// Asserts one end in the log, and the one file that it names, if any.
 pub async fn check_file(stack: &Stack, id: &str, stored: &[PathBuf], deaths: &Deaths) {
     let history = stack.api.get(&format!("/api/download/{id}/events")).await.text();
     let events: Vec<Value> = history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let ends =
         events.iter().filter(|event| matches!(event["type"].as_str(), Some("completed" | "failed" | "canceled")));
     assert_eq!(ends.count(), 1, "{deaths:?}: {history}");
-    assert!(!history.contains("storage_failed"), "{deaths:?}: nobody takes an upload from a living attempt: {history}");
+    assert!(!history.contains("storage_failed"), "{deaths:?}: an upload of a running attempt was taken: {history}");
     let status = stack.status(id).await;
     let started = events.iter().filter(|event| event["type"] == "started").count();
     assert_eq!(status["attempt"], started, "{deaths:?}: each worker claims the next attempt: {history}");
@@ -148,6 +148,6 @@ pub async fn check_file(stack: &Stack, id: &str, stored: &[PathBuf], deaths: &De
     }
     let [file] = stored else { panic!("{deaths:?}: {stored:?}") };
     let key = events.iter().rfind(|event| event["type"] == "uploaded").unwrap()["key"].as_str().unwrap();
-    assert!(file.ends_with(key), "{deaths:?}: {} is stored, the log tells of {key}", file.display());
+    assert!(file.ends_with(key), "{deaths:?}: {} is stored, the log names {key}", file.display());
     assert_eq!(sha256(std::fs::read(file).unwrap()), stack.media.video_sha256(), "{deaths:?}");
 }

@@ -1,5 +1,5 @@
-//! The log is away for a while, as it is when its leader changes: downloads go on, sockets stay open, state changes
-//! wait and arrive, and a submission is either taken or can be repeated.
+//! The log is unavailable for a while, as during a change of its leader: downloads continue, sockets stay open, state
+//! changes wait and arrive, and a submission is either accepted or can be repeated.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::{
     support::{STEPS, steps},
 };
 
-/// As long as choosing a new leader takes.
+/// As long as the election of a new leader.
 const AWAY: Duration = Duration::from_secs(8);
-/// 20 MB at this rate: the download takes longer than the log is away.
+/// 20 MB at this rate take longer than the log is unavailable.
 const RATE: u64 = 1_500_000;
 
 /// A job that is past `progress`, and its watcher with the statuses so far.
@@ -97,7 +97,7 @@ async fn a_submission_while_the_log_is_dead_gets_503_with_retry_after_and_its_re
     stack.nats.one().restart().await.expect("nats-server again");
     let first = taken(&stack, &body, &headers).await;
     assert_eq!(taken(&stack, &body, &headers).await, first);
-    assert_eq!(events(&stack.nats).await, 1, "one job, whatever was sent late");
+    assert_eq!(events(&stack.nats).await, 1, "one job, despite late requests");
     stack.verify();
 }
 
@@ -124,7 +124,7 @@ async fn a_job_whose_logs_leader_is_killed_goes_on_and_submissions_meanwhile_are
     assert_went_on(&stack, &id, watcher, statuses).await;
 }
 
-/// Submits until it is taken, as a client does that is told to try again; the job's id.
+/// Submits until the edge accepts it, as a client does after a `Retry-After`; returns the job's id.
 pub async fn taken(stack: &Stack, body: &str, headers: &[(&str, &str)]) -> String {
     let deadline = Instant::now() + JOB_MAX;
     loop {

@@ -1,12 +1,12 @@
-//! The whole system as its users have it: real processes, a real nats-server, a real HTTP source with real media, a
-//! WebSocket client that is not ours. Every HTTP answer is held against `schemas/openapi.json` and every message
-//! against its schema; at the end of each test the projected states are held against the log by `millrace verify`.
+//! The whole system as users run it: real processes, a real nats-server, a real HTTP source with real media, a foreign
+//! WebSocket client. The tests check every HTTP answer against `schemas/openapi.json` and every message against its
+//! schema; at the end of each test `millrace verify` checks the projected states against the log.
 //!
 //! # On a busy machine
 //!
 //! A test waits for an event (`harness::wait`), with a bound that only a broken system reaches: `JOB_MAX` for what a
-//! worker does, `SOON` for an answer. A busy machine makes these tests slow, not red. A pause is in a test only where
-//! time is what it is about: a client that is slow, a connection that rests, the span of an outage, the pace of a load.
+//! worker does, `SOON` for an answer. A busy machine makes these tests slow, not red. A test pauses only where time is
+//! its subject: a slow client, an idle connection, the length of an outage, the pace of a load.
 //!
 //! Three tests, here and in the projector's crate, hold a time to a bound. Where they fail on a machine that did other
 //! things as well, run them alone before you look for a cause:

@@ -18,7 +18,7 @@ use crate::stack::{Options, Stack};
 
 const BEGIN: &str = "<!-- metrics -->\n";
 const END: &str = "<!-- /metrics -->";
-/// Of the metrics library, the same in every program.
+/// Metrics of the metrics library, the same in every program.
 const FOREIGN: &str = "process_";
 
 /// A metric as a process exposes it.

@@ -1,5 +1,5 @@
-//! What a worker has downloaded of a file is not downloaded again, whatever ended the attempt; and it never becomes a
-//! part of another file.
+//! A worker never downloads the same part of a file twice, however an attempt ended; and that part never becomes part
+//! of another file.
 
 use std::{path::Path, time::Duration};
 
@@ -20,7 +20,7 @@ async fn start() -> Stack {
     Stack::start_with(Options { without_worker: true, lease: Some(LEASE), ..Default::default() }).await
 }
 
-/// The downloader asks what an address is, and then for the file as often as it may: all of these break off half way.
+/// The downloader probes an address, then requests the file as often as it may: all these responses break off half way.
 fn broken(rate: u64) -> String {
     format!("/video.mp4?breaks={}&rate={rate}", 1 + 1 + TOOL_RETRIES_MAX)
 }
@@ -51,7 +51,7 @@ async fn completed(stack: &Stack, watcher: &mut Watcher, id: &str) -> String {
     sha256(std::fs::read(file).unwrap())
 }
 
-/// The second attempt has asked for the rest, and the file is the source's.
+/// The second attempt has requested the rest, and the file equals the source's.
 async fn assert_resumed(stack: &Stack, admin: &str, watcher: &mut Watcher, id: &str) {
     assert_eq!(completed(stack, watcher, id).await, stack.media.video_sha256());
     let resumed = Stack::metric_at(admin, "millrace_worker_resumed_bytes_total").await;

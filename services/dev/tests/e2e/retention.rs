@@ -1,4 +1,4 @@
-//! What has ended long ago leaves, all of it; what has not ended stays.
+//! Retention removes all data of jobs that ended long ago, and keeps jobs that have not ended.
 
 use millrace_domain::{
     Event, EventBody, JobId, Submission,
@@ -36,7 +36,7 @@ async fn an_ended_job_expires_with_its_file_and_its_events_whatever_its_writers_
     stack.verify();
 }
 
-/// An edge whose clock is years ahead: its jobs must neither stay for ever nor keep others.
+/// An edge whose clock is years ahead: its jobs must neither stay for ever nor make others stay.
 async fn submit_from_the_future(stack: &Stack) -> String {
     let url = stack.media.url("/missing.mp4").parse().unwrap();
     let body = EventBody::Submitted(Submission { url, quality: None });

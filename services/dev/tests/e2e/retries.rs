@@ -1,4 +1,4 @@
-//! What fails and may pass is tried again by itself, what has failed is tried again by people, and each only once.
+//! The system retries a transient failure by itself, a user retries a failed job, and each retry runs only once.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     support::{append_all, started},
 };
 
-/// Short, since the test waits for its end after each worker's death.
+/// A short lease, since the test waits for its end after each worker's death.
 const LEASE: Duration = Duration::from_secs(2);
 
 async fn with_budget(attempts_max: u32) -> Stack {
@@ -27,7 +27,7 @@ fn time(status: &Value, field: &str) -> Timestamp {
     status[field].as_str().unwrap_or_else(|| panic!("no {field}: {status}")).parse().expect("a time")
 }
 
-/// The statuses of the stage `retrying`, each with the one after it, which is not to be earlier than it says.
+/// The statuses of the stage `retrying`, each with the next one, which must not be earlier than announced.
 fn pauses(statuses: &[Value]) -> Vec<&Value> {
     let mut pauses = Vec::new();
     for pair in statuses.windows(2).filter(|pair| pair[0]["stage"] == "retrying") {
@@ -194,7 +194,7 @@ async fn retries_by_many_at_once_on_several_edges_make_one_attempt() {
 async fn a_work_item_of_before_the_retry_changes_nothing_when_it_comes_again() {
     let stack = Stack::queue_only().await;
     let id = stack.submit("/video.mp4?rate=4000000").await;
-    // A worker that has the job and will not let go of it.
+    // A worker that has the job and keeps it.
     let consumer: PullConsumer = stack.jetstream().await.get_consumer_from_stream("workers", "JOBS").await.unwrap();
     let mut pulled = consumer.fetch().max_messages(1).messages().await.unwrap();
     let stale = pulled.next().await.unwrap().unwrap();
@@ -205,7 +205,7 @@ async fn a_work_item_of_before_the_retry_changes_nothing_when_it_comes_again() {
     let mut watcher = stack.watch(&id);
     while watcher.next_json(JOB_MAX).await.unwrap()["data"]["stage"] != "downloading" {}
     stale.ack_with(AckKind::Nak(None)).await.unwrap();
-    // The other slot is free: it takes the stale item at once and has done with it before the download is over.
+    // The other slot is free: it takes the stale item at once and finishes it before the download ends.
     until("the stale item is done with", JOB_MAX, async || stack.queued().await == (0, 1)).await;
     let end = stack.watch_to_end(&mut watcher).await.pop().unwrap();
     assert_eq!((&end["status"], &end["attempt"]), (&"completed".into(), &2.into()), "{end}");
@@ -262,7 +262,7 @@ async fn a_job_that_brings_down_its_workers_fails_after_as_many_of_them_as_it_ma
     let tags = tags(&stack, &id).await;
     assert_eq!((count(&tags, "started"), count(&tags, "retrying")), (3, 2), "{tags:?}");
 
-    // A person may have it tried all the same: with as many workers more.
+    // A user may still retry it, which allows the same number of lost workers again.
     assert_eq!(retry(&stack.api, &id).await.json()["attempt"], 4);
     while watcher.next_json(JOB_MAX).await.unwrap()["data"]["stage"] != "downloading" {}
     assert_eq!(stack.api.delete(&format!("/api/download/{id}")).await.status, 202);

@@ -1,4 +1,4 @@
-//! The main job with an S3-compatible store.
+//! A job from submission to link, with an S3-compatible store.
 
 use millrace_harness::s3::{ACCESS_KEY, BUCKET, REGION, S3Server, SECRET_KEY};
 

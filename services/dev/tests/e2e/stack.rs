@@ -1,4 +1,4 @@
-//! One whole system for one test, on ports of its own.
+//! One whole system for one test, on its own ports.
 
 mod place;
 
@@ -30,7 +30,7 @@ pub const JOB_MAX: Duration = Duration::from_secs(90);
 const DRAIN: Duration = Duration::from_secs(1);
 const READY_MAX: Duration = Duration::from_secs(30);
 
-/// What a test wants different.
+/// A test's deviations from the default system.
 #[derive(Default)]
 pub struct Options {
     /// More environment for edge and worker.
@@ -41,15 +41,15 @@ pub struct Options {
     pub without_worker: bool,
     /// Three nats-servers with three replicas, instead of one.
     pub cluster: bool,
-    /// How the single nats-server is run.
+    /// The options of the single nats-server.
     pub nats: NatsOptions,
-    /// How long a worker's lease is; the provisioned one if `None`.
+    /// The length of a worker's lease; if `None`, the provisioned one.
     pub lease: Option<Duration>,
-    /// Over how long the edge closes its sockets when it stops; a second if `None`.
+    /// The time over which a stopping edge closes its sockets; if `None`, a second.
     pub drain: Option<Duration>,
 }
 
-/// What the log is kept by.
+/// The servers that keep the log.
 pub enum Nats {
     One(NatsServer),
     Three(NatsCluster),
@@ -76,7 +76,7 @@ impl Nats {
         async_nats::connect(&urls[..] as &[async_nats::ServerAddr]).await.expect("NATS")
     }
 
-    /// The single one.
+    /// The single server.
     pub fn one(&mut self) -> &mut NatsServer {
         match self {
             Self::One(server) => server,
@@ -85,7 +85,7 @@ impl Nats {
     }
 }
 
-/// The system. Dropped, all of it is gone.
+/// The system. Dropping it stops everything.
 pub struct Stack {
     pub api: Api,
     pub media: MediaServer,
@@ -189,7 +189,7 @@ impl Stack {
         Edge { service, port, admin }
     }
 
-    /// One more worker on the same NATS and storage, with a work folder of its own.
+    /// One more worker on the same NATS and storage, with its own work folder.
     pub async fn another_worker(&self, work: &str, more: &[&str]) -> Service {
         let (mut worker, admin) = self.place.worker(work, more, &[]);
         worker.wait_ready(&admin, READY_MAX).await.expect(work);
@@ -211,7 +211,7 @@ impl Stack {
         Log::open(&self.nats.connect().await, &prometheus::Registry::new()).await.expect("the log")
     }
 
-    /// How many messages the log takes, -1 for no bound: beyond, it refuses each append at once, as a full disk does.
+    /// Sets the maximum of messages in the log, -1 for none: beyond it, the log refuses each append, as on a full disk.
     pub async fn limit_log(&self, messages: i64) {
         let context = self.jetstream().await;
         let mut config = context.get_stream(STREAM).await.expect("the log").cached_info().config.clone();
@@ -219,7 +219,7 @@ impl Stack {
         context.update_stream(config).await.expect("a bound");
     }
 
-    /// How many jobs the queue holds: waiting, and handed out without an acknowledgement.
+    /// The number of jobs in the queue: waiting, or delivered and not acknowledged.
     pub async fn queued(&self) -> (u64, usize) {
         let jobs = self.jetstream().await.get_stream(STREAM).await.expect("the log");
         let info = jobs.consumer_info(WORKERS_CONSUMER).await.expect("the queue");
@@ -230,12 +230,12 @@ impl Stack {
         self.port
     }
 
-    /// The value of one of the edge's metrics, with its labels as they are printed; 0 when it is not there.
+    /// The value of one of the edge's metrics, with its labels as they are printed; 0 when it does not exist.
     pub async fn metric(&self, name: &str) -> f64 {
         Self::metric_at(&self.edge_admin, name).await
     }
 
-    /// The same of another process, by its admin address.
+    /// The value of a metric of another process, by its admin address.
     pub async fn metric_at(admin: &str, name: &str) -> f64 {
         let text = reqwest::get(format!("{admin}/metrics")).await.unwrap().text().await.unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -293,7 +293,7 @@ impl Stack {
         self.watch_to_end(&mut watcher).await.pop().expect("a last message")
     }
 
-    /// Whether nothing temporary is left and no tool runs for this system.
+    /// Whether no temporary file is left and no tool runs for this system.
     pub fn is_clean(&self) -> bool {
         self.left_in("work").is_empty() && processes_naming(&self.folder.path().join("work")).is_empty()
     }
@@ -322,7 +322,7 @@ impl Stack {
         history.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
-    /// The number of processes that work somewhere in a folder of the stack's.
+    /// The number of processes whose working directory is in a folder of the stack.
     pub fn tools_in(&self, folder: &str) -> usize {
         let folder = self.folder.path().canonicalize().expect("the folder").join(folder);
         let entries = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
@@ -331,7 +331,7 @@ impl Stack {
             .count()
     }
 
-    /// What users have to check the projection: every state equals the fold of its log.
+    /// Runs `millrace verify`: every state must equal the fold of its log.
     pub fn verify(&self) {
         let output = Command::new(millrace_harness::processes::binary("millrace").expect("built"))
             .args(["verify", "--nats-url", &self.nats.url()])

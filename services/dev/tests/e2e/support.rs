@@ -1,5 +1,4 @@
-//! What tests share beside the stack: how long an answer may take, events that a test writes itself, and bare
-//! connections.
+//! Support of the tests beside the stack: time limits, events that a test writes itself, and bare connections.
 
 use std::time::Duration;
 
@@ -15,19 +14,19 @@ use tokio::{
 
 use crate::stack::Stack;
 
-/// How long an answer may take on a busy machine where nothing has to time out first.
+/// How long an answer may take on a busy machine if no timeout has to pass first.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// Every event of a job that goes well, but for `progress`.
+/// Every event of a completed job, except `progress`.
 pub const STEPS: [&str; 7] = ["submitted", "started", "info", "downloaded", "uploading", "uploaded", "completed"];
 
-/// The types of events, in their order, but for `progress`.
+/// The types of events, in their order, except `progress`.
 pub fn steps(history: &[Value]) -> Vec<&str> {
     let types = history.iter().map(|event| event["type"].as_str().expect("a type"));
     types.filter(|name| *name != "progress").collect()
 }
 
-/// Appends an event of a job whose last one is at `after`; its sequence.
+/// Appends an event of a job whose last event has sequence `after`; returns the new sequence.
 pub async fn append(log: &Log, id: &str, after: u64, body: EventBody) -> u64 {
     let event = Event { at: millrace_runtime::now(), body };
     log.append(&Append::new(&id.parse().expect("an id"), after, &event)).await.expect("appended")
@@ -64,7 +63,7 @@ pub fn handshake(path: &str, more: &str) -> String {
     )
 }
 
-/// Reads until all the words have come, in any order; fails when the connection ends first.
+/// Reads until all the words have arrived, in any order; fails when the connection ends first.
 pub async fn read_until(stream: &mut TcpStream, words: &[&str]) -> String {
     let mut seen = Vec::new();
     loop {
@@ -79,7 +78,7 @@ pub async fn read_until(stream: &mut TcpStream, words: &[&str]) -> String {
     }
 }
 
-/// What comes until the server ends the connection, also by a reset.
+/// Reads until the server ends the connection, also by a reset.
 pub async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).await;

@@ -1,4 +1,4 @@
-//! WebSocket and SSE, beside the main job.
+//! WebSocket and SSE, beyond a single client of a completed job.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn whoever_connects_late_or_after_the_end_gets_the_state_at_once() {
     let rest = after.until_close(Duration::from_secs(40)).await.unwrap();
     assert_eq!(rest.last().unwrap().what, What::Close { code: 1000, reason: "job finished".into() });
 
-    // Who has seen the end, by another edge, is shown it again and nothing older.
+    // A client that has seen the end on another edge receives it again, and nothing older.
     let seq = end["seq"].as_u64().unwrap();
     let mut again = stack.watch_with(&format!("{id}?since={seq}"), WatchOptions::default());
     assert_eq!(again.next_json(SOON).await.unwrap()["data"]["seq"], seq);
@@ -60,7 +60,7 @@ async fn whoever_connects_late_or_after_the_end_gets_the_state_at_once() {
 async fn a_client_that_claims_to_have_seen_what_the_log_does_not_have_gets_the_state_soon_and_then_what_follows() {
     let stack = Stack::queue_only().await;
     let id = stack.submit("/video.mp4").await;
-    // The first and the second watcher of a job, whose state is loaded and there.
+    // The first watcher of a job, whose state is loaded, and the second, for which it is already loaded.
     let claims: Vec<_> =
         (0..2).map(|_| stack.watch_with(&format!("{id}?since=999999"), WatchOptions::default())).collect();
     let seq = stack.status(&id).await["seq"].clone();
@@ -131,12 +131,12 @@ async fn whoever_connects_before_the_submission_gets_the_job_as_it_comes_and_a_s
     // So is a connection that was kept for a next request; its head is not missed.
     timeout(SOON, idle.read_to_end(&mut Vec::new())).await.expect("it is closed").unwrap();
     assert_eq!(stack.metric("millrace_edge_heads_timed_out_total").await, 0.0);
-    // The worker had nothing to do for a minute, and is still there.
+    // The worker was idle for a minute, and is still connected.
     assert_eq!(stack.end_of("/video.mp4").await["status"], "completed");
     stack.verify();
 }
 
-/// Without a log that could say whether there is such a job.
+/// Without a log that could show whether the job exists.
 async fn close_of_a_stranger_while_nats_is_dead() -> What {
     let mut stack = Stack::queue_only().await;
     stack.nats.one().kill();

@@ -21,7 +21,7 @@ fn settings(name: &str) -> Vec<(String, String)> {
         .into_iter()
         .map(|flag| {
             let variable = format!("MILLRACE_{}", flag.trim_start_matches('-').to_uppercase().replace('-', "_"));
-            assert!(help.contains(&variable), "{name} --help tells the variable of {flag}");
+            assert!(help.contains(&variable), "{name} --help names the variable of {flag}");
             (flag, variable)
         })
         .collect()

@@ -1,4 +1,4 @@
-//! The documents for HTTP and for messages hold together, and tell what the Rust types tell.
+//! The documents for HTTP and for messages are consistent with each other and with the Rust types.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ fn objects<'a>(value: &'a Value, path: &str, found: &mut Vec<(String, &'a Value)
     }
 }
 
-/// What a value of the document stands for, when it is a reference.
+/// Resolves a value of the document if it is a reference.
 fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     let Some(reference) = value["$ref"].as_str() else { return value };
     let target = reference.strip_prefix('#').and_then(|pointer| document.pointer(pointer));

@@ -1,4 +1,4 @@
-//! Golden examples: whoever reads events, states and messages takes them, now and in later versions.
+//! Golden examples: every reader of events, states and messages accepts them, now and in later versions.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! What `schemas/` promises: no drift from the Rust types, golden examples that every reader takes, documents that hold
-//! together.
+//! The promises of `schemas/`: no drift from the Rust types, golden examples that every reader accepts, and consistent
+//! documents.
 
 mod documents;
 mod golden;

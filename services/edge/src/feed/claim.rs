@@ -1,38 +1,38 @@
-//! What a client claims to have seen of a job, where this edge has less of it. Pure; time is given.
+//! A client's claim to have seen a sequence that this edge does not have. Pure; the caller passes the time.
 //!
-//! The claim is true where a replica is behind, and false where the log was restored. The log's leader knows, unless it
-//! was elected just now and is behind itself. So its word counts only if it is asked [`SINCE_DOUBT`] after the doubt
+//! The claim is true if a replica is stale, and false if the log was restored. The log's leader decides, but a newly
+//! elected leader may be stale itself. Therefore its answer counts only if it is read [`SINCE_DOUBT`] after the doubt
 //! arose.
 
 use std::time::Instant;
 
 use millrace_domain::limits::SINCE_DOUBT;
 
-/// How far a claim is believed.
+/// The state of a claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Claim {
-    /// Nothing speaks against it.
+    /// No older state was seen.
     #[default]
     Believed,
-    /// There was a state that is older. The leader is to be asked at this time.
+    /// An older state was seen. The leader is due to be read at this time.
     Doubted { until: Instant },
-    /// The leader was asked late enough for its word to count. Without an answer it is to be asked again at this time.
+    /// The leader was read late enough for its answer to count. Without an answer, the next read is due at this time.
     Asked { again: Instant },
 }
 
-/// What a state says that is older than a claim.
+/// What a state that is older than a claim means for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The first of its kind: the leader may have more, and is asked at once.
+    /// It is the first one: the leader may have more, and must be read at once.
     Doubt,
-    /// Nothing yet.
+    /// Nothing is decided yet.
     Wait,
-    /// The leader has no more: the claim counts for nothing.
+    /// The leader has nothing newer: the claim is void.
     Refuted,
 }
 
 impl Claim {
-    /// There is a state older than what is claimed; `is_leaders`: the leader has nothing newer.
+    /// Judges a state older than the claim; `is_leaders`: the leader has nothing newer.
     pub fn older(&mut self, is_leaders: bool, now: Instant) -> Verdict {
         match self {
             Self::Believed => {
@@ -44,7 +44,7 @@ impl Claim {
         }
     }
 
-    /// When the leader is to be asked next, if there is doubt.
+    /// When the next read from the leader is due, if the claim is in doubt.
     pub const fn due(self) -> Option<Instant> {
         match self {
             Self::Believed => None,
@@ -52,7 +52,7 @@ impl Claim {
         }
     }
 
-    /// The leader is asked now, as it was due.
+    /// Records that the leader is read now.
     pub fn ask(&mut self, now: Instant) {
         *self = Self::Asked { again: now + SINCE_DOUBT };
     }

@@ -1,4 +1,4 @@
-//! A state as clients get it.
+//! A state as clients receive it.
 
 use millrace_domain::{JobId, JobState, wire};
 
@@ -11,13 +11,13 @@ pub struct Frame {
     pub job: JobId,
     /// The state's sequence.
     pub seq: u64,
-    /// Whether the job has ended; then nothing follows but, after a failure, a person's retry.
+    /// Whether the job has ended. Only a retry can follow.
     pub is_end: bool,
-    /// The log's leader has nothing newer, whatever a client claims to have seen.
+    /// The log's leader has nothing newer, even if a client claims to have seen more.
     pub is_last_word: bool,
     /// The message as one WebSocket frame.
     pub wire: Box<[u8]>,
-    /// Where in it the text begins.
+    /// The offset of the text in it.
     text_at: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Loads snapshots of jobs, many at a time: a storm of reconnects costs requests by the hundred jobs, not by the job.
+//! Loads snapshots of jobs in batches: a reconnect storm costs one request per few hundred jobs, not per job.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Feed, Source};
 
-/// A load that is asked for.
+/// An ordered load.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Load {
     pub id: JobId,
     pub source: Source,
-    /// For whom: see `number` of the feed's table.
+    /// The watch that ordered it: `number` in the feed's table.
     pub watch: u64,
 }
 
@@ -35,7 +35,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Requests are bounded by the jobs that are watched: a job has at most one load under way.
+    /// `requests` is bounded by the number of watched jobs: each has at most one load in flight.
     pub fn new(feed: Feed, snapshots: Snapshots, requests: mpsc::UnboundedReceiver<Load>) -> Self {
         Self { feed, snapshots, requests }
     }
@@ -44,7 +44,7 @@ impl Loader {
         let feed = self.feed.clone();
         let slots = Arc::new(Semaphore::new(SNAPSHOT_BATCHES_IN_FLIGHT_MAX));
         loop {
-            // First: what comes while all are taken becomes one batch.
+            // Take the slot first: requests that arrive while all slots are in use become one batch.
             let slot = slots.clone().acquire_owned().await?;
             let batch = tokio::select! {
                 batch = self.next_batch() => batch,
@@ -64,7 +64,7 @@ impl Loader {
         }
     }
 
-    /// The first request and those that come within the window.
+    /// The first request, and the requests that arrive within the window.
     async fn next_batch(&mut self) -> Vec<Load> {
         let mut batch = Vec::new();
         let Some(first) = self.requests.recv().await else { return std::future::pending().await };
@@ -80,7 +80,7 @@ impl Loader {
     }
 }
 
-/// Loads and tells the feed; returns the loads that failed.
+/// Loads a batch and reports to the feed; returns the loads that failed.
 async fn load(feed: &Feed, snapshots: &Snapshots, batch: Vec<Load>) -> Vec<Load> {
     feed.0.metrics.snapshot_batches.inc();
     let (any, leader): (Vec<_>, Vec<_>) = batch.into_iter().partition(|load| load.source == Source::Any);
@@ -88,7 +88,7 @@ async fn load(feed: &Feed, snapshots: &Snapshots, batch: Vec<Load>) -> Vec<Load>
     if !any.is_empty() {
         let ids: Vec<_> = any.iter().map(|load| load.id.clone()).collect();
         match load_any(feed, snapshots, &ids).await {
-            // Of two loads of one job, for those who left and for those who came, each gets the state.
+            // A batch may hold two loads of one job, for an ended and a new watch: each gets the state.
             Ok(states) => any.iter().for_each(|load| loaded(feed, load, states.get(&load.id).cloned())),
             Err(error) => failed.extend(not_loaded(feed, any, &error)),
         }
@@ -107,13 +107,13 @@ async fn load(feed: &Feed, snapshots: &Snapshots, batch: Vec<Load>) -> Vec<Load>
     failed
 }
 
-/// The log is only asked about jobs of which what was heard does not tell the newest sequence.
+/// Reads from the bucket, and from the log only the jobs whose newest sequence the recently heard events do not show.
 async fn load_any(feed: &Feed, snapshots: &Snapshots, ids: &[JobId]) -> Result<HashMap<JobId, JobState>, ReadError> {
     let now = std::time::Instant::now();
     let basis = feed.recent().basis(now);
     if feed.recent().ask(ids.len(), now) {
         let (feed, snapshots) = (feed.clone(), snapshots.clone());
-        // For the next ones: these do not wait for it.
+        // For the next loads; this one does not wait for it.
         tokio::spawn(async move {
             match snapshots.progress().await {
                 Ok(progress) => feed.recent().projected(progress, now),
@@ -129,7 +129,7 @@ async fn load_any(feed: &Feed, snapshots: &Snapshots, ids: &[JobId]) -> Result<H
 }
 
 fn loaded(feed: &Feed, load: &Load, state: Option<JobState>) {
-    // A replica may be behind what was heard before the job was watched.
+    // The replica may be older than an event heard before the job was watched.
     let heard = feed.recent().newest_of(&load.id);
     feed.with_load(load, |id, stitch| {
         if load.source == Source::Any {

@@ -1,4 +1,4 @@
-//! What waits for one client: a few frames, or when it reads too slowly only the newest.
+//! The pending frames of one client: a few, or only the newest if the client reads too slowly.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +18,7 @@ pub struct Mailbox {
 }
 
 impl Watcher for Mailbox {
-    /// Puts a frame behind the others; a full mailbox keeps this one only. The end comes last, so it is never lost.
+    /// Appends a frame; a full mailbox keeps only this one. The end of a job comes last, so it is never lost.
     fn put(&self, frame: Arc<Frame>) {
         let mut frames = self.frames.lock().expect("no panic while held");
         if frames.len() >= CLIENT_FRAMES_PENDING_MAX {

@@ -1,10 +1,10 @@
-//! What was heard of all jobs lately, watched or not, beside how far the projector had come: it tells that a state of
-//! the bucket is the newest without a question to the log, which halves what a storm of reconnects asks of NATS.
+//! The recently heard events of all jobs, watched or not, and the projector's position. Together they show that a state
+//! in the bucket is the newest without a read from the log, which halves the reads of a reconnect storm.
 //!
-//! Pure; time is given. The stream numbers its messages without holes, so it shows whether everything was heard since
-//! one of them. If the projector had written everything up to that one before the bucket was read, then a job of which
-//! nothing newer was heard has nothing newer. Where any of it is not sure the log is asked. What nobody can see, a last
-//! message lost on the way, is found as it is for all watched jobs: by the sweep.
+//! Pure; the caller passes the time. The stream numbers its messages without holes, so the edge can detect whether it
+//! has heard every event since a given one. If the projector had written everything up to that one before the bucket
+//! was read, then a job without a newer heard event has no newer event. If any of this is uncertain, the edge reads
+//! from the log. A lost last message is invisible here; the sweep detects it, as for all watched jobs.
 
 use std::{
     collections::HashMap,
@@ -18,17 +18,17 @@ use millrace_domain::{
 };
 use millrace_runtime::snapshots::{Newest, Progress};
 
-/// Events heard lately, in tables of fixed size: an event costs no allocation.
+/// Recently heard events, in tables of fixed size: an event costs no allocation.
 pub struct Recent {
     /// The last events, by sequence modulo the length.
     events: Box<[Event]>,
-    /// The newest of them of each job, by the hash of its id. One job taken for another costs a question.
+    /// The newest event of each job, by the hash of the job's id. A collision only costs a read from the log.
     newest: HashMap<u64, u64>,
     hasher: RandomState,
     heard: Option<Heard>,
     projected: Option<(u64, Instant)>,
     asked_at: Option<Instant>,
-    /// States that were wanted since.
+    /// States requested since then.
     wanted: usize,
 }
 
@@ -39,13 +39,13 @@ struct Event {
     job: u64,
 }
 
-/// Every event after `after` and up to `last` was heard.
+/// The edge heard every event after `after`, up to and including `last`.
 struct Heard {
     after: u64,
     last: u64,
 }
 
-/// Up to this sequence every state is in the bucket, for whoever reads it from now on.
+/// A read from the bucket that starts now returns states that include every event up to this sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Basis(u64);
 
@@ -56,7 +56,7 @@ impl Default for Recent {
 }
 
 impl Recent {
-    /// One that remembers so many events.
+    /// Remembers the last `events` events.
     fn with_room(events: usize) -> Self {
         Self {
             events: vec![Event::default(); events].into(),
@@ -69,13 +69,13 @@ impl Recent {
         }
     }
 
-    /// An event of a job was heard, for the first time or again.
+    /// Records an event of a job, heard for the first time or again.
     pub fn heard(&mut self, seq: u64, id: &str) {
         match &mut self.heard {
-            // Told twice, or older than what is known to be in the bucket.
+            // Heard twice, or older than what is known to be in the bucket.
             Some(heard) if seq <= heard.last => return,
             Some(heard) if seq == heard.last + 1 => heard.last = seq,
-            // One in between was lost, or is to come.
+            // One in between was lost, or is delayed.
             heard => *heard = Some(Heard { after: seq - 1, last: seq }),
         }
         let event = Event { seq, job: self.hasher.hash_one(id) };
@@ -87,29 +87,29 @@ impl Recent {
         self.newest.insert(event.job, seq);
     }
 
-    /// Messages may have been lost, and nothing may follow them.
+    /// Records that messages may have been lost without a later message to reveal it.
     pub fn disturbed(&mut self) {
         (self.heard, self.projected, self.asked_at) = (None, None, None);
     }
 
-    /// The log is another one.
+    /// Forgets everything: the log was truncated or restored.
     pub fn forget(&mut self) {
         self.disturbed();
         self.newest.clear();
     }
 
-    /// The last sequence that was heard, of those without a hole behind them; 0: none.
+    /// The last sequence heard; 0: none.
     pub fn last(&self) -> u64 {
         self.heard.as_ref().map_or(0, |heard| heard.last)
     }
 
-    /// Whether everything after one sequence and up to another was heard.
+    /// Whether the edge heard every event after `after`, up to and including `up_to`.
     pub fn has_heard(&self, after: u64, up_to: u64) -> bool {
         up_to <= after || self.heard.as_ref().is_some_and(|heard| heard.after <= after && up_to <= heard.last)
     }
 
-    /// Whether to ask how far the projector is, now that so many more states are wanted; that is then noted as asked.
-    /// For a few it is not worth it.
+    /// Whether to read the projector's position, now that `states` more states are requested; if so, records the read.
+    /// For a few states the read is not worthwhile.
     pub fn ask(&mut self, states: usize, now: Instant) -> bool {
         self.wanted += states;
         let due = self.wanted >= RECENT_STATES_MIN
@@ -120,32 +120,32 @@ impl Recent {
         due
     }
 
-    /// How far the projector is said to be by the answer to what was asked at `asked_at`.
+    /// Records the projector's position, as returned by the read that began at `asked_at`.
     pub fn projected(&mut self, Progress { up_to, is_all }: Progress, asked_at: Instant) {
         if self.asked_at != Some(asked_at) {
-            // Of before a disturbance: what it calls all may have been followed by what was lost.
+            // The read began before a disturbance: events after its answer may have been lost.
             return;
         }
         match &mut self.heard {
-            // Not heard (yet), and in the bucket.
+            // In the bucket, but not heard (yet).
             Some(heard) if heard.last < up_to => *heard = Heard { after: up_to, last: up_to },
             Some(_) => {}
-            // There was nothing else to be heard.
+            // The log had no other event to hear.
             heard if is_all => *heard = Some(Heard { after: up_to, last: up_to }),
             None => {}
         }
         self.projected = Some((up_to, asked_at));
     }
 
-    /// To be taken before the bucket is read; `None` where that would tell nothing.
+    /// The basis for [`Recent::newest`], to be taken before the read from the bucket; `None` if it would prove nothing.
     pub fn basis(&self, now: Instant) -> Option<Basis> {
         let (up_to, at) = self.projected?;
         (now.duration_since(at) <= PROJECTED_AGE_MAX && self.covers(up_to)).then_some(Basis(up_to))
     }
 
-    /// The newest event heard lately of each job (0: none): a state that is not older is the job's newest, as far as
-    /// the replica that gave it has what the projector wrote. `None` where too much was heard or something was lost
-    /// since the basis was taken.
+    /// The newest recently heard event of each job (0: none). A state that is not older is the job's newest, provided
+    /// that its replica has what the projector wrote. `None` if too many events were heard, or one was lost, since the
+    /// basis was taken.
     pub fn newest(&self, Basis(up_to): Basis, ids: &[JobId]) -> Option<Newest> {
         self.covers(up_to).then(|| Newest {
             of_each: ids.iter().map(|id| self.newest_of(id)).collect(),
@@ -153,7 +153,7 @@ impl Recent {
         })
     }
 
-    /// The newest event heard lately of a job; 0: none.
+    /// The newest recently heard event of a job; 0: none.
     pub fn newest_of(&self, id: &JobId) -> u64 {
         self.newest.get(&self.hasher.hash_one(id.as_str())).copied().unwrap_or(0)
     }

@@ -1,8 +1,8 @@
-//! How an edge knows one watched job: a snapshot and the live messages after it, stitched without a gap.
+//! An edge's view of one watched job: a snapshot and the live messages after it, stitched without a gap.
 //!
-//! Pure: what happened goes in, what to do comes out. The live feed is at most once and unordered against snapshots,
-//! so three things are held together: the state told to watchers, the messages that do not connect to it (yet), and
-//! the highest sequence that is known to exist. As long as that is ahead of the state, a load is under way.
+//! Pure: events go in, actions come out. The live feed delivers at most once, and in no order relative to snapshots.
+//! Therefore a stitch holds three things: the state that watchers have, the messages that do not connect to it (yet),
+//! and the highest sequence known to exist. While that sequence is above the state's, one load is in flight.
 
 use millrace_domain::{Entry, JobId, JobState, fold, limits::FEED_PENDING_MAX, subjects::Kind};
 
@@ -15,7 +15,7 @@ pub struct Heard {
     pub previous: u64,
 }
 
-/// Where to load from.
+/// The source of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// Any replica: cheap, and may be stale.
@@ -24,14 +24,14 @@ pub enum Source {
     Leader,
 }
 
-/// What to do.
+/// The actions for the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Todo {
-    /// The state has advanced: tell the watchers.
+    /// The state has advanced: send it to the watchers.
     pub publish: bool,
-    /// Load the job, and report by [`Stitch::loaded`].
+    /// Load the job, and report to [`Stitch::loaded`].
     pub load: Option<Source>,
-    /// The log's leader has just given the state, and nothing of what was announced beyond it.
+    /// The log's leader has just returned the state, and nothing beyond it although more was announced.
     pub refuted: bool,
 }
 
@@ -41,29 +41,29 @@ pub struct Stitch {
     state: Option<JobState>,
     /// Messages after the state that do not connect to it, by sequence.
     pending: Vec<Heard>,
-    /// The highest sequence said to exist for the job.
+    /// The highest sequence announced for the job.
     known: u64,
     loading: bool,
-    /// A load has ended.
+    /// A load has succeeded.
     answered: bool,
-    /// Since the load began, something was said to exist that may be too new for it.
+    /// Since the load began, a sequence was announced that may be too new for it.
     news: bool,
 }
 
 impl Stitch {
-    /// What watchers were told last.
+    /// The state that watchers have.
     #[must_use]
     pub const fn state(&self) -> Option<&JobState> {
         self.state.as_ref()
     }
 
-    /// Whether nothing more can come. A failed job may be tried again.
+    /// Whether no event can follow. A failed or canceled job may be retried.
     #[must_use]
     pub fn is_final(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.is_end() && !state.stage.is_retryable())
     }
 
-    /// Whether the log was asked about the job and has answered.
+    /// Whether a read of the job has succeeded.
     #[must_use]
     pub const fn was_answered(&self) -> bool {
         self.answered
@@ -89,7 +89,7 @@ impl Stitch {
         self.load(Source::Any)
     }
 
-    /// A load has ended: the state that the log gave, `None` when it has no such job.
+    /// A load has succeeded with this state; `None` if the log has no such job.
     pub fn loaded(&mut self, id: &JobId, source: Source, loaded: Option<JobState>) -> Todo {
         (self.loading, self.answered) = (false, true);
         let before = self.seq();
@@ -102,7 +102,7 @@ impl Stitch {
         let publish = self.seq() > before;
         let mut refuted = false;
         if source == Source::Leader && !self.news {
-            // The leader has everything that existed when it was asked: what was said before to be beyond that does not
+            // The leader has everything that existed when it was read: a higher sequence announced before does not
             // exist (any more).
             refuted = self.state.is_some() && self.known > self.seq();
             self.known = self.seq();
@@ -112,18 +112,18 @@ impl Stitch {
         Todo { publish, load, refuted }
     }
 
-    /// A load has failed; the caller tries again after a pause.
+    /// A load has failed; the caller retries after a pause.
     pub fn load_failed(&mut self) {
         self.loading = false;
     }
 
-    /// A sequence of the job that is in the log, learnt from a sweep, or heard before the job was watched; 0: none.
+    /// A sequence of the job in the log, from a sweep or heard before the watch began; 0: none.
     pub fn swept(&mut self, last: u64) -> Todo {
         self.known = self.known.max(last);
         if self.known > self.seq() { self.load(Source::Any) } else { Todo::default() }
     }
 
-    /// Somebody claims to have seen `seq` elsewhere.
+    /// A client claims to have seen `seq` at another edge.
     pub fn announced(&mut self, seq: u64) -> Todo {
         self.known = self.known.max(seq);
         if self.known > self.seq() { self.load(Source::Leader) } else { Todo::default() }
@@ -136,16 +136,16 @@ impl Stitch {
     fn connects(&self, heard: &Heard) -> bool {
         match (&self.state, heard.entry.kind) {
             (None, kind) => kind == Kind::Submitted && heard.previous == 0,
-            // What follows a failure follows a retry, which is on the other subject and may have been lost.
+            // An event after a failure follows a retry, which is on the other subject and may be lost.
             (Some(state), Kind::Events) => heard.previous == state.events_seq && !state.stage.is_retryable(),
-            // Nothing tells whether the failure before it was heard.
+            // The message does not show whether the failure before it was heard.
             (Some(_), Kind::Submitted) => false,
         }
     }
 
     fn hold(&mut self, heard: Heard) {
         if self.pending.len() >= FEED_PENDING_MAX {
-            // The load that is due brings them all.
+            // The load that is due returns them all.
             self.pending.clear();
         }
         if let Err(at) = self.pending.binary_search_by_key(&heard.entry.seq, |held| held.entry.seq) {

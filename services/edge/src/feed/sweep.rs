@@ -1,9 +1,9 @@
-//! Finds what the live feed has lost without a successor to show the gap.
+//! Detects lost events that no later message reveals.
 //!
-//! The log numbers its messages without holes. So one question every few seconds, for its last number, tells whether
-//! everything was heard, however many jobs are watched. Where something was not, or after a disturbance of the
-//! connection, the log is asked for the last sequence of every watched job. Of each job that is quiet it is asked by
-//! itself too, less and less often: its state may have been read of a replica that was behind.
+//! The log numbers its messages without holes. Therefore one read of its last sequence every few seconds shows whether
+//! the edge heard every event, however many jobs are watched. After a loss, or a disturbance of the connection, the
+//! sweep reads the last sequence of every watched job. It also reads that of each quiet job, less and less often: its
+//! state may have come from a stale replica.
 
 use std::collections::HashMap;
 
@@ -21,26 +21,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::Feed;
 
-/// When the log is asked for one quiet job.
+/// When to read the last sequence of one quiet job.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     due: Instant,
-    /// How often it was asked since the job is watched, or since there was doubt.
+    /// How often it was read since the watch began, or since the last doubt.
     asked: u32,
 }
 
 impl Schedule {
-    /// Of a job that is watched from now on.
+    /// The schedule of a job that is watched from now on.
     pub fn new(now: Instant) -> Self {
         Self { due: now + SWEEP_INTERVAL, asked: 0 }
     }
 
-    /// Something of the job was heard, which tells what was before.
+    /// An event of the job was heard, which reveals any lost event before it.
     pub fn heard(&mut self, now: Instant) {
         self.due = now + self.interval();
     }
 
-    /// At the look that is nearest: they come in whole intervals, never quite on time.
+    /// Due at the nearest tick: ticks come in whole intervals, never exactly on time.
     fn is_due(&self, now: Instant) -> bool {
         self.due <= now + SWEEP_INTERVAL / 2
     }
@@ -68,24 +68,24 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // Everything up to here was heard, or looked for since.
+    // Up to this sequence every event was heard, or the sweep has run since.
     let mut checked = None;
     loop {
         let disturbed = tokio::select! {
             _ = ticks.tick() => false,
-            // Lagged behind: there was more than one. Closed cannot be: the feed holds the connection.
+            // Lagged: there was more than one. Closed cannot happen: the feed holds the connection.
             _ = disturbances.recv() => true,
             () = super::closed(&feed, &shutdown) => return Ok(()),
         };
         let doubt = if disturbed {
-            // What is lost after this, the next look finds.
+            // The next tick detects what is lost after this.
             checked = log.last_sequence().await.map_or(checked, Some);
             true
         } else {
             match has_heard_all(&feed, &log, &mut checked).await {
                 Ok(all) => !all,
                 Err(error) => {
-                    // What was lost meanwhile, the next look finds.
+                    // The next tick detects what was lost meanwhile.
                     tracing::warn!(%error, "cannot read the log's last sequence; checking again in 3 s");
                     false
                 }
@@ -109,12 +109,12 @@ async fn has_heard_all(feed: &Feed, log: &Log, checked: &mut Option<u64>) -> Res
     if feed.recent().has_heard(after, last) {
         return Ok(true);
     }
-    // It may be on its way.
+    // The event may still be in flight.
     sleep(SWEEP_GRACE).await;
     let mut recent = feed.recent();
     let all = recent.has_heard(after, last);
     if !all {
-        // Nor do those who come later rely on it.
+        // Later watches must not rely on it either.
         recent.disturbed();
     }
     Ok(all)

@@ -1,4 +1,4 @@
-//! The listener, which all loops share, and the bounds under which each takes connections from it.
+//! Accepts connections from the listener that all loops share, within the bounds of [`Admission`].
 
 use std::io;
 
@@ -6,36 +6,37 @@ use mio::{Token, net::TcpStream};
 
 use crate::admission::{Accepted, Admission};
 
-/// By which the poll of a loop reports that connections wait.
+/// The token of the listener: connections are pending.
 pub const LISTENER: Token = Token(usize::MAX - 1);
 
-/// One loop's hold of the listener.
+/// One loop's handle of the listener.
 pub struct Acceptor {
     listener: mio::net::TcpListener,
     admission: Admission,
 }
 
-/// A connection for which there is no place.
+/// A connection above the bounds.
 pub struct Full(pub TcpStream);
 
 impl Acceptor {
-    /// Another hold of `listener`, which must not block, under the bounds of `admission`.
+    /// A new handle of `listener`, which must be non-blocking, within the bounds of `admission`.
     ///
     /// # Errors
-    /// When the kernel gives no file descriptor.
+    /// The system has no file descriptors left.
     pub fn new(listener: &std::net::TcpListener, admission: Admission) -> io::Result<Self> {
         Ok(Self { listener: mio::net::TcpListener::from_std(listener.try_clone()?), admission })
     }
 
-    /// What tells when connections wait. To be deregistered before it is dropped: the loops share what is beneath.
+    /// The source to register with a poll. The caller must deregister it before dropping it, since the loops share the
+    /// socket.
     pub fn source(&mut self) -> &mut impl mio::event::Source {
         &mut self.listener
     }
 
-    /// Takes the next connection.
+    /// Accepts the next connection.
     ///
     /// # Errors
-    /// `WouldBlock` when none waits.
+    /// `WouldBlock` when none is pending.
     pub fn accept(&self) -> io::Result<Result<Accepted, Full>> {
         let (stream, peer) = self.listener.accept()?;
         Ok(match self.admission.admit(peer.ip()) {

@@ -1,11 +1,12 @@
-//! Closing all sockets, spread over a time, so that their clients reach the other edges one after the other.
+//! The schedule of a drain: closes all sockets spread over a time, so that their clients reach the other edges one
+//! after the other.
 
 use std::time::{Duration, Instant};
 
-/// How much faster than evenly sockets are closed at most.
+/// The highest pace of a loop that catches up, relative to an even one.
 const PACE_MAX: f64 = 1.4;
 
-/// What is closed when.
+/// The schedule of one loop's drain.
 #[derive(Debug)]
 pub struct Drain {
     began: Instant,
@@ -16,13 +17,13 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Of `total` sockets, from now on.
+    /// Starts the drain of `total` sockets now.
     pub const fn new(total: usize, lasts: Duration, now: Instant) -> Self {
         Self { began: now, lasts, total, closed: 0 }
     }
 
-    /// How many more may be closed now, when one looks every `tick`. At the end all of them, also those that came in
-    /// between. A loop that was held up makes up for it at half the pace again, not at once.
+    /// How many sockets to close now, called every `tick`. At the end: all, including sockets that were added during
+    /// the drain. A loop that was held up catches up at no more than `PACE_MAX`, not in one burst.
     pub fn due(&self, tick: Duration, now: Instant) -> usize {
         let part = |of: Duration| of.as_secs_f64() / self.lasts.as_secs_f64().max(0.001);
         let share = part(now.duration_since(self.began));
@@ -34,7 +35,7 @@ impl Drain {
         sockets(share).saturating_sub(self.closed).min(sockets(part(tick) * PACE_MAX))
     }
 
-    /// So many were closed.
+    /// Records that `count` sockets were closed.
     pub const fn closed(&mut self, count: usize) {
         self.closed += count;
     }

@@ -1,5 +1,5 @@
-//! One thread that serves many sockets: no task, no timer and no buffer of their own, so that an idle client costs
-//! little more than its entry here.
+//! One thread that serves many sockets. A socket has no task, timer or buffer of its own, so an idle client costs
+//! little more than its entry in the slab.
 
 pub mod lobby;
 mod arrivals;
@@ -39,16 +39,16 @@ use crate::{
     },
 };
 
-/// How often deadlines are looked at.
+/// Interval of the check of all deadlines.
 const TICK: Duration = Duration::from_millis(500);
-/// How often sockets are closed while draining.
+/// Interval of the closes during a drain.
 const DRAIN_TICK: Duration = Duration::from_millis(100);
-/// What one read takes at most.
+/// Size of the read buffer.
 const READ_BYTES: usize = 16 * 1024;
-/// Events taken from the kernel at once.
+/// Most events of one poll.
 const EVENTS_MAX: usize = 1024;
 
-/// The state of one loop.
+/// One event loop.
 pub struct EventLoop {
     poll: Poll,
     inbox: Arc<Inbox>,
@@ -56,16 +56,18 @@ pub struct EventLoop {
     metrics: Metrics,
     lobby: Lobby,
     sockets: Slab<Socket>,
-    /// Sockets whose handshake may not be answered yet, and until when it waits for a state, oldest first.
+    /// Sockets whose handshake response may still be held for a state, and until when, oldest first.
     held: VecDeque<(usize, Instant)>,
     jobs: HashMap<JobId, Watched>,
-    /// Sockets that ended in this turn. They leave at its end, so that no late event finds another in their place.
+    /// Sockets that ended in this turn. They are removed at its end, so that a late event cannot reach a new socket
+    /// with the same token.
     over: Vec<(usize, u16)>,
-    /// Jobs that got states in this turn.
+    /// Jobs with new states in this turn.
     touched: Vec<JobId>,
-    /// States that are told to those who claim to have seen more.
+    /// States that the leader confirmed as the newest, for clients that claim to have seen more.
     last_words: Vec<Arc<Frame>>,
-    /// Sockets that have more to read than one turn allows: readiness is told once, so they must be remembered.
+    /// Sockets with more to read than one turn allows. The poll reports readiness only once, so the loop keeps them
+    /// here.
     unfinished: Vec<usize>,
     scratch: Vec<u8>,
     drain: Option<Drain>,
@@ -74,12 +76,12 @@ pub struct EventLoop {
 struct Socket {
     stream: TcpStream,
     job: JobId,
-    /// Where in the job's list of sockets it stands.
+    /// Its index in the job's list of sockets.
     place: usize,
     session: Session,
     decoder: Decoder,
     outbox: Outbox,
-    /// We have sent a close: what still comes is read and dropped until this time.
+    /// Set after our close frame: until when to read and drop, and the close code.
     closing: Option<(Instant, u16)>,
     is_over: bool,
     _permit: Permit,
@@ -90,7 +92,7 @@ struct Socket {
 struct Watched {
     sockets: Vec<usize>,
     newest: Option<Arc<Frame>>,
-    /// States of this turn, oldest first.
+    /// New states in this turn, oldest first.
     fresh: Vec<Arc<Frame>>,
 }
 
@@ -115,7 +117,7 @@ impl EventLoop {
         }
     }
 
-    /// Runs until it was drained.
+    /// Runs until the drain has closed all sockets.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut messages = Vec::new();
@@ -189,9 +191,9 @@ impl EventLoop {
         watched.fresh.push(frame);
     }
 
-    /// Tells this turn's states to their sockets: one write for each, however many states there are.
+    /// Sends this turn's states to their sockets, with one write per socket.
     fn tell(&mut self, now: Instant) {
-        // First: who goes back to one of them may go on with what came after it.
+        // First, since a client that falls back to one of them may get a newer state in the same turn.
         for frame in std::mem::take(&mut self.last_words) {
             let Some(watched) = self.jobs.get(&frame.job) else { continue };
             for token in watched.sockets.clone() {
@@ -240,7 +242,7 @@ impl EventLoop {
         }
     }
 
-    /// Counts states that were written.
+    /// Counts the written states, or ends a broken socket.
     fn sent(&mut self, token: usize, sent: io::Result<u64>) {
         match sent {
             Ok(frames) => self.metrics.frames_sent.inc_by(frames),
@@ -248,7 +250,7 @@ impl EventLoop {
         }
     }
 
-    /// Reads until there is nothing left, or until the others must have their turn.
+    /// Reads until the socket would block, or has used up its reads for this turn.
     fn read(&mut self, token: usize, now: Instant) {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut reads = 0;
@@ -274,8 +276,8 @@ impl EventLoop {
             return;
         };
         if closing.is_some() {
-            // Of a client that we have closed only its answer counts. What is no frame, such as the rest of a message
-            // that was too large, is taken too: closing with unread bytes would reset the connection.
+            // After our close only the client's close frame counts. Read and drop everything else, even the rest of an
+            // oversized message: closing with unread bytes would reset the connection.
             let mut answered = false;
             let _ = decoder.decode(bytes, |received| answered |= matches!(received, Received::Close(_)));
             if answered {
@@ -316,8 +318,8 @@ impl EventLoop {
         }
     }
 
-    /// Sends a close frame. Then what comes is read and dropped for a while: closing with unread bytes would reset the
-    /// connection, and the client might not see the frame.
+    /// Sends a close frame. The loop then reads and drops for a while: closing with unread bytes would reset the
+    /// connection, and the client might miss the frame.
     fn close(&mut self, token: usize, closing: Closing, now: Instant) {
         let Some(socket) = self.sockets.get_mut(token) else { return };
         if socket.closing.is_some() {
@@ -328,7 +330,7 @@ impl EventLoop {
             return self.gone(token, &error);
         }
         if matches!(closing, Closing::Theirs(_)) && socket.outbox.blocked_since().is_none() {
-            // The client has closed and has our answer: it is for us to end the connection.
+            // The client has closed and our answer is written: the server ends the connection.
             let _ = socket.stream.shutdown(std::net::Shutdown::Write);
         }
     }
@@ -338,7 +340,7 @@ impl EventLoop {
         self.end(token);
     }
 
-    /// A socket that we have closed ends with our code, however its connection then breaks.
+    /// Marks a socket as ended. After a close frame it counts by that frame's code, even if the connection breaks.
     fn end(&mut self, token: usize) {
         if let Some(socket) = self.sockets.get_mut(token)
             && !std::mem::replace(&mut socket.is_over, true)

@@ -1,4 +1,4 @@
-//! What others have for a loop: connections whose handshake was answered, states, and the end.
+//! The queue from other threads to a loop: connections after their handshake, states, and the drain.
 
 use std::{
     io,
@@ -15,49 +15,49 @@ use crate::{
     feed::{Frame, Watcher},
 };
 
-/// By which an inbox wakes its loop.
+/// The token of the waker: the inbox has messages.
 pub const WAKER: Token = Token(usize::MAX);
 
 /// A connection after its handshake.
 pub struct Admitted<C = Unregistered> {
-    /// It was read until nothing was left, or its poll will report that there is something.
+    /// Either read until it would block, or the poll will report it as readable.
     pub connection: C,
-    /// What the client sent right behind its handshake.
+    /// Bytes that the client sent after its handshake.
     pub early: Vec<u8>,
-    /// The job that it watches.
+    /// The job that the client watches.
     pub id: JobId,
-    /// What it has seen already.
+    /// The newest sequence that the client has seen.
     pub since: u64,
     /// Its place among the connections.
     pub permit: Permit,
 }
 
-/// What a loop is to do.
+/// An order to a loop.
 pub enum Message {
     /// Take a connection.
     Admit(Box<Admitted>),
-    /// Pass a state on to those who watch its job.
+    /// Send a state to the sockets that watch its job.
     State(Arc<Frame>),
-    /// Accept no more, and close all sockets over so long.
+    /// Stop accepting, and close all sockets over this time.
     Drain(Duration),
 }
 
-/// What waits for a loop.
+/// The pending messages of a loop.
 pub struct Inbox {
     messages: Mutex<Vec<Message>>,
     waker: Waker,
 }
 
 impl Inbox {
-    /// An empty one, which wakes the poll of `registry` by [`WAKER`].
+    /// An empty inbox that wakes the poll of `registry` with [`WAKER`].
     ///
     /// # Errors
-    /// When the kernel gives no file descriptor.
+    /// The system has no file descriptors left.
     pub fn new(registry: &Registry) -> io::Result<Self> {
         Ok(Self { messages: Mutex::default(), waker: Waker::new(registry, WAKER)? })
     }
 
-    /// Puts a message behind the others.
+    /// Appends a message, and wakes the loop if it is the first.
     pub fn put(&self, message: Message) {
         let mut messages = self.messages.lock().expect("no panic while held");
         messages.push(message);
@@ -68,7 +68,7 @@ impl Inbox {
         }
     }
 
-    /// Swaps what waits with `into`, which is empty.
+    /// Moves all pending messages to `into`, which must be empty.
     pub fn take(&self, into: &mut Vec<Message>) {
         std::mem::swap(&mut *self.messages.lock().expect("no panic while held"), into);
     }

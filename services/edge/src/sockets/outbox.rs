@@ -1,9 +1,8 @@
-//! What one socket still has to be sent. Empty, and without memory, while the client reads.
+//! The unsent data of one socket. Empty, and without allocated memory, while the client reads.
 //!
-//! At most the rest of one frame, a few control frames, and one state wait: a newer state replaces an older one.
-//! The answer to the handshake waits a moment for the first state: one call of the kernel and one wake-up of the client
-//! instead of two.
-//! The end of a job is replaced by nothing but the state after a person's retry.
+//! It holds at most the rest of one frame, a few control frames, and one state: a newer state replaces an older one, so
+//! only a retry replaces the end of a job. The response to the handshake is held briefly for the first state, which
+//! saves one system call and one wake-up of the client.
 
 use std::{
     io::{self, ErrorKind, IoSlice, Write},
@@ -15,7 +14,7 @@ use millrace_domain::limits::CLIENT_CONTROL_BYTES_MAX;
 
 use crate::feed::Frame;
 
-/// Frames that one `writev` takes.
+/// Buffers in one `writev`.
 const SLICES_MAX: usize = 16;
 
 /// The outbox of one socket.
@@ -24,21 +23,21 @@ pub struct Outbox(Option<Box<Waiting>>);
 
 #[derive(Debug)]
 struct Waiting {
-    /// When the client last took something.
+    /// When the client last took bytes.
     since: Instant,
     /// The rest of a frame, then control frames.
     bytes: Vec<u8>,
-    /// States of which `bytes` holds the rest: one or none.
+    /// How many states `bytes` holds the rest of: one or none.
     begun: u64,
     /// The newest state.
     state: Option<Arc<Frame>>,
-    /// `bytes` are the answer to the handshake, of which nothing was written: the first state may go with it.
+    /// `bytes` is the unwritten response to the handshake, held for the first state.
     is_held: bool,
 }
 
 impl Outbox {
-    /// Sends states, oldest first, in one write where the client takes it; otherwise the newest waits. Returns how many
-    /// were written to their last byte.
+    /// Sends states, oldest first, in one write if the client takes it; otherwise keeps the newest. Returns how many
+    /// states were written completely.
     ///
     /// # Errors
     /// When the connection is broken.
@@ -78,7 +77,7 @@ impl Outbox {
                     sent += 1;
                     continue;
                 }
-                // The rest of a frame that was begun; of those after it only the newest.
+                // Keep the rest of a partly written frame, and only the newest of the frames after it.
                 let begun = written > 0;
                 let bytes = if begun { frame.wire[written..].to_vec() } else { Vec::new() };
                 let state = (!begun || !Arc::ptr_eq(frame, newest)).then(|| newest.clone());
@@ -89,12 +88,12 @@ impl Outbox {
         Ok(sent)
     }
 
-    /// Keeps the answer to the handshake for the first state, to be written with it, or until it is released.
+    /// An outbox that holds the response to the handshake until the first state or [`Outbox::release`].
     pub fn holding(answer: Vec<u8>, now: Instant) -> Self {
         Self(Some(Box::new(Waiting { since: now, bytes: answer, begun: 0, state: None, is_held: true })))
     }
 
-    /// Sends what is held. Returns what [`Outbox::send`] does.
+    /// Sends a held response to the handshake. Returns the same as [`Outbox::send`].
     ///
     /// # Errors
     /// When the connection is broken.
@@ -103,14 +102,14 @@ impl Outbox {
         if held { self.flush(stream, now) } else { Ok(0) }
     }
 
-    /// Sends the bytes of a control frame or an answer.
+    /// Sends the bytes of a control frame or a `pong` message.
     ///
     /// # Errors
-    /// When the connection is broken, or more waits than a well-behaved client can cause.
+    /// The connection is broken, or more bytes are pending than a well-behaved client can cause.
     pub fn control(&mut self, stream: &mut impl Write, bytes: &[u8], now: Instant) -> io::Result<()> {
         if let Some(waiting) = &mut self.0 {
             if waiting.bytes.len() + bytes.len() > CLIENT_CONTROL_BYTES_MAX {
-                return Err(io::Error::other("the client reads too slowly"));
+                return Err(io::Error::other("client reads too slowly"));
             }
             waiting.bytes.extend_from_slice(bytes);
             return Ok(());
@@ -123,7 +122,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends a close frame, behind a frame that was begun. A state that waits is dropped: nothing may follow a close.
+    /// Sends a close frame, after the rest of a partly written frame. Drops a pending state, since no frame may follow
+    /// a close.
     ///
     /// # Errors
     /// See [`Outbox::control`].
@@ -135,7 +135,7 @@ impl Outbox {
         self.release(stream, now).map(drop)
     }
 
-    /// The client reads again: sends what waits and is not held. Returns what [`Outbox::send`] does.
+    /// Sends pending bytes when the client reads again, unless they are held. Returns the same as [`Outbox::send`].
     ///
     /// # Errors
     /// When the connection is broken.
@@ -156,13 +156,13 @@ impl Outbox {
         }
     }
 
-    /// Since when the client has taken nothing, if anything waits.
+    /// Since when the client has taken no bytes, if any are pending.
     pub fn blocked_since(&self) -> Option<Instant> {
         self.0.as_ref().map(|waiting| waiting.since)
     }
 }
 
-/// Bytes written; 0 when the client takes none now.
+/// Returns the bytes written; 0 if the client takes none now.
 fn write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     accepted(bytes.is_empty(), || stream.write(bytes))
 }
@@ -191,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    /// A client that takes so many bytes at each turn.
+    /// A client that takes the given number of bytes at each turn.
     struct Reader {
         taken: Vec<u8>,
         window: usize,
@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn frame(seq: u64, is_end: bool) -> Arc<Frame> {
-        // Its length and content tell whether frames were torn.
+        // Its length and content reveal torn frames.
         Arc::new(Frame::test(seq, is_end, format!("<{seq}:{}>", "x".repeat(usize::try_from(seq % 40).unwrap()))))
     }
 

@@ -1,14 +1,13 @@
-//! Whether a loop's poll has a connection, as a type: one that it has leaves it by other calls than one that it has
-//! not.
+//! Connections before and after registration with a loop's poll, as two types, since each needs other calls.
 
 use std::io;
 
 use mio::{Interest, Registry, Token, net::TcpStream};
 
-/// A connection that no poll has.
+/// A connection that is not registered with a poll.
 pub struct Unregistered(pub TcpStream);
 
-/// A connection that a loop's poll has. Closed, it leaves the poll by itself.
+/// A connection that is registered with a loop's poll. Closing it removes it from the poll.
 pub struct Registered(pub TcpStream);
 
 /// Either of them.
@@ -16,13 +15,13 @@ pub trait Connection {
     /// The stream, to be read.
     fn stream(&mut self) -> &mut TcpStream;
 
-    /// Has the poll of `registry` report by `token` what is of `interest`.
+    /// Registers the connection for `interest` under `token`.
     ///
     /// # Errors
     /// When the kernel refuses; the connection is closed.
     fn enter(self, registry: &Registry, token: Token, interest: Interest) -> io::Result<Registered>;
 
-    /// Has the poll of `registry` report nothing of it any more.
+    /// Removes the connection from the poll.
     ///
     /// # Errors
     /// When the kernel refuses; the connection is closed.

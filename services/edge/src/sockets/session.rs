@@ -1,4 +1,5 @@
-//! The rules of one socket: what it is told, what it may send, when it is closed. Pure; time is given.
+//! The rules of one socket: which states it gets, what the client may send, when it is closed. Pure; the caller passes
+//! the time.
 
 use std::time::Instant;
 
@@ -19,12 +20,12 @@ use crate::{
 /// One socket's session.
 #[derive(Debug)]
 pub struct Session {
-    /// The newest sequence that the client has, from us or from another edge.
+    /// The newest sequence that the client has, from this edge or another.
     seen: u64,
     standing: Standing,
-    /// Whether there is as much of the job as the client claims to have seen.
+    /// The state of the client's `since` claim.
     claim: Claim,
-    /// When the job must be known or, after its end, when the socket is closed.
+    /// When the job must be known; after the job's end, when to close the socket.
     deadline: Option<Instant>,
     heard_at: Instant,
     pinged_at: Instant,
@@ -33,14 +34,14 @@ pub struct Session {
     window_messages: u32,
 }
 
-/// What the client was told.
+/// What the client has received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// Nothing: the job is not known, or the client claims to have seen more of it than there is here.
+    /// No state: the job is unknown, or this edge has less of it than the client claims to have seen.
     Nothing,
     /// A state.
     State,
-    /// The end.
+    /// The job's last state.
     End,
 }
 
@@ -49,13 +50,13 @@ enum Standing {
 pub enum Offer {
     /// Send it.
     Send,
-    /// The client has it already, or waits for another.
+    /// The client has it already, or must wait for a newer one.
     Skip,
-    /// The client has seen a newer one elsewhere: this edge is behind.
+    /// The client has seen a newer one at another edge: this edge may be stale.
     Behind,
 }
 
-/// What to do about something received.
+/// What to do about a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Nothing,
@@ -63,27 +64,27 @@ pub enum Answer {
     Pong,
     /// A pong frame with the ping's payload.
     PongFrame,
-    /// Close with this.
+    /// Close with this code.
     Close(Close),
-    /// The client closes: answer with its code.
+    /// The client closes: answer with the same code.
     Closed(Option<u16>),
 }
 
-/// What is due.
+/// An action that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// A ping frame.
     Ping,
-    /// Ask the log's leader for what the client has seen.
+    /// Read from the log's leader what the client has seen.
     Ask,
-    /// A close.
+    /// A close frame.
     Close(Close),
-    /// The client is gone: nothing is worth sending.
+    /// The client does not respond: drop the connection without a close frame.
     Gone,
 }
 
 impl Session {
-    /// A session that begins.
+    /// A new session of a client that has seen `since`.
     pub fn new(since: u64, now: Instant) -> Self {
         Self {
             seen: since,
@@ -103,8 +104,8 @@ impl Session {
         self.seen
     }
 
-    /// Whether a state may be sent, and if so, that it will be. One that is older than what the client claims to have
-    /// seen is sent only where it refutes the [`Claim`].
+    /// Decides whether to send a state; `Send` also records it as sent. A state older than the client's `since` is sent
+    /// only if it refutes the [`Claim`].
     pub fn offer(&mut self, frame: &Frame, now: Instant) -> Offer {
         let was_told = matches!(self.standing, Standing::State | Standing::End);
         if was_told && frame.seq <= self.seen {
@@ -127,7 +128,7 @@ impl Session {
         Offer::Send
     }
 
-    /// Something has arrived.
+    /// Handles a received frame.
     pub fn received(&mut self, received: &Received<'_>, now: Instant) -> Answer {
         self.heard_at = now;
         if let Received::Close(code) = received {
@@ -136,7 +137,7 @@ impl Session {
         if now.duration_since(self.window_began) >= WS_RATE_WINDOW {
             (self.window_began, self.window_frames, self.window_messages) = (now, 0, 0);
         }
-        // Pongs and parts of messages are no messages, but work all the same.
+        // Pongs and message fragments do not count as messages, but each costs work.
         self.window_frames += 1;
         self.window_messages += u32::from(!matches!(received, Received::Pong | Received::Part));
         if self.window_messages > WS_MESSAGES_PER_WINDOW_MAX || self.window_frames > WS_FRAMES_PER_WINDOW_MAX {
@@ -149,7 +150,7 @@ impl Session {
         }
     }
 
-    /// What time asks for. Called every second or so.
+    /// The next action that is due. The loop calls it about twice a second.
     pub fn tick(&mut self, now: Instant) -> Option<Due> {
         if now.duration_since(self.heard_at) >= WS_SILENCE_MAX {
             return Some(Due::Gone);
@@ -161,7 +162,7 @@ impl Session {
             }));
         }
         if self.claim.due().is_some_and(|due| now >= due) {
-            // Again and again, while the log does not answer: it may have what the client has seen.
+            // Repeat while the log does not answer: it may have what the client has seen.
             self.claim.ask(now);
             return Some(Due::Ask);
         }
@@ -226,7 +227,7 @@ mod tests {
         session.offer(&frame(8, false), now);
         assert_eq!(session.offer(&frame(10, false), now), Offer::Send, "the log has it after all");
 
-        // The log does not answer: no end of the job's waiting, since the job is known.
+        // The log does not answer: the deadline for an unknown job does not apply, since the job is known.
         let mut session = Session::new(10, now);
         session.offer(&frame(8, false), now);
         session.received(&Received::Pong, now + UNKNOWN_JOB_WAIT);

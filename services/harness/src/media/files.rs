@@ -1,4 +1,4 @@
-//! The media files: made by ffmpeg, kept for the next time.
+//! The media files: made by ffmpeg, and kept for the next run.
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -18,13 +18,13 @@ const FPS: u32 = 25;
 const HLS_SEGMENT_S: u32 = 2;
 const AUDIO_BITS_PER_S: u64 = 128_000;
 
-/// Part of a folder's name. Change it when the same [`MediaSpec`] gives other files.
+/// Part of a folder's name. Change it when the same [`MediaSpec`] makes different files.
 const RECIPE: &str = "1";
 
-/// What media to make. The default suits the end-to-end tests: 20 MB in about a second.
+/// The media to make. The default suits the end-to-end tests: 20 MB in about a second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MediaSpec {
-    /// About the size of the mp4; it comes out within a quarter of this.
+    /// The approximate size of the mp4; the result is within a quarter of it.
     pub video_bytes: u64,
     /// The duration of the mp4, in seconds.
     pub duration_s: u32,
@@ -55,7 +55,7 @@ pub struct MediaFiles {
 }
 
 impl MediaFiles {
-    /// Makes the files in a folder inside `dir` that is named by `spec`, all or nothing, unless they are there already.
+    /// Makes the files in a folder inside `dir` that is named by `spec`, all or nothing, unless they already exist.
     ///
     /// Blocks, for seconds at most. Safe to call from several threads or processes at once.
     pub fn make(dir: &Path, ffmpeg: &Path, spec: &MediaSpec) -> anyhow::Result<Self> {
@@ -85,7 +85,7 @@ impl MediaFiles {
         make_hls(&made.join("hls"), ffmpeg, spec)?;
         std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o755))?;
         match std::fs::rename(&made, &folder) {
-            Err(_) if folder.is_dir() => {} // another process was faster, and made the same
+            Err(_) if folder.is_dir() => {} // another process has made the same files
             renamed => renamed.with_context(|| format!("cannot put {} in place", folder.display()))?,
         }
         Ok(Self { folder })
@@ -126,7 +126,7 @@ fn make_video(dir: &Path, ffmpeg: &Path, spec: &MediaSpec) -> anyhow::Result<()>
     let bits_per_s =
         (spec.video_bytes * 8 / u64::from(spec.duration_s)).saturating_sub(AUDIO_BITS_PER_S).max(50_000).to_string();
     command.args(["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", &(FPS * 2).to_string()]);
-    // A constant rate, filled up where the picture needs less: the size follows, and the encoder has little to do.
+    // A constant rate, filled up where the picture needs less: the size is known, and the encoder has little work.
     for option in ["-b:v", "-minrate", "-maxrate", "-bufsize"] {
         command.args([option, &bits_per_s]);
     }
@@ -136,7 +136,7 @@ fn make_video(dir: &Path, ffmpeg: &Path, spec: &MediaSpec) -> anyhow::Result<()>
     let size = dir.join("video.mp4").metadata()?.len();
     if size.abs_diff(spec.video_bytes) > spec.video_bytes / 4 {
         bail!(
-            "the sample video came out with {size} bytes instead of about {}; choose another height or duration",
+            "the sample video has {size} bytes instead of about {}; choose another height or duration",
             spec.video_bytes
         );
     }

@@ -19,7 +19,7 @@ pub(super) fn article() -> String {
     )
 }
 
-/// The list of what this site has, as whole addresses to copy.
+/// The index of the site, with whole addresses to copy.
 pub(super) fn index(origin: &str, paths: &[(&str, &str)]) -> String {
     let rows: String = paths
         .iter()

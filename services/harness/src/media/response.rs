@@ -19,7 +19,7 @@ pub(super) struct Entity {
     pub(super) etag: String,
 }
 
-/// What a site tells of the version of its files.
+/// How a site indicates the version of its files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Version {
@@ -42,7 +42,7 @@ pub(super) struct Manner {
     pub(super) whole: bool,
 }
 
-/// Where in the file something goes wrong, counted from its start and not from that of the range asked for.
+/// The position of a fault, counted from the start of the file, not of the requested range.
 #[derive(Clone, Copy)]
 pub(super) struct Fault {
     pub(super) at: usize,
@@ -117,7 +117,7 @@ fn asked(headers: &HeaderMap, etag: &str, len: usize) -> Asked {
     parse_range(range, len)
 }
 
-/// One range only. A list, or what is not a range of bytes, is ignored, as the standard allows.
+/// Parses one range. A list, or a range in another unit, is ignored, as the standard allows.
 fn parse_range(text: &str, len: usize) -> Asked {
     let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
         return Asked::Whole;

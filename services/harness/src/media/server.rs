@@ -1,4 +1,4 @@
-//! The website: which path gives what.
+//! The website: the response of each path.
 
 use std::{
     collections::BTreeMap,
@@ -29,13 +29,13 @@ use super::{
 };
 use crate::serving::Serving;
 
-/// What the site has, for people: paths, some with a query, and a few words on each. The index page `/` shows them.
+/// The site's paths, some with a query, each with a short description. The index page `/` shows them.
 ///
-/// `?rate=BYTES_PER_SECOND` slows a response down; a page and a playlist pass it on to what they point to. Each
-/// response has the rate for itself. `?fails=N` answers the first N requests for that address with 503, or
-/// `&status=CODE`, and with `&retry_after=SECONDS` says when to come back. `?breaks=N` breaks off the first N responses
-/// for that address in the middle of the file. `?version=date` tells when a file was changed instead of its entity tag,
-/// `none` neither; `?ranges=none` answers a `Range` with the whole.
+/// `?rate=BYTES_PER_SECOND` slows a response down; a page and a playlist pass it on to their links. Each response has
+/// its own rate. `?fails=N` answers the first N requests for that address with 503, or with `&status=CODE`;
+/// `&retry_after=SECONDS` adds a `Retry-After`. `?breaks=N` breaks off the first N responses for that address in the
+/// middle of the file. `?version=date` sends a file's time of change instead of its entity tag, `none` neither;
+/// `?ranges=none` answers a `Range` with the whole file.
 pub const PATHS: [(&str, &str); 14] = [
     ("/video.mp4", "a video file"),
     ("/video.mp4?rate=1000000", "the same at 1 MB/s: watch the progress, or cancel it"),
@@ -47,13 +47,13 @@ pub const PATHS: [(&str, &str); 14] = [
     ("/missing.mp4", "fails with 404"),
     ("/forbidden.mp4", "fails with 403"),
     ("/unavailable.mp4", "fails with 503"),
-    ("/video.mp4?fails=2", "fails with 503, twice: watch it being tried again"),
+    ("/video.mp4?fails=2", "fails with 503, twice: watch the retries"),
     ("/dies.mp4", "breaks off in the middle, every time"),
     ("/stall.mp4", "begins, and then hangs"),
     ("/thumb.jpg", "a picture"),
 ];
 
-/// A website with media, on a thread of its own. Dropped, it closes every connection at once.
+/// A website with media, on its own thread. Dropping it closes every connection at once.
 pub struct MediaServer {
     // The server's own state is shared: dropping `serving` ends its other users.
     site: Arc<Later>,
@@ -61,11 +61,11 @@ pub struct MediaServer {
     maker: Option<JoinHandle<()>>,
 }
 
-/// The site, or why there is none, once either is known.
+/// The site, or the reason why it cannot be made, once either is known.
 type Later = SetOnce<Result<Site, String>>;
 
 struct Site {
-    /// By path, for what is sent as it is.
+    /// Files that are sent unchanged, by path.
     entities: RwLock<BTreeMap<String, Entity>>,
     video_sha256: String,
     video_size: u64,
@@ -74,7 +74,7 @@ struct Site {
     failed: Mutex<BTreeMap<String, u64>>,
 }
 
-/// What was asked of one path.
+/// The requests for one path.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     requests: u64,
@@ -105,10 +105,10 @@ impl MediaServer {
         Ok(Self { serving: serve(&site, address)?, site, maker: None })
     }
 
-    /// Listens at `address` at once, while `make` makes the files on a thread of its own. A request that comes before
-    /// they are there waits for them; if they cannot be made it is answered with 503 and the reason.
+    /// Listens at `address` at once, while `make` makes the files on its own thread. Requests wait until the files
+    /// exist; if `make` fails, the site answers them with 503 and the reason.
     ///
-    /// Dropped, it waits for `make` to return.
+    /// Dropping the server waits for `make` to return.
     pub fn start_later(
         make: impl FnOnce() -> anyhow::Result<MediaFiles> + Send + 'static,
         address: SocketAddr,
@@ -118,13 +118,13 @@ impl MediaServer {
         let made = Arc::clone(&site);
         let maker = std::thread::Builder::new().name("sample media".to_owned()).spawn(move || {
             let site = make().and_then(|files| Site::load(&files)).map_err(|error| format!("{error:#}\n"));
-            // Nobody else sets it.
+            // Only this thread sets it.
             let _ = made.set(site);
         })?;
         Ok(Self { site, serving, maker: Some(maker) })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.serving.address()
     }
@@ -134,21 +134,21 @@ impl MediaServer {
         format!("http://{}{path}", self.address())
     }
 
-    /// The SHA-256 of `/video.mp4`, in lowercase hex; empty while there is none yet.
+    /// The SHA-256 of `/video.mp4`, in lowercase hex; empty until the video exists.
     pub fn video_sha256(&self) -> &str {
         self.site().map_or("", |site| &site.video_sha256)
     }
 
-    /// The size of `/video.mp4` in bytes; 0 while there is none yet.
+    /// The size of `/video.mp4` in bytes; 0 until the video exists.
     pub fn video_size(&self) -> u64 {
         self.site().map_or(0, |site| site.video_size)
     }
 
-    /// Puts other bytes, with a tag of their own, where a file was. What [`MediaServer::video_sha256`] and
-    /// [`MediaServer::video_size`] tell is still of the first.
+    /// Replaces a file by other bytes with their own tag. [`MediaServer::video_sha256`] and
+    /// [`MediaServer::video_size`] still describe the original.
     ///
     /// # Panics
-    /// When there is nothing under that path yet.
+    /// When no file exists under that path.
     pub fn replace(&self, path: &str, bytes: Vec<u8>) {
         let site = self.site().expect("the site is there");
         let mut entities = site.entities.write().unwrap_or_else(PoisonError::into_inner);
@@ -156,7 +156,7 @@ impl MediaServer {
         *entity = Entity { etag: etag(&bytes), bytes: bytes.into(), ..*entity };
     }
 
-    /// How many requests came for this path (without its query), of any method.
+    /// The number of requests for this path (without its query), of any method.
     pub fn requests(&self, path: &str) -> u64 {
         self.seen(path).requests
     }
@@ -229,7 +229,7 @@ impl Site {
         }
     }
 
-    /// Whether this address has failed fewer than so many times; it then has once more.
+    /// Whether this address has failed fewer than `times` times; if so, counts one more failure.
     fn fails(&self, uri: &Uri, times: u64) -> bool {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if failed.len() > FAILED_KEPT_MAX {
@@ -323,7 +323,7 @@ async fn answer(
     }
 }
 
-/// What is wrong with a path that looks like the video.
+/// The fault of a path that serves the video.
 fn fault(path: &str, breaks: bool, len: usize) -> Option<Fault> {
     match path {
         _ if breaks => Some(Fault { at: len / 2, end: End::Drop }),

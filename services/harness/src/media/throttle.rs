@@ -1,4 +1,4 @@
-//! A response body that comes at a steady rate, and may end badly.
+//! A response body that is sent at a steady rate, and may end with a fault.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ const CHUNK_BYTES_MAX: u64 = 256 * 1024;
 
 const FLUSH: Duration = Duration::from_millis(50);
 
-/// What happens when a body has come so far.
+/// How a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The whole body is sent.
     Whole,
     /// The connection is dropped.
     Drop,
-    /// Nothing more comes, and the connection stays open.
+    /// The rest is never sent, and the connection stays open.
     Hang,
 }
 
-/// Sends `bytes` and then does `end`; at `rate` bytes a second, 20 times a second, or as fast as it goes.
+/// Sends `bytes`, then ends as `end` says; at `rate` bytes a second in 20 steps a second, or without a limit.
 pub(super) fn body(bytes: Bytes, rate: Option<u64>, end: End) -> impl Stream<Item = std::io::Result<Bytes>> {
     let rate = rate.map(|rate| rate.max(1));
     let chunk = rate.map_or(CHUNK_BYTES_MAX, |rate| (rate / STEPS_PER_S).clamp(1, CHUNK_BYTES_MAX));
@@ -33,7 +33,7 @@ pub(super) fn body(bytes: Bytes, rate: Option<u64>, end: End) -> impl Stream<Ite
             return match end {
                 End::Whole => None,
                 End::Drop => {
-                    // Time for the server to send what it holds, at least the headers: an error throws that away.
+                    // Time for the server to send its buffered bytes, at least the headers: an error discards them.
                     tokio::time::sleep(FLUSH).await;
                     Some((Err(std::io::Error::other("dropped on purpose")), (left, sent)))
                 }

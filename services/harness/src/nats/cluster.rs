@@ -1,4 +1,4 @@
-//! Several nats-servers as one cluster, as `nats/cluster.conf` has it, and who of them leads.
+//! Several nats-servers as one cluster, configured by `nats/cluster.conf`, and the leaders of their streams.
 
 use std::{
     path::PathBuf,
@@ -13,24 +13,24 @@ use super::{NatsOptions, NatsServer};
 use crate::{checkout, ports::free_port};
 
 const CONFIG: &str = "nats/cluster.conf";
-/// How long a cluster may take to choose its first leader, and a stream to get one.
+/// How long a cluster may take to elect its first leader, and a stream to get one.
 const LEADER_MAX: Duration = Duration::from_secs(30);
 const REQUEST_MAX: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(50);
 
-/// A cluster on 127.0.0.1. Dropped, all of it is killed and its temporary stores are removed.
+/// A cluster on 127.0.0.1. Dropping it kills all servers and removes their temporary stores.
 #[derive(Debug)]
 pub struct NatsCluster {
     nodes: Vec<NatsServer>,
 }
 
 impl NatsCluster {
-    /// Starts `size` servers, each with a store of its own, and waits until streams can be made.
+    /// Starts `size` servers, each with its own store, and waits until streams can be created.
     pub async fn start(program: Option<PathBuf>, size: usize) -> anyhow::Result<Self> {
         Self::start_with_stores(program, vec![None; size]).await
     }
 
-    /// The same, with the folder of each server's data; a temporary one where there is none.
+    /// Starts servers with these data folders; `None` stands for a temporary one.
     pub async fn start_with_stores(program: Option<PathBuf>, stores: Vec<Option<PathBuf>>) -> anyhow::Result<Self> {
         let routes: Vec<_> = stores.iter().map(|_| format!("nats://127.0.0.1:{}", free_port())).collect();
         let (all, size) = (routes.join(","), stores.len());
@@ -39,7 +39,7 @@ impl NatsCluster {
                 program: program.clone(),
                 config: Some(checkout().join(CONFIG)),
                 store,
-                // Alone it would wait for others for ever.
+                // With these flags, a single server would wait for others for ever.
                 args: if size > 1 {
                     vec!["--cluster".into(), own.clone(), "--routes".into(), all.clone()]
                 } else {
@@ -63,12 +63,12 @@ impl NatsCluster {
         &self.nodes
     }
 
-    /// The server at this place.
+    /// The server at this index.
     pub fn node(&mut self, place: usize) -> &mut NatsServer {
         &mut self.nodes[place]
     }
 
-    /// A connection that finds its way to whichever server lives.
+    /// A connection that moves to any running server.
     pub async fn connect(&self) -> anyhow::Result<async_nats::Client> {
         let urls =
             self.nodes.iter().map(|node| node.url().parse()).collect::<Result<Vec<async_nats::ServerAddr>, _>>()?;
@@ -77,13 +77,13 @@ impl NatsCluster {
         Ok(options.connect(&urls[..]).await?)
     }
 
-    /// The place of the server that leads a stream, or `None` where there is no leader now.
+    /// The index of the server that leads a stream, or `None` while there is no leader.
     pub async fn leader(&self, client: &async_nats::Client, stream: &str) -> Option<usize> {
         let info = request(client, format!("$JS.API.STREAM.INFO.{stream}")).await?;
         self.place(&info)
     }
 
-    /// Of the leader that a stream's info names.
+    /// The index of the leader in a stream's info.
     fn place(&self, info: &Value) -> Option<usize> {
         if self.nodes.len() == 1 {
             return info.get("config").map(|_| 0);
@@ -92,7 +92,7 @@ impl NatsCluster {
         self.nodes.iter().position(|node| node.name() == leader)
     }
 
-    /// Waits until a stream has a leader and all of its replicas have caught up; the leader's place.
+    /// Waits until a stream has a leader and no stale replica; returns the leader's index.
     pub async fn wait_for_stream(&self, client: &async_nats::Client, stream: &str) -> anyhow::Result<usize> {
         let deadline = Instant::now() + LEADER_MAX;
         loop {
@@ -103,14 +103,14 @@ impl NatsCluster {
             match place {
                 Some(place) if !behind => return Ok(place),
                 _ if Instant::now() > deadline => {
-                    bail!("the stream {stream} is not whole after {LEADER_MAX:?}: {}", info["cluster"])
+                    bail!("the stream {stream} lacks a leader or a replica after {LEADER_MAX:?}: {}", info["cluster"])
                 }
                 _ => tokio::time::sleep(POLL).await,
             }
         }
     }
 
-    /// Servers greet clients before they have chosen who decides on streams.
+    /// Waits for JetStream's leader; servers greet clients before they have elected one.
     async fn wait_for_jetstream(&self) -> anyhow::Result<()> {
         let client = self.connect().await?;
         let deadline = Instant::now() + LEADER_MAX;
@@ -119,7 +119,7 @@ impl NatsCluster {
                 Some(info) if info.get("error").is_none() => return Ok(()),
                 _ if Instant::now() > deadline => {
                     let logs = self.nodes.iter().map(NatsServer::log_tail).collect::<Vec<_>>().join("\n");
-                    bail!("the cluster has no leader after {LEADER_MAX:?}; its servers said:\n{logs}")
+                    bail!("the cluster has no leader after {LEADER_MAX:?}; its servers' last lines:\n{logs}")
                 }
                 _ => tokio::time::sleep(POLL).await,
             }

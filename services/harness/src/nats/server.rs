@@ -1,4 +1,4 @@
-//! One nats-server, for as long as a value lives.
+//! One nats-server, which runs until its value is dropped.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,29 +25,29 @@ use crate::{
 
 const READY_LIMIT: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-/// How many ports are tried when another process takes ours between looking and listening.
+/// Ports to try when another process takes the chosen port before nats-server listens on it.
 const PORTS_TRIED_MAX: usize = 5;
 
-/// How to run a [`NatsServer`]. The default is what most tests want.
+/// How to run a [`NatsServer`]. The default suits most tests.
 #[derive(Clone, Debug, Default)]
 pub struct NatsOptions {
-    /// The program; the one that [`tools::nats_server`] finds or installs in this checkout if `None`.
+    /// The program; if `None`, the one that [`tools::nats_server`] finds or installs in this checkout.
     pub program: Option<PathBuf>,
-    /// A configuration file. Port, host and name are set over what it says. nats-server refuses a second `store_dir`,
-    /// so if the file sets that, it must be to `$STORE_DIR`, which is set in the server's environment.
+    /// A configuration file, whose port, host and name are overridden. nats-server refuses a second `store_dir`, so the
+    /// file may set it only to `$STORE_DIR`, which is set in the server's environment.
     pub config: Option<PathBuf>,
-    /// The folder of JetStream's data, which is kept; a temporary one, removed at the end, if `None`.
+    /// The folder of JetStream's data, which is kept; if `None`, a temporary one, removed at the end.
     pub store: Option<PathBuf>,
-    /// The client port; a free one if `None`.
+    /// The client port; if `None`, a free one.
     pub port: Option<u16>,
     /// More command line arguments, such as `--user`.
     pub args: Vec<String>,
 }
 
-/// A nats-server with JetStream on 127.0.0.1. Dropped, it is killed and its temporary store removed.
+/// A nats-server with JetStream on 127.0.0.1. Dropping it kills the server and removes its temporary store.
 #[derive(Debug)]
 pub struct NatsServer {
-    // Before the store: the process must be gone before its files are removed.
+    // Dropped before the store: the process must be gone before its files are removed.
     child: Child,
     program: PathBuf,
     config: Option<PathBuf>,
@@ -73,7 +73,7 @@ impl Store {
 }
 
 impl NatsServer {
-    /// Starts a server and waits until it takes connections, with JetStream ready.
+    /// Starts a server and waits until it accepts connections, with JetStream ready.
     pub async fn start(options: NatsOptions) -> anyhow::Result<Self> {
         let program = match options.program {
             Some(program) => program,
@@ -112,7 +112,7 @@ impl NatsServer {
         self.port
     }
 
-    /// The name that it tells clients and other servers. It stays the same over restarts.
+    /// The name that it announces to clients and other servers. It stays the same over restarts.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -132,7 +132,7 @@ impl NatsServer {
         self.child.log_tail()
     }
 
-    /// Kills the server (SIGKILL), as a power cut would, but for what the system had not yet written to disk.
+    /// Kills the server (SIGKILL). Unlike a power cut, this loses no data in the system's page cache.
     pub fn kill(&mut self) {
         self.child.kill();
     }
@@ -146,17 +146,17 @@ impl NatsServer {
         }
     }
 
-    /// Freezes the server (SIGSTOP): connections stay open, and nothing answers.
+    /// Freezes the server (SIGSTOP): connections stay open, and the server does not answer.
     pub fn pause(&self) {
         self.child.freeze();
     }
 
-    /// Lets a frozen server go on (SIGCONT).
+    /// Resumes a frozen server (SIGCONT).
     pub fn resume(&self) {
         self.child.signal(Signal::CONT);
     }
 
-    /// Starts the server again on the same port and store, and waits until it is ready. Kills it first if it runs.
+    /// Restarts the server on the same port and store, and waits until it is ready. Kills it first if it runs.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         self.child.kill();
         self.child = self.spawn()?;
@@ -181,7 +181,7 @@ impl NatsServer {
         Ok(())
     }
 
-    /// Whether our server, and not another one on its port, greets a client with JetStream on.
+    /// Whether this server, rather than another one on its port, greets a client with JetStream enabled.
     async fn greets(&self) -> bool {
         let greeting = async {
             let stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
@@ -208,14 +208,11 @@ fn spawn(
     if let Some(config) = config {
         let text = std::fs::read_to_string(config)
             .with_context(|| format!("cannot read the nats-server configuration {}", config.display()))?;
-        // A comment may speak of it.
+        // A comment may mention store_dir.
         let mut settings = text.lines().filter(|line| !line.trim_start().starts_with(['#', '/']));
         store_in_config = settings.any(|line| line.contains("store_dir"));
         if store_in_config && !text.contains("$STORE_DIR") {
-            bail!(
-                "{} sets store_dir to a folder of its own; make it `store_dir: $STORE_DIR`, or leave it out",
-                config.display()
-            );
+            bail!("{} sets store_dir to another folder; make it `store_dir: $STORE_DIR`, or omit it", config.display());
         }
         command.arg("--config").arg(config);
     }
@@ -226,7 +223,7 @@ fn spawn(
     Child::spawn(command, "nats-server", echo("nats-server"), Stdout::Log)
 }
 
-/// A server name of its own for each value: the greeting shows it.
+/// A unique server name, which the greeting contains.
 fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("millrace-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))

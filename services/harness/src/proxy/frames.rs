@@ -1,4 +1,4 @@
-//! What a server says, cut into frames of the NATS protocol, so that whole messages can be taken out of it.
+//! Splits a server's bytes into frames of the NATS protocol, so that the proxy can remove whole messages.
 
 use std::mem;
 
@@ -6,14 +6,14 @@ use std::mem;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) bytes: Vec<u8>,
-    /// Of a message.
+    /// The subject, if the frame is a message.
     pub(super) subject: Option<String>,
 }
 
-/// The longest line of a server; what is longer is no NATS and is passed on as it comes.
+/// The longest line of a server; bytes with a longer line are not NATS and pass unchanged.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// Cuts a stream of bytes. What is not NATS from its first line on comes out as it went in.
+/// Splits a stream of bytes. A stream whose first line is not NATS passes unchanged.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     buffer: Vec<u8>,
@@ -22,7 +22,7 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Takes more bytes; returns the frames that are complete by now.
+    /// Takes more bytes; returns the frames that are now complete.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Frame> {
         self.buffer.extend_from_slice(bytes);
         let mut frames = Vec::new();
@@ -54,7 +54,7 @@ impl Frames {
     }
 }
 
-/// Whether this can be the beginning of a nats-server's first words.
+/// Whether these bytes can begin a nats-server's greeting.
 fn is_greeting(bytes: &[u8]) -> bool {
     let length = bytes.len().min(5);
     bytes[..length] == b"INFO "[..length]

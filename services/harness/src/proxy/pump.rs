@@ -1,4 +1,4 @@
-//! Bytes from one end of a link to the other.
+//! Moves bytes from one end of a link to the other.
 
 use std::{collections::BTreeMap, io, sync::atomic::Ordering};
 
@@ -22,7 +22,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Returns when bytes may move.
 pub(super) async fn flowing(state: &mut watch::Receiver<State>) {
-    // The proxy is gone, and with it whoever would stall.
+    // An error means that the proxy is gone, so nothing stalls.
     let _ = state.wait_for(|state| state.mode != Mode::Stall).await;
 }
 
@@ -48,7 +48,7 @@ async fn up(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::R
     }
 }
 
-/// Waits as the link's mode says.
+/// Waits as the link's mode requires.
 async fn hold(state: &mut watch::Receiver<State>) {
     flowing(state).await;
     let mode = state.borrow().mode;
@@ -57,7 +57,7 @@ async fn hold(state: &mut watch::Receiver<State>) {
     }
 }
 
-/// What the server says; it is read frame by frame once messages are to be hit, which only a nats-server's can be.
+/// Moves the server's bytes; frame by frame once a fault of messages is set, which requires a nats-server.
 async fn down(mut from: OwnedReadHalf, to: OwnedWriteHalf, shared: &Shared) -> io::Result<()> {
     let number = shared.connections.fetch_add(1, Ordering::Relaxed);
     let mut state = shared.state.subscribe();
@@ -89,7 +89,7 @@ struct Luck<'a> {
     to: OwnedWriteHalf,
     shared: &'a Shared,
     rng: StdRng,
-    /// By when they are due, and in which order they came.
+    /// Delayed frames, by due time and order of arrival.
     late: BTreeMap<(Instant, u64), Vec<u8>>,
 }
 

@@ -1,4 +1,4 @@
-//! ListMultipartUploads, which `s3s-fs` leaves out: from the files that it keeps of each upload.
+//! ListMultipartUploads, which `s3s-fs` lacks, derived from the files that it keeps for each upload.
 
 use std::path::PathBuf;
 
@@ -44,14 +44,14 @@ impl S3Route for ListUploads {
 }
 
 impl ListUploads {
-    /// Key, id and begin of each.
+    /// Key, id and time of creation of each upload.
     fn uploads(&self, bucket: &str) -> Vec<(String, String, String)> {
         let entries = std::fs::read_dir(&self.0).into_iter().flatten().filter_map(Result::ok);
         let files: Vec<_> = entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry))).collect();
         let of_bucket = format!(".bucket-{}.object-", BASE64URL_NOPAD.encode(bucket.as_bytes()));
         let upload = |(name, entry): &(String, std::fs::DirEntry)| {
             let (key, id) = name.strip_prefix(&of_bucket)?.strip_suffix(".metadata.json")?.split_once(".upload-")?;
-            // The key's file may outlive the upload's own, which is what counts.
+            // The key's file may outlive the upload's own file, which is decisive.
             files.iter().find(|(name, _)| *name == format!(".upload-{id}.json"))?;
             let key = String::from_utf8(BASE64URL_NOPAD.decode(key.as_bytes()).ok()?).ok()?;
             let begun = jiff::Timestamp::try_from(entry.metadata().ok()?.modified().ok()?).ok()?;

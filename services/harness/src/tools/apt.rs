@@ -1,4 +1,4 @@
-//! Debian packages, where we may install them.
+//! Debian packages, where this process may install them.
 
 use std::{process::Command, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::command::run;
 
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Installs `packages` with apt-get if this runs as root; otherwise fails with the one command to type.
+/// Installs `packages` with apt-get as root; otherwise returns an error with the command to type.
 pub(super) fn install(packages: &[&str], why: &str, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let names = packages.join(" ");
     let Some(apt) = on_path("apt-get").next() else {
@@ -23,7 +23,7 @@ pub(super) fn install(packages: &[&str], why: &str, say: &mut dyn FnMut(&str)) -
     let apt = || {
         let mut command = Command::new(&apt);
         command.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "DPkg::Lock::Timeout=300"]);
-        // A package with a service must not start it: what is needed of it, we run ourselves.
+        // A package must not start its service: the harness starts the server itself.
         command.env("SYSTEMD_OFFLINE", "1").env("RUNLEVEL", "1");
         command
     };

@@ -1,4 +1,4 @@
-//! Packages of npm, pinned by a lock file, in a folder of their own.
+//! npm packages, pinned by a lock file, each set in its own folder.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use super::{Finder, lock, path, pip};
 use crate::command::run;
 
 const LIMIT: Duration = Duration::from_secs(600);
-/// The oldest Node that our pinned packages run on.
+/// The oldest Node that the pinned packages run on.
 const NODE_MIN: [u32; 1] = [20];
 
 impl Finder<'_> {
@@ -44,8 +44,8 @@ impl Finder<'_> {
     }
 }
 
-/// Makes `target` with `node_modules/`, all or nothing: it is made beside, and renamed when complete. No package runs a
-/// script.
+/// Makes `target` with `node_modules/`, all or nothing: it is made under another name, and renamed when complete. No
+/// package runs a script.
 fn install(folder: &Path, target: &Path, npm: &Path, manifest: &str, lock: &str) -> anyhow::Result<()> {
     let temporary =
         tempfile::Builder::new().prefix("tmp-").tempdir_in(folder).context("cannot make a folder to install into")?;

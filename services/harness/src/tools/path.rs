@@ -1,4 +1,4 @@
-//! Programs on the PATH, and what they answered when asked.
+//! Programs on the PATH, and their cached output.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ pub(super) fn version(text: &str) -> Option<Vec<u32>> {
         .and_then(|word| word.trim_end_matches('.').split('.').map(|part| part.parse().ok()).collect())
 }
 
-/// What programs answered, kept in a file, so that no program is asked twice while it does not change.
+/// The output of programs, kept in a file, so that an unchanged program is run only once.
 pub(super) struct Probes {
     file: PathBuf,
     answers: BTreeMap<PathBuf, Answer>,
@@ -34,14 +34,14 @@ pub(super) struct Probes {
 
 #[derive(Serialize, Deserialize)]
 struct Answer {
-    /// Size and time of change of the program when it was asked.
+    /// Size and time of change of the program when it was run.
     stamp: (u64, i64, i64),
     /// Its standard output; `None` if it failed.
     stdout: Option<String>,
 }
 
 impl Probes {
-    /// Reads the answers kept in `file`. An unreadable file counts as empty: everything is asked again.
+    /// Reads the output kept in `file`. An unreadable file counts as empty, so that every program is run again.
     pub(super) fn load(file: PathBuf) -> Self {
         let answers =
             std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
@@ -63,7 +63,7 @@ impl Probes {
         stdout
     }
 
-    /// Asks the program at `path` again next time.
+    /// Forgets the output of the program at `path`.
     pub(super) fn forget(&mut self, path: &Path) {
         self.answers.remove(path);
         self.save();

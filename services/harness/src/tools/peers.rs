@@ -1,4 +1,4 @@
-//! What benches compare us to: the servers and libraries that other systems are made of.
+//! The benches' peers: the servers and libraries of other systems.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use super::Finder;
 const MANIFEST: &str = include_str!("../../requirements/peers/package.json");
 const LOCK: &str = include_str!("../../requirements/peers/package-lock.json");
 
-/// Paths of what the peers run on.
+/// Paths of the programs and libraries that the peers run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peers {
     /// redis-server.
@@ -21,7 +21,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Finds them, and installs what is missing, as [`super::Tools::ensure`] does. redis-server may come from apt; its
+    /// Finds them, and installs missing ones, as [`super::Tools::ensure`] does. apt may install redis-server; its
     /// service is not started.
     pub fn ensure(root: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<Peers> {
         let mut finder = Finder::new(root, say)?;

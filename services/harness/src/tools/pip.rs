@@ -1,4 +1,4 @@
-//! Python packages, pinned by hash, in a folder of their own.
+//! Python packages, pinned by hash, each set in its own folder.
 
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::command::run;
 
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Part of a folder's name. Change it when what [`install`] makes of the same requirements changes.
+/// Part of a folder's name. Change it when [`install`] makes different files from the same requirements.
 const RECIPE: &str = "1";
 
 /// The folder that holds exactly these requirements, installed for this interpreter.
@@ -32,9 +32,10 @@ pub(super) fn names(requirements: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Makes `target` with the packages and `bin/`, all or nothing: it is made beside, and renamed when complete.
+/// Makes `target` with the packages and `bin/`, all or nothing: it is made under another name, and renamed when
+/// complete.
 ///
-/// `with_pip` runs pip; `python` is what the installed programs run on. `bin/python` can import what was installed.
+/// `with_pip` runs pip; the installed programs run on `python`. `bin/python` can import the installed packages.
 pub(super) fn install(
     folder: &Path,
     target: &Path,

@@ -1,10 +1,10 @@
-//! What the downloader's error output means. It has no codes: the text is all there is.
+//! Classifies the downloader's error output. It has no error codes, only text.
 
 use millrace_domain::failure::FailureKind;
 
 use crate::error::Reason;
 
-/// Texts and what they mean, in lower case. The first match of the table decides, whichever error line it is in.
+/// Kinds of failure and their texts, in lower case. The first match in the table decides, in any error line.
 const TABLE: &[(FailureKind, &[&str])] = &[
     (FailureKind::WorkerFull, &["no space left on device", "[errno 28]", "disk quota exceeded", "[errno 122]"]),
     (
@@ -88,7 +88,7 @@ const TABLE: &[(FailureKind, &[&str])] = &[
         ],
     ),
     (
-        // The page was there, and the address of the file that it gave is refused. What is refused at once has no page.
+        // The page was available, but the source refuses the file's address. A refusal of the page has another text.
         FailureKind::LinkExpired,
         &["unable to download video data: http error 401", "unable to download video data: http error 403"],
     ),
@@ -162,14 +162,14 @@ const TABLE: &[(FailureKind, &[&str])] = &[
     ),
 ];
 
-/// Says what the last lines of the downloader's error output mean. `begun` is whether bytes of the file had arrived.
+/// Classifies the last lines of the downloader's error output. `begun`: bytes of the file had arrived.
 pub(crate) fn classify(stderr: &[String], begun: bool) -> Reason {
     let mut errors: Vec<&str> = stderr.iter().filter_map(|line| line.strip_prefix("ERROR: ")).map(str::trim).collect();
     let Some(last) = errors.last().copied().or_else(|| stderr.last().map(String::as_str)) else {
-        return Reason::new(FailureKind::DownloadFailed, "the downloader failed without a word");
+        return Reason::new(FailureKind::DownloadFailed, "the downloader failed without an error message");
     };
     if errors.is_empty() {
-        // Not its own words: it crashed, or was never started.
+        // The lines are not the downloader's own errors: it crashed, or was never started.
         errors = stderr.iter().map(String::as_str).collect();
         let kind =
             kind_of_any(&errors).filter(|kind| matches!(kind, FailureKind::WorkerFull | FailureKind::WorkerFailed));
@@ -179,8 +179,8 @@ pub(crate) fn classify(stderr: &[String], begun: bool) -> Reason {
         return Reason::new(kind, last);
     }
     let kind = kind_of_any(&errors).unwrap_or(FailureKind::DownloadFailed);
-    // A site that fails in the middle of a file has handed out the first half: an address that went stale, a broken
-    // network.
+    // A site that fails in the middle of a file has delivered the first half: the address expired, or the network
+    // broke.
     let kind = match kind {
         FailureKind::SourceForbidden if begun => FailureKind::LinkExpired,
         FailureKind::SourceUnavailable | FailureKind::SourceNotFound if begun => FailureKind::SourceBroken,
@@ -193,7 +193,7 @@ pub(crate) fn classify(stderr: &[String], begun: bool) -> Reason {
 fn kind_of_any(errors: &[&str]) -> Option<FailureKind> {
     let messages: Vec<String> = errors.iter().map(|error| message(error).to_ascii_lowercase()).collect();
     if messages.iter().any(|message| message.starts_with("unsupported url:")) {
-        // The rest of the line is the address, which may say anything.
+        // The rest of the line is the address, which may contain any text.
         return Some(FailureKind::Unsupported);
     }
     if messages.iter().any(|message| cut_off(message)) {

@@ -8,10 +8,10 @@ use tokio::process::Command;
 
 use crate::{request::Request, tools::Tools};
 
-/// What is the same for every job. Each flag stands in the pinned version's `options.py` as it is here: unknown ones
-/// that begin a known one would be taken for it.
+/// The flags that every job has. Each must be spelled out as in the pinned version's `options.py`: yt-dlp takes a
+/// prefix of a known flag for that flag.
 const FLAGS: &[&str] = &[
-    // Nothing from the machine: no configuration, plug-ins, cache, cookies or scripts.
+    // Use nothing from the machine: no configuration, plug-ins, cache, cookies or scripts.
     "--ignore-config",
     "--no-plugin-dirs",
     "--no-cache-dir",
@@ -19,12 +19,12 @@ const FLAGS: &[&str] = &[
     "--no-exec",
     "--no-remote-components",
     "--no-js-runtimes",
-    // One video, whatever the address names. A page with several counts as a list, which `--no-playlist` does not
+    // One video, even if the address names more. A page with several counts as a list, which `--no-playlist` does not
     // prevent.
     "--no-playlist",
     "--playlist-items",
     "1",
-    // A stream with a hole in it is no success.
+    // A stream with a missing fragment is a failure.
     "--abort-on-unavailable-fragments",
     "--restrict-filenames",
     "--no-mtime",
@@ -37,8 +37,8 @@ const FLAGS: &[&str] = &[
     "--progress",
     // Read by `traffic`.
     "--print-traffic",
-    // Read by `protocol`. Null fields are left out of the objects, and objects without a field are left out of lists.
-    // Each begins a line: the traffic is buffered elsewhere, and may have been written up to the middle of a line.
+    // Read by `protocol`. yt-dlp omits null fields from objects, and empty objects from lists. Each template begins
+    // with a line feed: the traffic has a buffer of its own, and may end in the middle of a line.
     "--progress-template",
     concat!(
         "download:\nP %(progress.{status,downloaded_bytes,total_bytes,total_bytes_estimate,",
@@ -50,12 +50,12 @@ const FLAGS: &[&str] = &[
     "video:\nI %(.{id,title,thumbnail,duration,height,width,extractor_key})j",
     "--print",
     "video:\nS %(.{url,format_id,protocol})j",
-    // The last before the download: `traffic` goes by it.
+    // The last one before the download: `traffic` relies on that.
     "--print",
     "video:\nF %(requested_formats.:.{format_id,filesize,filesize_approx,tbr})j",
     "--print",
     "after_move:\nD %(.{filepath})j",
-    // Relative to the working directory: a path in here would be a template, in which `%` and `$` mean something.
+    // Relative to the working directory: in an absolute path, yt-dlp would expand `%` and `$`.
     "--output",
     "media.%(ext)s",
 ];
@@ -66,8 +66,8 @@ pub(crate) fn yt_dlp(tools: &Tools, request: &Request<'_>) -> Command {
     command.args(FLAGS);
     command.arg("--progress-delta").arg(PROGRESS_INTERVAL_MIN.as_secs_f64().to_string());
     command.arg("--socket-timeout").arg(TOOL_SOCKET_SILENCE_MAX.as_secs().to_string());
-    // Decided before the download. A filtered video is no error for the downloader: it exits with 0 and no file.
-    // Several filters would mean any of them.
+    // yt-dlp applies the filter before the download. A filtered video is no error for it: it exits with 0 and no file.
+    // Several filters would be combined with "or".
     let seconds_max = request.bounds.duration_max.as_secs();
     command.arg("--match-filters").arg(format!("!is_live & duration <=? {seconds_max}"));
     for retries in ["--retries", "--fragment-retries", "--extractor-retries", "--file-access-retries"] {
@@ -85,12 +85,12 @@ pub(crate) fn yt_dlp(tools: &Tools, request: &Request<'_>) -> Command {
     command
 }
 
-/// Which of a video's formats is the best one.
+/// The order of preference among a video's formats.
 ///
-/// `res` is the smaller side of the picture, so that an upright video counts as what people call it. `res:480` prefers
-/// the greatest up to 480, and takes the smallest above it only where there is none; a format of unknown size is still
-/// taken. What would be better in a way that people see or hear comes before the container, and a container that every
-/// browser plays before the rest.
+/// `res` is the smaller side of the picture, so that a portrait video has its common name. `res:480` prefers the
+/// greatest up to 480, and takes the smallest above it only if there is none; a format of unknown size is still
+/// accepted. Visible and audible quality come before the container, and a container that every browser plays before the
+/// others.
 fn format_sort(quality: Option<Quality>) -> String {
     const REST: &str = "fps,hdr:12,ext:mp4:m4a";
     match quality {

@@ -1,14 +1,14 @@
-//! One rising progress out of the progress of several files.
+//! Combines the progress of several files into one that never falls.
 
 use millrace_domain::event::Progress;
 
 use super::protocol::{FileProgress, FileSize};
 
-/// A file of unknown size beside one of known size is taken for a tenth of it: sound beside a picture.
+/// A file of unknown size counts as a tenth of one of known size, as sound beside a picture.
 const UNKNOWN_FILE_PART: u64 = 10;
 
-/// Combines the files of a download. What it reports never falls, neither in bytes nor as a part of the whole, though
-/// files begin anew, estimates change, and a server that cannot resume makes the downloader start a file over.
+/// The combined progress of a download's files. It never falls, neither in bytes nor as a part of the whole, although
+/// files begin at zero, estimates change, and the downloader starts a file over if the server cannot resume.
 #[derive(Debug, Default)]
 pub(crate) struct Combined {
     files: Vec<FileSize>,
@@ -23,7 +23,7 @@ pub(crate) struct Combined {
 }
 
 impl Combined {
-    /// Sets what is known before the download. `duration` is in seconds.
+    /// Sets the files that will be downloaded, and the duration in seconds.
     pub(crate) fn plan(&mut self, files: Vec<FileSize>, duration: Option<u64>) {
         self.files = files;
         self.duration = duration;
@@ -34,7 +34,7 @@ impl Combined {
         self.file_bytes > 0 || self.finished_bytes > 0
     }
 
-    /// Takes in the current file's progress; returns the whole's unless that is the same as before.
+    /// Adds the current file's progress; returns the total progress unless it is unchanged.
     pub(crate) fn update(&mut self, now: &FileProgress) -> Option<Progress> {
         if self.file_finished {
             self.file += 1;
@@ -58,20 +58,20 @@ impl Combined {
         Some(Progress { bytes_per_second, eta_seconds, ..progress })
     }
 
-    /// What the whole comes to at least, after the update by `now`: what has arrived, and what the server says of the
-    /// file.
+    /// The least possible total after the update by `now`: the bytes that arrived, and the file's size as reported by
+    /// the server.
     pub(crate) fn least(&self, now: &FileProgress) -> u64 {
         self.finished_bytes.saturating_add(self.file_bytes.max(now.total_bytes.unwrap_or_default()))
     }
 
-    /// Bytes of all files together, as far as that can be told.
+    /// Bytes of all files together, if they can be estimated.
     fn total(&self, now: &FileProgress) -> Option<u64> {
         let file = if now.finished { Some(self.file_bytes) } else { file_total(now) }?.max(self.file_bytes);
         let later = (self.file + 1..self.files.len()).map(|index| self.later_total(index, file));
         Some(later.fold(self.finished_bytes.saturating_add(file), u64::saturating_add))
     }
 
-    /// Bytes of a file that has not begun, beside the current one of `current` bytes.
+    /// Bytes of a file that has not begun, estimated from the current one of `current` bytes.
     fn later_total(&self, index: usize, current: u64) -> u64 {
         let rate = |index: usize| self.files.get(index).and_then(|file| file.bit_rate).filter(|rate| *rate > 0);
         let by_rate =
@@ -80,7 +80,7 @@ impl Combined {
         self.files[index].bytes.or_else(by_rate).or_else(by_duration).unwrap_or(current / UNKNOWN_FILE_PART)
     }
 
-    /// Lowers the total where the part of the whole would otherwise fall.
+    /// Lowers the total if the part of the whole would otherwise fall.
     fn rising(&self, now: Progress) -> Progress {
         let Some(Progress { downloaded_bytes: done, total_bytes: Some(total), .. }) = self.last else { return now };
         if done == 0 {
@@ -95,7 +95,7 @@ impl Combined {
 
 fn file_total(now: &FileProgress) -> Option<u64> {
     now.total_bytes.or_else(|| match (now.fragments, now.fragments_total) {
-        // The first fragment may be a header alone, of which the downloader then takes all the others to be.
+        // The first fragment may be only a header; the downloader then estimates all others at its size.
         (Some(0), Some(_)) => None,
         (Some(done), Some(all)) => {
             now.estimated_bytes.or_else(|| Some(now.downloaded_bytes.saturating_mul(all) / done))

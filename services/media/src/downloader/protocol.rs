@@ -1,4 +1,4 @@
-//! What the downloader says on its output: a letter, a space and JSON. The templates are in `command`.
+//! Parses the downloader's output lines: a letter, a space and JSON. The templates are in `command`.
 
 use millrace_domain::event::VideoInfo;
 use serde_json::Value;
@@ -11,22 +11,22 @@ use crate::{
 /// One line of the downloader.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Line {
-    /// Whether the video is a live stream, and its seconds where they are known. Comes first, and is all that comes of
-    /// a video that is filtered out.
+    /// Whether the video is a live stream, and its seconds if known. The first line, and the only one for a video that
+    /// is filtered out.
     Found { live: bool, duration: Option<u64> },
-    /// What the video is.
+    /// The information on the video.
     Info(VideoInfo),
-    /// Which file of it is going to be downloaded; `None` where it is not one file that is fetched by plain HTTP.
+    /// The file that will be downloaded; `None` unless it is a single file over plain HTTP.
     Chosen(Option<Source>),
-    /// Bytes of each file that is going to be downloaded, as far as known, in their order; empty where it is just one.
+    /// The size of each file that will be downloaded, in order; empty if there is only one.
     Files(Vec<FileSize>),
-    /// How far the current file has come.
+    /// The progress of the current file.
     Progress(FileProgress),
-    /// The path of the whole file, when all is done.
+    /// The path of the complete file.
     Done(String),
 }
 
-/// What is known of a file's size before its download.
+/// A file's size, as far as it is known before its download.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct FileSize {
     pub(crate) bytes: Option<u64>,
@@ -34,14 +34,14 @@ pub(crate) struct FileSize {
     pub(crate) bit_rate: Option<u64>,
 }
 
-/// How far one file has come.
+/// The progress of one file.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct FileProgress {
     pub(crate) finished: bool,
     pub(crate) downloaded_bytes: u64,
-    /// As the server says.
+    /// As reported by the server.
     pub(crate) total_bytes: Option<u64>,
-    /// As the downloader guesses from the fragments so far.
+    /// As estimated by the downloader from the fragments so far.
     pub(crate) estimated_bytes: Option<u64>,
     /// Fragments that are complete.
     pub(crate) fragments: Option<u64>,
@@ -49,7 +49,7 @@ pub(crate) struct FileProgress {
     pub(crate) bytes_per_second: Option<u64>,
 }
 
-/// Reads a line; `None` for any that is none of ours.
+/// Parses a line; `None` if it does not come from our templates.
 pub(crate) fn parse(line: &str) -> Option<Line> {
     let (tag, json) = line.split_once(' ')?;
     if !matches!(tag, "L" | "I" | "S" | "F" | "P" | "D") {
@@ -134,7 +134,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// A number that may have a fraction; one that makes no sense as a count is left out.
+/// A number, rounded; `None` if it is no valid count.
 fn number(value: &Value, name: &str) -> Option<u64> {
     whole(value.get(name)?.as_f64()?)
 }

@@ -1,4 +1,4 @@
-//! What the downloader says, taken in: over all of its runs for one download, and in each of them.
+//! Handles the downloader's output, over all runs of one download and within each run.
 
 use std::{os::unix::process::ExitStatusExt, path::Path};
 
@@ -18,7 +18,7 @@ use crate::{
     request::{Bounds, Step},
 };
 
-/// What one download has told so far.
+/// One download, over all of its runs.
 pub(crate) struct Session<S> {
     steps: S,
     bounds: Bounds,
@@ -40,20 +40,20 @@ pub(crate) struct Run<'a, S> {
     lines_ignored: u64,
 }
 
-/// Why a run was stopped by itself.
+/// Why a run stopped its own downloader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stopped {
-    /// There is more than wanted.
+    /// The video is larger than its bound.
     TooLarge,
-    /// What is in the folder is of several versions of the file.
+    /// The folder holds bytes of several versions of the file.
     Mixed,
 }
 
-/// How a run has ended.
+/// The end of a run.
 pub(crate) enum RunEnd {
-    /// With this file in the folder, and what is known of the video.
+    /// With this file in the folder, and the information on the video.
     File(String, VideoInfo),
-    /// It must be done again, from nothing.
+    /// The download must start over in an empty folder.
     Again,
 }
 
@@ -62,7 +62,7 @@ impl<S: FnMut(Step)> Session<S> {
         Self { steps, bounds, info: None, progress: Combined::default() }
     }
 
-    /// Begins a run that goes on from `part` and is stopped by `stop`.
+    /// Begins a run that resumes from `part`; the run cancels `stop` to end its downloader.
     pub(crate) fn run<'a>(&'a mut self, part: Part<'a>, stop: CancellationToken) -> Run<'a, S> {
         Run {
             session: self,
@@ -87,7 +87,7 @@ impl<S: FnMut(Step)> Run<'_, S> {
                 self.too_long = duration.is_some_and(|seconds| seconds > bounds.duration_max.as_secs());
             }
             Some(Line::Info(found)) => {
-                // Once, whatever a second run says.
+                // Reported once, even if a second run reports other information.
                 if info.is_none() {
                     *info = Some(found.clone());
                     steps(Step::Info(found));
@@ -137,12 +137,12 @@ impl<S: FnMut(Step)> Run<'_, S> {
         self.stop.cancel();
     }
 
-    /// Why it was stopped, if not by somebody else.
+    /// Why the run stopped its downloader, if it did.
     pub(crate) const fn stopped(&self) -> Option<Stopped> {
         self.stopped
     }
 
-    /// The name of the file in the folder and what is known of the video, or why there is none.
+    /// The file's name in the folder and the information on the video, or why there is no file.
     pub(crate) fn end(mut self, ended: &Ended) -> Result<RunEnd, Reason> {
         if self.lines_ignored > 0 {
             tracing::debug!(lines = self.lines_ignored, "ignored unknown lines from yt-dlp");
@@ -170,15 +170,15 @@ impl<S: FnMut(Step)> Run<'_, S> {
         match (name, info) {
             (Some(name), info) => match name.and_then(|name| name.to_str()) {
                 Some(name) => Ok(RunEnd::File(name.to_owned(), info.clone().unwrap_or_default())),
-                None => Err(Reason::new(FailureKind::DownloadFailed, "the downloader told of a file without a name")),
+                None => Err(Reason::new(FailureKind::DownloadFailed, "the downloader reported no file name")),
             },
             // Success without a file: the video was filtered out, or the address names an empty list.
-            (None, _) if self.live => Err(Reason::new(FailureKind::LiveStream, "a live stream, now or soon")),
+            (None, _) if self.live => Err(Reason::new(FailureKind::LiveStream, "a live stream, live now or upcoming")),
             (None, _) if self.too_long => Err(bounds.too_long()),
-            (None, None) => Err(Reason::new(FailureKind::Unsupported, "the downloader found nothing and said nothing")),
+            (None, None) => Err(Reason::new(FailureKind::Unsupported, "the downloader reported no file and no error")),
             (None, Some(_)) => {
                 let reason = classify::classify(&ended.stderr, progress.begun());
-                Err(Reason::new(reason.kind, &format!("success without a file: {}", reason.detail)))
+                Err(Reason::new(reason.kind, &format!("the downloader succeeded without a file: {}", reason.detail)))
             }
         }
     }

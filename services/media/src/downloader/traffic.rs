@@ -1,8 +1,8 @@
-//! What the source says in the headers of its answers, read from the traffic that the downloader prints.
+//! Reads the headers of the source's replies from the traffic that the downloader prints.
 //!
-//! The downloader's errors report the status of an answer but not its headers, and to ask again only for the headers
-//! would be the opposite of what they say. `Retry-After` is therefore read from the traffic, and so is the version of
-//! the file that is downloaded.
+//! The downloader's errors report the status of a reply but not its headers, and a second request to a source that asks
+//! for a pause would be wrong. Therefore this module reads `Retry-After` from the traffic, as well as the version of
+//! the downloaded file.
 
 use std::time::Duration;
 
@@ -10,20 +10,19 @@ use jiff::{Timestamp, fmt::rfc2822};
 
 use crate::part::validator::{Replies, Reply, Told};
 
-/// The newest answer that the downloader has had, as far as it matters, and what those to the download itself have
-/// told.
+/// The newest reply, as far as it matters, and all replies of the download itself.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     refused: bool,
     retry_after: Option<String>,
     /// `None` before the download.
     replies: Option<Replies>,
-    /// The last request was for a file, and not for a way through a proxy.
+    /// The last request was a `GET`, and not the `CONNECT` of a proxy.
     got: bool,
 }
 
 impl Traffic {
-    /// Takes a line; whether it was one of the traffic.
+    /// Handles a line; returns whether it is traffic.
     pub(crate) fn take(&mut self, line: &str) -> bool {
         if let Some(reply) = line.strip_prefix("reply: ") {
             // `reply: 'HTTP/1.1 429 Too Many Requests\r\n'`
@@ -51,7 +50,7 @@ impl Traffic {
             // `send: b'GET /video.mp4 HTTP/1.1\r\n…'`
             self.got = request.get(2..).is_some_and(|request| request.starts_with("GET "));
         }
-        // Anything but a header ends the headers before it.
+        // Any line but a header ends the headers before it.
         let traffic = ["send: ", "director: ", "requests: ", "urllib: "].iter().any(|start| line.starts_with(start));
         if traffic && let Some(replies) = &mut self.replies {
             replies.end();
@@ -59,13 +58,14 @@ impl Traffic {
         traffic
     }
 
-    /// What comes from now on belongs to the download: the downloader writes our lines at once and traffic late, but
-    /// before the second of two lines that come together it has written all that was before the first.
+    /// From now on replies belong to the download. The downloader writes our lines at once and the traffic late, but
+    /// before the second of two adjacent lines it has written all traffic before the first.
     pub(crate) fn begin_download(&mut self) {
         self.replies = Some(Replies::default());
     }
 
-    /// All that came up to now is complete: the downloader has written another line of ours, or has ended.
+    /// What the replies show so far. Call it only after a line of ours or at the end, when the traffic before is
+    /// complete.
     pub(crate) fn told(&mut self) -> Told<'_> {
         match &mut self.replies {
             Some(replies) => {
@@ -75,7 +75,7 @@ impl Traffic {
             None => Told::Nothing,
         }
     }
-    /// For how long from `now` the source wants to be left alone: it refused the last request, and said so.
+    /// How long from `now` the source wants no request, if it refused the last one with a `Retry-After`.
     pub(crate) fn retry_after(&self, now: Timestamp) -> Option<Duration> {
         let value = self.retry_after.as_deref()?;
         if let Ok(seconds) = value.parse() {

@@ -29,7 +29,7 @@ impl Folder {
         fs::write(self.dir.path().join(name), vec![7; usize::try_from(bytes).unwrap()]).unwrap();
     }
 
-    /// What is there, with its length.
+    /// The files in the folder, with their lengths.
     fn files(&self) -> Vec<(String, u64)> {
         let entries = fs::read_dir(self.dir.path()).unwrap().map(Result::unwrap);
         let name = |entry: &fs::DirEntry| entry.file_name().into_string().unwrap();
@@ -45,7 +45,7 @@ impl Folder {
         is_in(self.dir.path())
     }
 
-    /// A download that has come so far and is known to be of `tag`.
+    /// A download that has `bytes`, known to be of the version `tag`.
     fn downloaded(tag: &str, bytes: u64) -> Self {
         let folder = Self::new();
         let mut part = folder.open();
@@ -108,7 +108,7 @@ fn only_what_was_there_before_the_last_news_is_surely_of_the_version() {
     assert_eq!(part.advance(Told::Nothing, 1), Course::On);
     assert_eq!(part.advance(replies(&["a"]).told(), 30), Course::On);
     part.advance(replies(&["a"]).told(), 60);
-    // The worker is killed; its downloader had come further.
+    // The worker is killed; its downloader had written more.
     folder.write("media.mp4.part", 75);
     folder.open();
     assert_eq!(folder.files(), [("media.mp4.part".into(), 30)]);
@@ -137,7 +137,7 @@ fn a_part_stays_where_the_source_was_not_even_asked_for_the_file() {
     let folder = Folder::downloaded("a", 40);
     for _ in 0..2 {
         let mut part = folder.open();
-        assert!(!folder.is_kept(), "whoever is killed now leaves nothing that is used");
+        assert!(!folder.is_kept(), "a worker that is killed now leaves no usable part");
         assert_eq!(part.end(Told::Nothing, None), Course::Unproven);
         assert_eq!((folder.files(), folder.is_kept()), (vec![("media.mp4.part".into(), 40)], true));
     }

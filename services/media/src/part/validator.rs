@@ -1,10 +1,10 @@
-//! Which version of a file a source has answered with.
+//! The version of a file that a source has returned.
 
 use jiff::{Timestamp, fmt::rfc2822};
 use millrace_domain::limits::LAST_MODIFIED_AGE_MIN;
 use serde::{Deserialize, Serialize};
 
-/// What a reply tells of the version that it is of.
+/// What a reply reveals about the version of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Validator {
@@ -17,7 +17,7 @@ pub(crate) struct Validator {
     pub(crate) bytes_total: Option<u64>,
 }
 
-/// A reply to a request for the file, or for a part of it.
+/// A reply to a request for the file or a range of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reply {
     status: u16,
@@ -26,14 +26,14 @@ pub(crate) struct Reply {
     encoded: bool,
 }
 
-/// What all replies of one download tell together.
+/// What all replies of one download show together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told<'a> {
-    /// There was none.
+    /// There was no reply.
     Nothing,
-    /// They do not contradict each other, and do not show that they are of one version.
+    /// They do not contradict each other, but do not prove one version.
     Vague,
-    /// They are of this version, all of them; `of_part` when the first is of a part of the file.
+    /// All of them are of this version; `of_part`: the first is for a range of the file.
     Version { validator: &'a Validator, of_part: bool },
     /// They are of different versions.
     Changed,
@@ -43,7 +43,7 @@ pub(crate) enum Told<'a> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Replies {
     first: Option<Reply>,
-    /// Its headers may still be coming.
+    /// Its headers may be incomplete.
     last: Option<Reply>,
     vague: bool,
     changed: bool,
@@ -65,7 +65,7 @@ impl Reply {
         Self { status, ..Self::default() }
     }
 
-    /// Takes one of its headers.
+    /// Adds a header.
     pub(crate) fn header(&mut self, name: &str, value: &str) {
         let text = || Some(value.to_owned());
         match &*name.to_ascii_lowercase() {
@@ -74,7 +74,7 @@ impl Reply {
             "date" => self.date = text(),
             "content-encoding" => self.encoded = !value.eq_ignore_ascii_case("identity"),
             "content-length" if self.status == 200 => self.validator.bytes_total = value.parse().ok(),
-            // `bytes 10-99/100`; `*` where the server does not know.
+            // `bytes 10-99/100`; `*` if the server does not know.
             "content-range" if self.status == 206 => {
                 self.validator.bytes_total = value.rsplit_once('/').and_then(|(_, total)| total.parse().ok());
             }
@@ -82,14 +82,14 @@ impl Reply {
         }
     }
 
-    /// Whether it is about the file at all: a redirect is not, nor is a refusal. A range that the file does not have
-    /// is: only what it has had is asked for.
+    /// Whether it concerns the file: a redirect or a refusal does not. A 416 does, since the downloader only requests
+    /// ranges that the file had.
     const fn counts(&self) -> bool {
         matches!(self.status, 200..300 | 416)
     }
 
-    /// Whether an equal validator means equal bytes: by a strong entity tag, or by a time of the last change that lies
-    /// so far back that there was no second one in the same second (RFC 9110, 8.8). Never without the length.
+    /// Whether an equal validator means equal bytes: by a strong entity tag, or by a time of last change so far back
+    /// that no second change happened in the same second (RFC 9110, 8.8). Never without the length.
     fn is_strong(&self) -> bool {
         let Validator { etag, last_modified, bytes_total } = &self.validator;
         let tagged = etag.as_ref().is_some_and(|tag| tag.starts_with('"'));
@@ -107,18 +107,18 @@ fn time(text: &str) -> Option<Timestamp> {
 }
 
 impl Replies {
-    /// Takes the beginning of a reply.
+    /// Begins a reply.
     pub(crate) fn begin(&mut self, reply: Reply) {
         self.end();
         self.last = Some(reply);
     }
 
-    /// The reply whose headers are coming.
+    /// The reply whose headers are incomplete.
     pub(crate) const fn current(&mut self) -> Option<&mut Reply> {
         self.last.as_mut()
     }
 
-    /// The last reply has had all of its headers.
+    /// Completes the last reply.
     pub(crate) fn end(&mut self) {
         let Some(last) = self.last.take().filter(Reply::counts) else { return };
         self.changed |= last.status == 416;
@@ -132,7 +132,7 @@ impl Replies {
         }
     }
 
-    /// What those tell that have ended.
+    /// What the complete replies show together.
     pub(crate) fn told(&self) -> Told<'_> {
         match &self.first {
             _ if self.changed => Told::Changed,

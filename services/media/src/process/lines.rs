@@ -1,11 +1,11 @@
-//! Lines of a process's output, each under a bound.
+//! Lines of a process's output, of bounded length.
 
 use std::io;
 
 use millrace_domain::limits::TOOL_LINE_BYTES_MAX;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
-/// Reads lines that end in `\n`; empty ones are skipped, long ones cut, and what is not UTF-8 is replaced.
+/// Reads lines that end in `\n`. It skips empty lines, truncates long ones, and replaces what is not UTF-8.
 ///
 /// A `\r` ends no line: yt-dlp writes some errors as `ERROR: \r[download] …`.
 pub(super) struct Lines<R> {
@@ -19,7 +19,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         Self { reader: BufReader::new(reader), line: Vec::new(), line_bytes_max: TOOL_LINE_BYTES_MAX }
     }
 
-    /// The next line, `None` at the end. Cancel safe: a future that is dropped loses nothing.
+    /// The next line; `None` at the end. Cancel-safe.
     pub(super) async fn next(&mut self) -> io::Result<Option<String>> {
         loop {
             let chunk = self.reader.fill_buf().await?;

@@ -20,7 +20,7 @@ use crate::{
     trial::{LOOPBACK, Trial, assert_fails, ffmpeg, files, height, processes_in, sha256, tools},
 };
 
-/// A download that was told to stop has stopped after this.
+/// Most time that a canceled download takes to stop.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn a_direct_video_arrives_byte_by_byte_with_rising_progress() {
     assert_eq!(sha256(&media.path), trial.site.video_sha256());
     assert_eq!(media.path.parent().unwrap(), trial.folder.path());
     assert_eq!((media.size, &*media.extension, &*media.content_type), (trial.site.video_size(), "mp4", "video/mp4"));
-    // The source tells neither; the file does.
+    // The source reports neither; the file has both.
     assert_eq!((media.info.duration, media.info.quality.as_deref()), (Some(8), Some("360p")));
     assert_eq!(trial.info.unwrap().title.as_deref(), Some("video"));
     assert!(trial.progress.len() >= 4, "{:?}", trial.progress);
@@ -270,7 +270,7 @@ async fn everything_goes_through_the_proxy_if_there_is_one() {
         proxy: Some(&proxy.url("/")),
         bounds: Bounds::default(),
     };
-    // This one has nothing, whatever it is asked for.
+    // This proxy answers every request with 404.
     assert_fails(download(tools(), request, |_| (), &CancellationToken::new()).await, FailureKind::SourceNotFound);
     assert_eq!(trial.site.requests("/video.mp4"), 0);
 }
@@ -291,7 +291,7 @@ async fn cancel_during(mut trial: Trial, url: &str) {
     assert_eq!(result, Err(MediaError::Canceled));
     let took = canceled_at.unwrap().elapsed();
     assert!(took < STOP_MAX, "{took:?}");
-    // Nobody writes into the folder any more: it can be removed.
+    // No process writes to the folder any more: it can be removed.
     trial.folder.close().unwrap();
 }
 
@@ -338,7 +338,7 @@ async fn canceling_and_dropping_end_ffmpeg_as_well() {
         let url = site.url("/index.m3u8");
         let running = trial.download_with(&url, None, &cancel, |_| ());
         let stop = async {
-            // It has no progress to tell: ffmpeg in the folder is the sign.
+            // yt-dlp reports no progress here: wait for ffmpeg in the folder.
             while !processes_in(&folder).contains(&"ffmpeg".to_owned()) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }

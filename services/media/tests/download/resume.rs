@@ -1,4 +1,4 @@
-//! A download that goes on from what an earlier one has left, and one that must not.
+//! Downloads that resume an earlier one, and downloads that must not.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::trial::{Trial, assert_fails, ffmpeg, files, sha256, sha256_of};
 
-/// The downloader asks once what an address is, and then for the file as often as it may: all of these break off.
+/// The downloader requests an address once to examine it, and then as often as its retries allow: all of these break
+/// off.
 fn broken(more: &str) -> String {
     format!("/video.mp4?breaks={}{more}", 1 + 1 + TOOL_RETRIES_MAX)
 }
@@ -19,7 +20,7 @@ fn original() -> Vec<u8> {
     std::fs::read(files().video()).unwrap()
 }
 
-/// Another video: other bytes throughout, but for what players look at first.
+/// Another video: other bytes throughout, except the ones that players read first.
 fn other() -> Vec<u8> {
     let mut bytes = original();
     let from = bytes.len() / 4;
@@ -40,13 +41,13 @@ async fn broken_off(path: &str) -> Trial {
     trial
 }
 
-/// Bytes that are there to go on from; about half of the file, since what was under way when it broke off is lost.
+/// Bytes to resume from: about half of the file, since the bytes in flight at the break are lost.
 fn kept_bytes(trial: &Trial) -> u64 {
     assert!(can_be_resumed(trial.folder.path()));
     trial.folder.path().join("media.mp4.part").metadata().unwrap().len()
 }
 
-/// How many requests had a range, and the last one's.
+/// The number of requests with a range, and the last range.
 fn ranges(trial: &Trial) -> (usize, Option<String>) {
     let ranges = trial.site.ranges("/video.mp4");
     (ranges.len(), ranges.last().cloned())
@@ -182,7 +183,7 @@ async fn a_part_outlives_an_attempt_that_does_not_get_to_the_file() {
     assert_eq!(kept_bytes(&trial), kept);
     trial.again();
     trial.site = Arc::new(MediaServer::start(&files(), address).unwrap());
-    // It has forgotten how often it has broken off.
+    // The new site breaks off again.
     assert_fails(trial.download_url(&url, None).await, FailureKind::SourceBroken);
     assert_eq!(trial.resumed, Some(kept));
 }

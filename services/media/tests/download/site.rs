@@ -1,4 +1,4 @@
-//! A site of whatever a test needs and the harness's site does not have.
+//! A site with content that the harness's site does not have.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use axum::{
 
 use crate::trial::LOOPBACK;
 
-/// What is there: by path, the status, the MIME type and the bytes. Everything else is 404.
+/// Status, MIME type and bytes by path. Every other path is 404.
 #[derive(Clone, Default)]
 pub struct Site(BTreeMap<String, (StatusCode, &'static str, Bytes)>);
 

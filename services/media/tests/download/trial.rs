@@ -45,7 +45,7 @@ pub fn ffmpeg(folder: &Path, arguments: &[&str]) {
     assert!(command.status().unwrap().success());
 }
 
-/// The picture's height as ffprobe tells it, asked without our own code.
+/// The picture's height as reported by ffprobe, independent of our own code.
 pub fn height(path: &Path) -> String {
     let mut command = Command::new(&tools().ffprobe);
     command
@@ -72,7 +72,7 @@ pub fn processes_in(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// A site, an empty folder, and what a download into it told.
+/// A site, an empty folder, and the steps that a download into it reported.
 pub struct Trial {
     pub site: Arc<MediaServer>,
     pub folder: TempDir,
@@ -89,7 +89,7 @@ impl Trial {
         Self { site, folder, info: None, resumed: None, progress: vec![], bounds: Bounds::default() }
     }
 
-    /// Forgets what was told, for the next attempt in the same folder.
+    /// Forgets the steps, for the next attempt in the same folder.
     pub fn again(&mut self) {
         (self.info, self.resumed) = (None, None);
         self.progress.clear();

@@ -1,9 +1,9 @@
-//! What attempts that are over have left in the object store.
+//! Removes what finished attempts have left in the object store.
 //!
-//! No scan is needed in ordinary life: a delivery is not acknowledged before everything of the job but its file is
-//! gone, so a worker that is killed on the way there leaves a delivery, and the next worker that gets it removes the
-//! rest. A worker that was cut off removes what it has stored itself. If that one is killed at this very moment, or a
-//! worker before the log knows of an upload that the store has begun, [`super::janitor`] finds what is left.
+//! Normally no scan is needed: a worker acknowledges a delivery only after it has removed everything of the job but its
+//! file. A worker that is killed before leaves the delivery unacknowledged, and the next worker that gets it removes
+//! the rest. A fenced worker removes what it has stored itself. If it is killed at that moment, or a worker is killed
+//! after an upload has begun and before the log has it, [`super::janitor`] finds the remains.
 
 use anyhow::Context;
 use millrace_domain::{JobId, JobState, Stage, files};
@@ -11,15 +11,15 @@ use millrace_runtime::{blobs::Blobs, failpoints};
 
 use crate::Worker;
 
-/// Aborts the upload and removes the files of a job's attempts that are over by its state, however old that is: an
-/// attempt that is over stays over.
+/// Aborts the upload and removes the files of the attempts that are finished in `state`. A stale state is safe: a
+/// finished attempt stays finished.
 ///
 /// # Errors
-/// When the store cannot be reached; it may be done again.
+/// The store is unavailable; the caller may retry.
 pub async fn clean_up(blobs: &Blobs, state: &JobState) -> anyhow::Result<()> {
     failpoints::reach("before_clean_up");
     let over = over(state);
-    // First the upload: completed in between, its file is found by the listing.
+    // Abort the upload first: if it was completed in between, the listing finds its file.
     if let Some(upload) = state.upload.as_ref().filter(|upload| over(&upload.key))
         && let Some(id) = &upload.upload_id
     {
@@ -33,18 +33,18 @@ pub async fn clean_up(blobs: &Blobs, state: &JobState) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same for a job at its end, by its newest state. Only then may its delivery be acknowledged.
+/// Does the same for an ended job, by its newest state. Only after this may its delivery be acknowledged.
 ///
 /// # Errors
-/// When the store or the log cannot be reached.
+/// The store or the log is unavailable.
 pub async fn clean_up_after_end(worker: &Worker, id: &JobId) -> anyhow::Result<()> {
-    match worker.jobs.snapshots.get_from_leader(id).await.context("its state cannot be read")? {
+    match worker.jobs.snapshots.get_from_leader(id).await.context("cannot read the job's state")? {
         Some(state) => clean_up(&worker.blobs, &state).await,
         None => Ok(()),
     }
 }
 
-/// Removes what a worker that was cut off has stored in its attempt.
+/// Removes what a fenced worker has stored in its attempt.
 pub async fn clean_up_own(worker: &Worker, id: &JobId, attempt: u32) {
     let own = move |key: &str| files::owner(key).is_some_and(|(_, of)| of == attempt);
     if let Err(error) = worker.blobs.remove(id, own).await {
@@ -52,19 +52,19 @@ pub async fn clean_up_own(worker: &Worker, id: &JobId, attempt: u32) {
             job = %id,
             attempt,
             error = format!("{error:#}"),
-            "cannot remove file of a lost attempt; leaving it"
+            "cannot remove file of a fenced attempt; leaving it to the janitor"
         );
     }
 }
 
-/// Whether what is under a key belongs to an attempt that is over. Of the last one, that has ended, its file stays.
+/// Whether a key belongs to a finished attempt and may be removed. The file of a completed job stays.
 pub fn over(state: &JobState) -> impl Fn(&str) -> bool + Send + Sync + 'static + use<> {
     let kept = state.file.as_ref().filter(|_| state.stage == Stage::Completed).map(|file| file.key.clone());
     let of_ended = of_ended(state);
     move |key| of_ended(key) && Some(key) != kept.as_deref()
 }
 
-/// Whether a key belongs to an attempt that is over: nothing more will be stored under it.
+/// Whether a key belongs to a finished attempt: nothing more will be stored under it.
 pub fn of_ended(state: &JobState) -> impl Fn(&str) -> bool + Send + Sync + 'static + use<> {
     let (id, attempt, ended) = (state.job_id.clone(), state.attempt, state.is_end());
     move |key| files::owner(key).is_some_and(|(of, its)| of == id && (its < attempt || (ended && its == attempt)))

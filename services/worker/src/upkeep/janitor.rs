@@ -1,12 +1,12 @@
-//! What no delivery leads to any more: now and then the store itself is looked through for unfinished uploads and files
-//! of attempts that are over.
+//! Searches the store itself, at intervals, for unfinished uploads and files of finished attempts that no delivery
+//! refers to any more.
 //!
-//! A worker may die after the store has begun an upload and before the log tells of it, or the store's answer may be
-//! lost; then nobody has its name. Every worker looks; several at once are harmless, since an attempt that is over by
-//! any state, however old, stays over, and removing twice is removing once.
+//! A worker may die after the store has begun an upload and before the log has it, or the store's response may be lost;
+//! then the upload's id is only in the store. Every worker runs a janitor. Several at once are harmless: an attempt
+//! that is finished in any state, even a stale one, stays finished, and removal is idempotent.
 //!
-//! Files of jobs that the log does not know stay and are counted: they may be another installation's, or this one's log
-//! may have been lost, and links that people hold lead to them.
+//! The janitor counts files of jobs that the log does not know, and keeps them: they may belong to another
+//! installation, or this one's log may be lost, and clients may hold links to them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,14 +24,14 @@ use millrace_runtime::{blobs::Unfinished, now};
 use super::cleaning;
 use crate::{Worker, metrics::Remains};
 
-/// Looks until the shutdown.
+/// Runs until the shutdown.
 pub async fn run(worker: Arc<Worker>, interval: Duration) -> anyhow::Result<()> {
     loop {
         let pause = interval.mul_f64(rand::random_range(0.5..1.5));
         if worker.shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return Ok(());
         }
-        // Each on its own: a store may list its files and not its uploads.
+        // Handle each on its own: a store may list its files and not its uploads.
         if let Some(Err(error)) = worker.shutdown.run_until_cancelled(uploads(&worker)).await {
             tracing::warn!(
                 error = format!("{error:#}"),
@@ -48,11 +48,11 @@ pub async fn run(worker: Arc<Worker>, interval: Duration) -> anyhow::Result<()> 
     }
 }
 
-/// Aborts uploads of attempts that are over, and very old ones of jobs that nobody knows.
+/// Aborts uploads of finished attempts, and very old uploads of unknown jobs.
 async fn uploads(worker: &Worker) -> anyhow::Result<()> {
     let unfinished = worker.blobs.unfinished().await?;
     let states = states(worker, unfinished.iter().map(|upload| upload.key.as_str())).await?;
-    // By two clocks: one that is ahead makes nothing old.
+    // Use the earlier of two clocks, so that one that is ahead makes nothing old.
     let now = now().min(worker.jobs.log.tip().await?.at);
     for upload in unfinished.iter().filter(|upload| is_left(upload, &states, now)) {
         if let Err(error) = worker.blobs.abort(&upload.key, &upload.id).await {
@@ -69,9 +69,9 @@ async fn uploads(worker: &Worker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes files of attempts that are over; completed jobs keep theirs.
+/// Removes files of finished attempts; completed jobs keep theirs.
 async fn stored(worker: &Worker) -> anyhow::Result<()> {
-    // Where an id may be, so that each file comes up sometime.
+    // Start at a random id, so that over time every file is listed.
     let from = files::folder(&JobId::from_entropy(rand::random()));
     let keys = worker.blobs.keys(&from, JANITOR_FILES_MAX).await?;
     let states = states(worker, keys.iter().map(String::as_str)).await?;
@@ -96,7 +96,7 @@ async fn stored(worker: &Worker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The states of the jobs whose keys these are.
+/// The states of the jobs that these keys belong to.
 async fn states(worker: &Worker, keys: impl Iterator<Item = &str>) -> anyhow::Result<HashMap<JobId, JobState>> {
     let ids: HashSet<_> = keys.filter_map(files::owner).map(|(id, _)| id).collect();
     let ids: Vec<_> = ids.into_iter().collect();
@@ -114,7 +114,7 @@ fn state_of<'a>(key: &str, states: &'a HashMap<JobId, JobState>) -> Option<&'a J
 fn is_left(upload: &Unfinished, states: &HashMap<JobId, JobState>, now: Timestamp) -> bool {
     match state_of(&upload.key, states) {
         Some(state) => cleaning::of_ended(state)(&upload.key),
-        // Also of what is none of ours by its name: it stays.
+        // Uploads with a foreign name have no job either: they stay.
         None => {
             let age = now.duration_since(upload.begun);
             files::owner(&upload.key).is_some()

@@ -1,7 +1,7 @@
-//! Jobs that ended long ago leave: the file, the state and the events, together.
+//! Removes jobs that ended long ago: the file, the state and the events together.
 //!
-//! Every worker looks now and then; several at once are harmless, since each step may be done again. The submission is
-//! what leaves last, so a job whose worker died in between is found again.
+//! Every worker runs it at intervals. Several at once are harmless, since each step may be repeated. The submission is
+//! removed last, so the job of a worker that died in between is found again.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use millrace_runtime::{
 
 use crate::Worker;
 
-/// Removes what has expired until the shutdown.
+/// Removes expired jobs until the shutdown.
 pub async fn run(worker: Arc<Worker>, retention: Duration) -> anyhow::Result<()> {
     let interval = (retention / 10).clamp(RETENTION_INTERVAL_MIN, RETENTION_INTERVAL_MAX);
     loop {
@@ -38,15 +38,16 @@ pub async fn run(worker: Arc<Worker>, retention: Duration) -> anyhow::Result<()>
     }
 }
 
-/// Goes through the oldest submissions and removes the jobs that have ended before the retention; how many.
+/// Goes through the oldest submissions and removes the jobs that ended longer ago than `retention`; returns their
+/// number.
 ///
-/// What counts is when the log took an event, not what time its writer believed it was.
+/// The log's time of an event counts, not its writer's clock.
 async fn sweep(worker: &Worker, retention: Duration) -> anyhow::Result<u64> {
     let retention = SignedDuration::try_from(retention)?;
-    // By two clocks: one that is ahead, ours or the server's, removes nothing.
+    // Use the earlier of two clocks, so that one that is ahead, ours or the server's, removes nothing.
     let now = now().min(worker.jobs.log.tip().await?.at);
-    let before = now.checked_sub(retention).context("the retention is too long")?;
-    // What the projector has not seen it would write again.
+    let before = now.checked_sub(retention).context("retention is too long")?;
+    // The projector would write again the state of events that it has not read yet.
     let projected = worker.jobs.snapshots.progress().await?.up_to;
     let mut submissions = worker.jobs.log.read(subjects::SUBMITTED_ALL, 0);
     let mut expired = 0;
@@ -55,7 +56,7 @@ async fn sweep(worker: &Worker, retention: Duration) -> anyhow::Result<u64> {
         if page.is_empty() {
             return Ok(expired);
         }
-        // What was submitted later cannot have ended before.
+        // A job that was submitted later cannot have ended before.
         let old: Vec<_> = page.iter().take_while(|stored| stored.stored_at < before).collect();
         let young = old.len() < page.len();
         let ids: Vec<JobId> =
@@ -63,13 +64,13 @@ async fn sweep(worker: &Worker, retention: Duration) -> anyhow::Result<u64> {
         let mut ended = worker.jobs.snapshots.load(&ids).await?;
         ended.retain(|_, state| state.is_end() && state.seq <= projected);
         for (id, stored) in newest(worker, &ended).await?.into_iter().filter(|(_, stored)| stored.stored_at < before) {
-            // A replica may be behind; only the leader's word counts.
+            // A replica may be stale; only the leader's state counts.
             let is_same = |state: &JobState| state.is_end() && state.seq == stored.seq;
             if let Some(state) = worker.jobs.snapshots.get_from_leader(&id).await?.filter(is_same) {
                 match expire(worker, &state).await {
                     Ok(true) => expired += 1,
                     Ok(false) => {}
-                    // Others need not wait for it.
+                    // Continue with the other jobs.
                     Err(error) => tracing::warn!(
                         job = %id,
                         error = format!("{error:#}"),
@@ -87,11 +88,12 @@ async fn sweep(worker: &Worker, retention: Duration) -> anyhow::Result<u64> {
 /// The newest message of each job.
 async fn newest(worker: &Worker, states: &HashMap<JobId, JobState>) -> Result<HashMap<JobId, Stored>, ReadError> {
     let filters: Vec<_> = states.keys().map(subjects::job_filter).collect();
-    // In the order of their sequences: the last one stays.
+    // `last` returns them in the order of their sequences, so the newest of each job stays.
     Ok(worker.jobs.log.last(&filters).await?.into_iter().collect())
 }
 
-/// Each step may be repeated, and the last one makes the job unknown. `false` when it was tried again meanwhile.
+/// Removes one job. Each step may be repeated, and the last one makes the job unknown. Returns `false` if the job was
+/// retried meanwhile.
 async fn expire(worker: &Worker, state: &JobState) -> anyhow::Result<bool> {
     let id = &state.job_id;
     let last = state.attempt;
@@ -101,12 +103,12 @@ async fn expire(worker: &Worker, state: &JobState) -> anyhow::Result<bool> {
         worker.blobs.abort(key, upload).await?;
     }
     worker.blobs.remove(id, move |key| files::owner(key).is_none_or(|(_, attempt)| attempt <= last)).await?;
-    // The store may have taken minutes, and a person may have asked for another attempt.
+    // The store may have taken minutes, and a client may have retried the job.
     if worker.jobs.snapshots.read_leader(id).await?.1 != state.seq {
         return Ok(false);
     }
-    worker.jobs.snapshots.purge(id).await.context("the state could not be removed")?;
-    worker.jobs.log.purge(id).await.context("the events could not be removed")?;
+    worker.jobs.snapshots.purge(id).await.context("cannot remove the state")?;
+    worker.jobs.log.purge(id).await.context("cannot remove the events")?;
     tracing::debug!(job = %id, "removed expired job");
     Ok(true)
 }

@@ -1,4 +1,4 @@
-//! Processes of a worker that was killed: they outlive it, since nobody was there to end them.
+//! Finds and kills the processes that a killed worker has left behind.
 
 use std::{
     fs, io,
@@ -11,11 +11,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const VANISH_POLL: Duration = Duration::from_millis(5);
 
-/// Kills each process that works in `folder` or below it, and waits until there is none. Tools have their attempt's
-/// folder as their working directory, and so has what they start. Only where there is a `/proc`.
+/// Kills each process whose working directory is `folder` or below it, and waits until there is none. Tools and their
+/// children have their attempt's folder as working directory. Without a `/proc` it does nothing.
 pub fn kill_in(folder: &Path) -> io::Result<()> {
     let deadline = Instant::now() + TOOL_VANISH_MAX;
-    // Again until none is found: one may have started another in between.
+    // Repeat until none is found: a process may have started another in between.
     loop {
         let found = working_in(folder);
         if found.is_empty() {
@@ -30,14 +30,14 @@ pub fn kill_in(folder: &Path) -> io::Result<()> {
                 folder = %folder.display(),
                 "killing processes of a dead worker"
             );
-            // It fails where the process has ended.
+            // This fails if the process has ended.
             let _ = kill_process(pid, Signal::KILL);
         }
         std::thread::sleep(VANISH_POLL);
     }
 }
 
-/// Whether [`kill_in`] finds whatever there is: only then may somebody else use the folder.
+/// Whether [`kill_in`] finds every such process: only then may another worker use the folder.
 pub fn can_be_found() -> bool {
     fs::read_link("/proc/self/cwd").is_ok()
 }
@@ -45,7 +45,7 @@ pub fn can_be_found() -> bool {
 fn working_in(folder: &Path) -> Vec<Pid> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    // A process that has ended, or is another user's, does not tell.
+    // The link of an ended process, or of another user's, is not readable.
     let here = |pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
     ids.filter(here).filter_map(Pid::from_raw).collect()
 }

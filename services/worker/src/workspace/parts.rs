@@ -1,4 +1,4 @@
-//! Parts of downloads that wait for the next attempt at their job.
+//! Kept parts: downloads that wait for the next attempt at their job.
 
 use std::{
     fs, io,
@@ -14,37 +14,37 @@ use millrace_media as media;
 
 use super::{Workspace, orphans, remove};
 
-/// How the name of a folder ends that nobody uses: `<job>.<attempt>.kept`.
+/// Suffix of a kept folder: `<job>.<attempt>.kept`.
 const KEPT: &str = "kept";
 
-/// A folder that is kept.
+/// A kept folder.
 #[derive(Debug)]
 pub struct Kept {
     /// The job.
     pub id: JobId,
-    /// The attempt that has left it.
+    /// The attempt that left it.
     pub attempt: u32,
     path: PathBuf,
-    /// Of all files in it.
+    /// The size of all files in it.
     bytes: u64,
     /// When the last byte was added.
     written: SystemTime,
 }
 
 impl Kept {
-    /// Where it is.
+    /// The folder's path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 }
 
 impl Workspace {
-    /// All that is kept, the newest first, one for each job.
+    /// The newest kept part of each job, newest first.
     pub fn kept(&self) -> Vec<Kept> {
         self.all_kept().0
     }
 
-    /// Removes what is kept, unless an attempt uses it by now.
+    /// Removes a kept part, unless an attempt has taken it meanwhile.
     pub fn remove_kept(&self, kept: &Kept) {
         match remove(&kept.path) {
             Ok(()) => tracing::debug!(job = %kept.id, bytes = kept.bytes, "removed kept part"),
@@ -54,20 +54,20 @@ impl Workspace {
         }
     }
 
-    /// Removes all that is kept: something of this machine's has failed, and it may be that there is no room.
+    /// Removes all kept parts: this machine has failed an attempt, and its disk may be full.
     pub fn make_room(&self) {
         let (kept, older) = self.all_kept();
         kept.iter().chain(&older).for_each(|kept| self.remove_kept(kept));
     }
 
-    /// Removes what is too much or too old.
+    /// Removes kept parts that are too old, too many or too large.
     pub(super) fn bound_kept(&self) {
         let (kept, mut too_many) = self.all_kept();
         let (mut count, mut bytes) = (0, 0_u64);
         for kept in kept {
             count += 1;
             bytes = bytes.saturating_add(kept.bytes);
-            // A time to come is of a clock that was put back.
+            // A time in the future means that the clock was set back.
             let old = kept.written.elapsed().is_ok_and(|age| age > PARTS_KEPT_AGE_MAX);
             if old || count > PARTS_KEPT_MAX || bytes > PARTS_KEPT_BYTES_MAX {
                 too_many.push(kept);
@@ -76,7 +76,7 @@ impl Workspace {
         too_many.iter().for_each(|kept| self.remove_kept(kept));
     }
 
-    /// Takes over the parts of a folder in which nothing runs any more, as far as that can be known.
+    /// Takes over the parts in a dead worker's folder, if its processes can be found and are therefore ended.
     pub(super) fn adopt_parts(&self, folder: &Path) -> io::Result<()> {
         if !orphans::can_be_found() {
             return Ok(());
@@ -97,7 +97,7 @@ impl Workspace {
         self.folder.join(format!("{id}.{attempt}.{KEPT}"))
     }
 
-    /// What is kept, and what was kept of the same jobs before.
+    /// The newest kept part of each job, and the older ones.
     fn all_kept(&self) -> (Vec<Kept>, Vec<Kept>) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return (Vec::new(), Vec::new()) };
         let mut all: Vec<_> = entries.filter_map(|entry| read(entry.ok()?.path())).collect();
@@ -123,7 +123,7 @@ fn read(path: PathBuf) -> Option<Kept> {
     let (id, attempt, true) = parse(&path)? else { return None };
     let (mut bytes, mut written) = (0, SystemTime::UNIX_EPOCH);
     for entry in fs::read_dir(&path).ok()? {
-        // Removed in between, perhaps.
+        // The entry may have been removed meanwhile.
         let Ok(meta) = entry.and_then(|entry| entry.metadata()) else { continue };
         bytes += meta.len();
         written = written.max(meta.modified().unwrap_or(SystemTime::UNIX_EPOCH));

@@ -1,4 +1,4 @@
-//! Parts leave that their jobs do not need any more.
+//! Removes kept parts that their jobs do not need any more.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::Worker;
 
-/// Looks now and then until the shutdown, and a last time then.
+/// Sweeps at intervals until the shutdown, and once more then.
 pub async fn run(worker: Arc<Worker>) -> anyhow::Result<()> {
     let pause = || PARTS_SWEEP_INTERVAL.mul_f64(rand::random_range(0.5..1.0));
     let mut begun = HashSet::new();
@@ -19,13 +19,13 @@ pub async fn run(worker: Arc<Worker>) -> anyhow::Result<()> {
         begun = sweep(&worker, &begun).await;
     }
     if timeout(PARTS_LAST_SWEEP_MAX, sweep(&worker, &begun)).await.is_err() {
-        tracing::debug!("log too slow to say which parts are needed; the next worker asks again");
+        tracing::debug!("cannot read in time which parts are needed; leaving them to the next worker");
     }
     Ok(())
 }
 
-/// Removes what is kept of jobs that have ended, or that had begun anew already the last time. Returns those that have
-/// begun anew: this worker may have begun one, and be about to use what is kept.
+/// Removes the parts of jobs that have ended, or that had a newer attempt already at the last sweep. Returns the jobs
+/// with a newer attempt: it may be this worker's, which is about to take the part.
 async fn sweep(worker: &Worker, begun_before: &HashSet<JobId>) -> HashSet<JobId> {
     worker.workspace.bound_kept();
     let kept = worker.workspace.kept();
@@ -36,7 +36,7 @@ async fn sweep(worker: &Worker, begun_before: &HashSet<JobId>) -> HashSet<JobId>
     let states = match worker.jobs.snapshots.load(&ids).await {
         Ok(states) => states,
         Err(error) => {
-            // They are bounded whatever the log says.
+            // Kept parts are bounded even without the log.
             tracing::debug!(%error, "cannot read which parts are needed");
             return begun_before.clone();
         }

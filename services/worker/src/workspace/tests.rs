@@ -8,7 +8,7 @@ fn id(text: &str) -> JobId {
     text.parse().unwrap()
 }
 
-/// What a download leaves that can be gone on from.
+/// Writes the files of a download that can be resumed.
 fn write_part(folder: &Path) {
     fs::write(folder.join("media.mp4.part"), "x").unwrap();
     fs::write(folder.join("part.json"), "{}").unwrap();
@@ -98,7 +98,7 @@ fn what_is_kept_goes_to_the_next_attempt_of_its_job_and_to_no_other() {
     let same = workspace.scratch(&id("a"), 3).unwrap();
     let resumable = [&other, &next, &same].map(|scratch| media::can_be_resumed(scratch.path()));
     assert_eq!((resumable, jobs(&workspace)), ([false, true, false], vec![]));
-    // What is no use is not kept.
+    // A folder without a usable part is not kept.
     workspace.keep(other);
     assert_eq!(jobs(&workspace), Vec::<String>::new());
     drop((next, same));
@@ -151,7 +151,7 @@ fn what_is_too_old_or_too_much_goes_oldest_first() {
 
     let of_kept = workspace.kept();
     set_written(&of_kept[3], now - PARTS_KEPT_AGE_MAX - Duration::from_secs(1));
-    // Without any bytes on the disk.
+    // A sparse file, without bytes on the disk.
     File::options()
         .write(true)
         .open(of_kept[6].path().join("media.mp4.part"))

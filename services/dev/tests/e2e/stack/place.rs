@@ -1,4 +1,4 @@
-//! Where a stack's services run: how each of them is started.
+//! Starts each of a stack's services.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use millrace_harness::{
 
 use super::tools;
 
-/// What all services of a stack are given.
+/// The settings that all services of a stack share.
 #[derive(Clone)]
 pub struct Place {
     pub nats_url: String,
@@ -37,7 +37,7 @@ impl Place {
         self.spawn("millrace-edge", &[&args[..], &["--storage", &self.storage]].concat(), &[])
     }
 
-    /// Starts a worker on a folder of its own inside the stack's.
+    /// Starts a worker on its own folder inside the stack's.
     pub fn worker(&self, work: &str, more: &[&str], env: &[(&str, &str)]) -> (Service, String) {
         let tools = tools();
         let work = self.folder.join(work);

@@ -1,11 +1,10 @@
 //! [`Recent`] beside a reference model: the list of all events and what the projector has written of them. Messages are
-//! lost, late, repeated; the connection is disturbed; answers of the projector and loads of states are under way
-//! meanwhile.
+//! lost, late or repeated; the connection is disturbed; reads of the projector's position and loads of states are in
+//! flight meanwhile.
 //!
-//! What must hold: where a load asks the log nothing, the state that it shows is the newest. That is as of the last
-//! message that has come, of what the projector was said to have written, and of all that was appended before a
-//! disturbance and is not sent again: what is still under way follows by itself, and a last message that was lost is
-//! the sweep's to find.
+//! The invariant: if a load reads nothing from the log, the state that it returns is the newest. "Newest" includes the
+//! last message that arrived, the projector's reported position, and all events appended before a disturbance that are
+//! not sent again. Messages in flight arrive later by themselves, and the sweep detects a lost last message.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 
 const JOBS: usize = 3;
-/// As many events are remembered: few, so that they are often too many.
+/// How many events are remembered: few, so that the bound is often exceeded.
 const ROOM: usize = 3;
 
 /// What happens.
@@ -24,11 +23,11 @@ enum Step {
     Append {
         job: usize,
     },
-    /// One of the messages under way arrives, most often the one that was sent first.
+    /// One of the messages in flight arrives, most often the one that was sent first.
     Arrive {
         message: usize,
     },
-    /// One of the messages under way never arrives.
+    /// One of the messages in flight never arrives.
     Lose {
         message: usize,
     },
@@ -36,8 +35,8 @@ enum Step {
     Repeat {
         message: usize,
     },
-    /// The connection breaks and is there again, perhaps to another server: what was under way is lost, and the last
-    /// messages may be sent again.
+    /// The connection breaks and is restored, perhaps to another server: messages in flight are lost, and the last ones
+    /// may be sent again.
     Disturb {
         again: usize,
     },
@@ -45,12 +44,11 @@ enum Step {
     Project {
         events: usize,
     },
-    /// States are wanted: a load begins, and perhaps the question how far the projector is, which may be answered at
-    /// once.
+    /// A load begins, and perhaps a read of the projector's position, which may be answered at once.
     Load {
         answered: bool,
     },
-    /// The server answers that question; the answer is under way.
+    /// The server answers that read; the answer is in flight.
     Answer,
     /// The answer arrives.
     Answered,
@@ -58,7 +56,7 @@ enum Step {
     Read {
         load: usize,
     },
-    /// A load, for which the bucket is read if it was not, decides whether the log is to be asked.
+    /// A load, which reads the bucket if it has not yet, decides whether to read from the log.
     Decide {
         load: usize,
     },
@@ -81,17 +79,17 @@ struct World {
     log: Vec<usize>,
     /// Sequences.
     under_way: Vec<u64>,
-    /// Since the last disturbance, as what follows.
+    /// Since the last disturbance, like the fields below.
     arrived: Vec<u64>,
-    /// Up to there the edge has to know, whatever arrives.
+    /// The edge must know every event up to this sequence, even without further messages.
     known: u64,
     disturbed_at: Instant,
-    /// Everything up to there is in the bucket.
+    /// The bucket includes every event up to this sequence.
     written: u64,
     asked: Option<Instant>,
     answer: Option<(Instant, Progress)>,
     loads: Vec<Load>,
-    /// Jobs of which the log was not asked.
+    /// Jobs for which the log was not read.
     spared: usize,
 }
 
@@ -149,7 +147,7 @@ impl World {
     }
 
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
-        // No two things happen at one time.
+        // No two steps happen at the same time.
         self.now += Duration::from_nanos(1);
         let pick = |of: usize, among: usize| (among > 0).then(|| of % among);
         match *step {

@@ -1,4 +1,4 @@
-//! What [`Recent`] says in single cases.
+//! Single cases of [`Recent`].
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ fn the_newest_event_of_each_job_is_told_also_of_one_that_is_asked_for_twice() {
 fn nothing_is_told_of_what_the_projector_has_not_written_and_nobody_heard() {
     let (mut recent, now) = (Recent::default(), Instant::now());
     recent.heard(5, "a");
-    assert_eq!(recent.basis(now), None, "nobody knows how far the projector is");
+    assert_eq!(recent.basis(now), None, "the projector's position is unknown");
     projected(&mut recent, 3, false, now);
     assert_eq!(recent.basis(now), None, "4 was not heard");
     projected(&mut recent, 4, false, now);
@@ -64,7 +64,7 @@ fn a_message_that_was_lost_is_noticed_until_the_projector_has_written_it() {
 #[test]
 fn whether_everything_was_heard_is_known_of_what_has_no_hole() {
     let mut recent = Recent::default();
-    assert!(recent.has_heard(4, 4) && !recent.has_heard(4, 5), "nothing happened, or nobody knows");
+    assert!(recent.has_heard(4, 4) && !recent.has_heard(4, 5), "5 was not heard yet");
     for seq in [5, 6] {
         recent.heard(seq, "a");
     }
@@ -83,7 +83,7 @@ fn after_a_disturbance_it_begins_anew_where_a_message_comes_or_the_projector_has
     recent.disturbed();
     assert_eq!((recent.basis(now), newest(&recent, basis, &["a"])), (None, None));
     projected(&mut recent, 6, false, now);
-    assert_eq!(recent.basis(now), None, "there is more, and nobody has heard it");
+    assert_eq!(recent.basis(now), None, "the log has more that was not heard");
     recent.ask(RECENT_STATES_MIN, now);
     recent.disturbed();
     recent.projected(Progress { up_to: 7, is_all: true }, now);

@@ -1,6 +1,6 @@
-//! Every order of events at a small size, by a model checker: two jobs, a few events, one message that
-//! is lost, one stale read, one reconnect that loses all that is under way. Repeats, other
-//! orders, failed reads and longer lives are for the property tests.
+//! A model checker explores every order of events at a small size: two jobs, a few events, one lost message, one stale
+//! read, one reconnect that loses all messages in flight. The property tests cover repeats, other orders, failed reads
+//! and longer histories.
 
 use millrace_domain::{Entry, Event, EventBody, JobId, JobState, fold_all, submission::Submission};
 use stateright::{Checker, Model, Property};
@@ -8,14 +8,14 @@ use stateright::{Checker, Model, Property};
 use super::{Heard, Source, Stitch, Todo};
 
 const JOBS: usize = 2;
-/// The search is stopped, and fails, beyond it.
+/// Above this number of states the search stops and fails.
 const STATES_MAX: usize = 6_000_000;
 
-/// The whole: the log, what is between it and the edge, and the edge.
+/// The state of the model: the log, the messages in flight, and the edge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct World {
-    /// How many entries of each job are in the log. Their sequences count from 1 for each job: which numbers lie
-    /// between means nothing to a stitch, and one for all would only multiply the states.
+    /// How many entries of each job are in the log. Sequences count from 1 in each job: gaps mean nothing to a stitch,
+    /// and a common count would only multiply the states.
     stored: [usize; JOBS],
     /// Messages between the log and the edge: the job and the place in its log.
     under_way: Vec<(usize, usize)>,
@@ -30,13 +30,13 @@ struct World {
 struct Edge {
     stitch: Stitch,
     load: Option<Load>,
-    /// What watchers were told last.
+    /// The sequence that watchers have.
     told: u64,
-    /// They were told something older or untrue, or there were two loads at once.
+    /// Watchers got an older or untrue state, or two loads were in flight at once.
     wrong: bool,
 }
 
-/// A load under way; `read` is how many entries the answer has, once somebody has read them.
+/// A load in flight; `read` is the number of entries in the answer, once the server has read them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Load {
     source: Source,
@@ -48,16 +48,16 @@ enum Step {
     Append(usize),
     Arrive(usize),
     Lose(usize),
-    /// The server reads for the load of a job, so many entries.
+    /// The server reads for a job's load: the job, and the number of entries.
     Read(usize, usize),
     Loaded(usize),
     Sweep(usize),
-    /// Everything under way is lost; the edge sweeps all.
+    /// All messages in flight are lost; the edge sweeps all jobs.
     Reconnect,
 }
 
 struct Feed {
-    /// What may happen to each job, in order.
+    /// The events of each job, in order.
     events: [Vec<EventBody>; JOBS],
 }
 
@@ -116,7 +116,7 @@ impl Feed {
         }
     }
 
-    /// Whether the watchers are told the last state once faults stop: what is under way is lost, reads are true.
+    /// Whether watchers get the last state once faults stop: messages in flight are lost, reads are true.
     fn converges(&self, world: &World) -> bool {
         let mut world = world.clone();
         world.under_way.clear();
@@ -210,7 +210,7 @@ impl Model for Feed {
                 (0..JOBS).for_each(|job| self.sweep(&mut world, job));
             }
         }
-        // Messages under way have no order: states that differ only in it are one.
+        // Messages in flight have no order: states that differ only in their order are equal.
         world.under_way.sort_unstable();
         (world != *before).then_some(world)
     }

@@ -32,7 +32,7 @@ fn converges(mut model: Model) -> TestCaseResult {
     Ok(())
 }
 
-/// What clients see of a state. Nothing but noise follows completion, and nobody looks for it.
+/// The part of a state that clients see. After completion only noise follows, and the edge does not load it.
 fn told(state: Option<&JobState>) -> Option<JobState> {
     state.map(|state| {
         if state.stage == Stage::Completed {
@@ -204,9 +204,9 @@ fn what_was_announced_and_the_leader_does_not_have_is_refuted_and_only_by_a_load
     let mut stitch = Stitch::default();
     stitch.watched();
     assert!(!stitch.was_answered());
-    assert_eq!(stitch.announced(9), Todo::default(), "a load is under way");
+    assert_eq!(stitch.announced(9), Todo::default(), "a load is in flight");
     let any = stitch.loaded(&id(), Source::Any, Some(state(5)));
-    assert_eq!(any, Todo { publish: true, load: Some(Source::Leader), refuted: false }, "a replica may be behind");
+    assert_eq!(any, Todo { publish: true, load: Some(Source::Leader), refuted: false }, "a replica may be stale");
     assert!(stitch.was_answered());
     assert_eq!(stitch.announced(12), Todo::default());
     let early = stitch.loaded(&id(), Source::Leader, Some(state(5)));

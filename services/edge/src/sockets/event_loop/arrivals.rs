@@ -1,4 +1,4 @@
-//! How a connection becomes a socket.
+//! Turns connections into sockets.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl EventLoop {
-    /// Takes connections that wait, so few that the sockets still have their turn.
+    /// Accepts pending connections, with a bound per turn so that the sockets are served too.
     pub(super) fn accept(&mut self, now: Instant) {
         let mut left = ACCEPTS_PER_TURN_MAX;
         while let Some(arrival) = self.lobby.accept(&mut left, self.poll.registry(), &mut self.scratch, now) {
@@ -27,7 +27,7 @@ impl EventLoop {
         }
     }
 
-    /// A connection becomes a socket. Its handshake is answered together with the first state, which it waits for.
+    /// Turns a connection into a socket, and holds the response to its handshake for the first state.
     pub(super) fn welcome(&mut self, arrival: Arrival<impl Connection>, now: Instant) {
         self.metrics.requests.of(&Status(StatusCode::SWITCHING_PROTOCOLS)).inc();
         if let Some(token) = self.admit(arrival.admitted, Outbox::holding(arrival.answer, now), now) {
@@ -35,8 +35,8 @@ impl EventLoop {
         }
     }
 
-    /// A connection whose handshake is answered, if only in its outbox, becomes a socket, and is sent the state if that
-    /// is known.
+    /// Turns a connection whose handshake response is sent or in `outbox` into a socket, and sends the job's state if
+    /// it is known.
     pub(super) fn admit(&mut self, admitted: Admitted<impl Connection>, outbox: Outbox, now: Instant) -> Option<usize> {
         let Admitted { connection, mut early, id, since, permit } = admitted;
         let entry = self.sockets.vacant_entry();
@@ -83,7 +83,7 @@ impl EventLoop {
         Some(token)
     }
 
-    /// Answers handshakes that have waited long enough for a state. One that was answered meanwhile is so no more.
+    /// Sends the handshake responses whose hold has expired. One that is sent already is not held any more.
     pub(super) fn release(&mut self, now: Instant) {
         while let Some((token, _)) = self.held.pop_front_if(|(_, until)| now >= *until) {
             if let Some(socket) = self.sockets.get_mut(token).filter(|socket| !socket.is_over) {

@@ -1,4 +1,4 @@
-//! What time asks for: pings, closes, and clients that are given up.
+//! Deadlines: pings, closes, and clients that do not respond.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl EventLoop {
-    /// Does what time asks for.
+    /// Carries out the actions that are due on all sockets.
     pub(super) fn tick(&mut self, now: Instant) {
         let mut due = Vec::new();
         for (token, socket) in &mut self.sockets {
@@ -48,14 +48,15 @@ impl EventLoop {
         }
     }
 
-    /// That nobody has submitted a job is for the log to say: while it does not answer, the client may try later.
+    /// Replaces "unknown job" by "overloaded, try later" while the log has not answered: only the log can report that a
+    /// job does not exist.
     fn deserved(&self, token: usize, with: Close) -> Close {
         let is_heard = |socket: &Socket| self.feed.was_answered(&socket.job);
         let is_unheard = with == close::UNKNOWN_JOB && !self.sockets.get(token).is_some_and(is_heard);
         if is_unheard { close::OVERLOADED } else { with }
     }
 
-    /// Closes as many sockets as are due.
+    /// Closes the sockets that are due in the drain.
     pub(super) fn drain(&mut self, now: Instant) {
         let Some(drain) = &mut self.drain else { return };
         let open = self.sockets.iter().filter(|(_, socket)| socket.closing.is_none()).map(|(token, _)| token);

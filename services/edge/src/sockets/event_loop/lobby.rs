@@ -1,6 +1,5 @@
-//! Connections that are no socket yet, from the listener on: their first request is read here. A WebSocket handshake is
-//! for the loop to answer, so that in a storm a client costs no task, no timer and no buffer; everything else goes on
-//! to hyper, together with what was read.
+//! Connections between accept and their first request. The loop answers a WebSocket handshake itself, so that a client
+//! in a reconnect storm costs no task, timer or buffer. It passes everything else to hyper, with the bytes read.
 
 use std::{
     io::{self, ErrorKind, Read},
@@ -27,14 +26,14 @@ use crate::{
     },
 };
 
-/// Tokens from here on are of connections in the lobby, not of sockets.
+/// Tokens from here on belong to connections in the lobby, lower ones to sockets.
 pub const FIRST_TOKEN: usize = 1 << (usize::BITS - 2);
 
-/// Connections whose first request is not read yet.
+/// The lobby of one loop: connections whose first request is incomplete.
 pub struct Lobby {
     /// `None` while draining.
     acceptor: Option<Acceptor>,
-    /// More connections may wait: readiness is reported once.
+    /// More connections may be pending. The poll reports readiness only once.
     may_accept: bool,
     greetings: Slab<Greeting<Registered>>,
     handshakes: Handshakes,
@@ -42,53 +41,53 @@ pub struct Lobby {
     metrics: Metrics,
 }
 
-/// A connection that is to become a socket, and the answer to its handshake.
+/// A connection that becomes a socket, and the response to its handshake.
 pub struct Arrival<C> {
     pub admitted: Admitted<C>,
     pub answer: Vec<u8>,
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 struct Greeting<C> {
     connection: C,
     peer: SocketAddr,
     permit: Permit,
-    /// What was read, while that is no whole head.
+    /// The bytes read, while the head is incomplete.
     read: Vec<u8>,
     until: Instant,
 }
 
-/// What is to become of a connection.
+/// The next step of a connection.
 enum Next {
-    /// More must come.
+    /// Wait for more bytes.
     Wait,
-    /// Its handshake is to be answered; what came behind it.
+    /// Answer its handshake; with the bytes after it.
     Socket(Handshake, Vec<u8>),
-    /// hyper answers.
+    /// Pass it to hyper.
     Http,
-    /// There is nothing to serve.
+    /// Refuse it with this error.
     Refuse(ApiError),
-    /// It has ended.
+    /// Drop it: the connection has ended.
     Gone,
 }
 
 impl Lobby {
-    /// An empty one, whose connections come from `acceptor`.
+    /// An empty lobby that takes connections from `acceptor`.
     pub const fn new(acceptor: Acceptor, handshakes: Handshakes, http: Http, metrics: Metrics) -> Self {
         Self { acceptor: Some(acceptor), may_accept: true, greetings: Slab::new(), handshakes, http, metrics }
     }
 
-    /// Whether connections may wait to be accepted.
+    /// Whether connections may be pending.
     pub const fn may_accept(&self) -> bool {
         self.may_accept
     }
 
-    /// Connections wait, or one that could not be accepted may be accepted now.
+    /// Makes the loop try to accept again.
     pub const fn look_again(&mut self) {
         self.may_accept = true;
     }
 
-    /// Accepts up to `left` connections, until one of them is to become a socket.
+    /// Accepts up to `left` connections, and returns when one of them becomes a socket.
     pub fn accept(
         &mut self,
         left: &mut u32,
@@ -113,8 +112,8 @@ impl Lobby {
                 Err(error) => {
                     self.may_accept = false;
                     if error.kind() != ErrorKind::WouldBlock {
-                        // Out of file descriptors, mostly: those that are open go on, and the next tick tries again.
-                        tracing::warn!(%error, "cannot accept connection");
+                        // Usually out of file descriptors. Open connections go on, and the next tick tries again.
+                        tracing::warn!(%error, "cannot accept connection; retrying");
                     }
                 }
             }
@@ -122,7 +121,7 @@ impl Lobby {
         None
     }
 
-    /// Takes a connection. Often the request is there already.
+    /// Reads from a new connection at once, since the request has often arrived already.
     fn greet(
         &mut self,
         Accepted { stream, peer, permit }: Accepted,
@@ -145,13 +144,13 @@ impl Lobby {
         }
     }
 
-    /// More has come of the connection of a token.
+    /// Reads from the connection of `token`, which is readable.
     pub fn ready(&mut self, token: usize, registry: &Registry, scratch: &mut [u8]) -> Option<Arrival<Registered>> {
         let key = token - FIRST_TOKEN;
         let mut greeting = self.greetings.try_remove(key)?;
         match self.advance(&mut greeting, scratch) {
             Next::Wait => {
-                // The place that was left last is the first to be taken: its token stays.
+                // The slab reuses the key that was freed last, so the token stays the same.
                 let same = self.greetings.insert(greeting);
                 debug_assert_eq!(same, key);
                 None
@@ -160,7 +159,7 @@ impl Lobby {
         }
     }
 
-    /// Lets go of connections whose head does not come.
+    /// Closes connections whose head did not arrive in time.
     pub fn tick(&mut self, now: Instant) {
         let late = self.greetings.iter().filter(|(_, greeting)| now >= greeting.until);
         let late: Vec<_> = late.map(|(key, _)| key).collect();
@@ -171,8 +170,8 @@ impl Lobby {
         }
     }
 
-    /// Lets go of the listener, which closes when all loops have, and hands all connections to hyper, which answers
-    /// those that still send a request.
+    /// Drops the listener, which closes when all loops have dropped it, and passes all connections to hyper, which
+    /// answers those that still send a request.
     pub fn close(&mut self, registry: &Registry) {
         if let Some(mut acceptor) = self.acceptor.take()
             && let Err(error) = registry.deregister(acceptor.source())
@@ -184,7 +183,7 @@ impl Lobby {
         }
     }
 
-    /// Reads until the head is complete or nothing is left.
+    /// Reads until the head is complete or the connection would block.
     fn advance(&self, greeting: &mut Greeting<impl Connection>, scratch: &mut [u8]) -> Next {
         loop {
             let count = match greeting.connection.stream().read(scratch) {

@@ -1,4 +1,4 @@
-//! The world around one [`Stitch`]: the log, the network and the loader; and what must hold after every step.
+//! The environment of one [`Stitch`]: the log, the network and the loader, with the invariants after every step.
 
 use jiff::Timestamp;
 use millrace_domain::{
@@ -8,31 +8,31 @@ use proptest::{collection::vec, prelude::*, test_runner::TestCaseResult};
 
 use super::super::*;
 
-/// Loads that may be needed, one after the other, once nothing fails any more.
+/// Most loads that are needed, one after the other, once nothing fails any more.
 const LOADS_TO_HEAL_MAX: usize = 4;
 
-/// What happens next. Numbers choose among what is there.
+/// The next step. Numbers select among the existing items.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// The log takes the next entry; so many copies of the live message set out. None: it is lost.
+    /// The log stores the next entry and sends this many copies of the live message; 0: it is lost.
     Store { copies: usize },
-    /// One of the live messages under way arrives.
+    /// One of the live messages in flight arrives.
     Deliver(usize),
-    /// The load is answered, by a replica that lags so many entries behind unless it is the leader.
+    /// The leader answers the load, or a replica that is `lag` entries behind.
     Answer { lag: usize },
     /// The answer of the load arrives.
     Report,
     /// The load fails.
     Fail,
-    /// After a failure the loader tries again.
+    /// The loader retries after a failure.
     Retry,
-    /// A sweep asks a replica that lags so many entries behind.
+    /// A sweep reads from a replica that is `lag` entries behind.
     SweepAsk { lag: usize },
     /// Its answer arrives.
     SweepReport,
-    /// A client comes from an edge that has seen so many entries.
+    /// A client arrives with a `since` that is in the log.
     Announce(usize),
-    /// A client claims what cannot be.
+    /// A client claims a sequence that does not exist.
     Lie,
 }
 
@@ -66,7 +66,7 @@ fn at(seq: u64, body: EventBody) -> Event {
     Event { at: Timestamp::from_second(i64::try_from(seq).unwrap()).unwrap(), body }
 }
 
-/// A job's true log: what commands in any order make of it, with messages between that are no events we know.
+/// A job's true log: the events of commands in any order, with undecodable messages in between.
 pub fn log() -> impl Strategy<Value = Vec<Entry>> {
     let command = prop_oneof![
         4 => Just(0_usize),
@@ -122,7 +122,7 @@ pub fn log() -> impl Strategy<Value = Vec<Entry>> {
     })
 }
 
-/// A load as the loader has it.
+/// A load in the loader.
 enum Load {
     Asked(Source),
     Answered(Source, Option<Box<JobState>>),
@@ -131,17 +131,17 @@ enum Load {
 pub struct Model {
     pub stitch: Stitch,
     pub log: Vec<Entry>,
-    /// How much of `log` has happened.
+    /// How many entries of `log` are stored.
     pub stored: usize,
     /// Sequence of the state published last.
     pub shown: Option<u64>,
-    /// How many loads were asked for.
+    /// How many loads were ordered.
     pub loads: usize,
     network: Vec<Heard>,
     loading: Vec<Load>,
     retry_due: bool,
     sweep: Option<u64>,
-    /// The highest sequence of the log that the stitch was told of, by whomever.
+    /// The highest sequence of the log that was reported to the stitch.
     told: u64,
 }
 
@@ -167,13 +167,13 @@ impl Model {
     pub fn watched_anew(&mut self) {
         self.stitch = Stitch::default();
         (self.shown, self.told, self.retry_due) = (None, 0, false);
-        // What was loaded for those who have left is told to nobody.
+        // The feed drops loads of an ended watch.
         self.loading.clear();
         let todo = self.stitch.watched();
         self.carry_out(todo).expect("a first load");
     }
 
-    /// The fold of all that has happened.
+    /// The fold of all stored entries.
     pub fn truth(&self) -> Option<JobState> {
         self.state(0)
     }
@@ -269,19 +269,19 @@ impl Model {
             prop_assert_eq!(Some(state), truth.as_ref(), "not what the log says");
         }
         prop_assert!(self.stitch.pending.len() <= FEED_PENDING_MAX);
-        // Of a job that was never submitted there is no state, however many events it has.
+        // A job that was never submitted has no state, even if it has events.
         let unsubmitted = self.truth().is_none();
         let behind = self.stitch.known.max(self.told) > self.stitch.seq() && !unsubmitted;
         prop_assert!(
             !behind || !self.loading.is_empty() || self.retry_due,
-            "{} is known to exist, {:?} is shown, and nobody looks",
+            "{} is known to exist, {:?} is shown, and no load is in flight",
             self.stitch.known.max(self.told),
             self.shown
         );
         Ok(())
     }
 
-    /// Nothing fails any more, and a sweep comes by.
+    /// Faults stop, and a sweep runs.
     pub fn heal(&mut self) -> TestCaseResult {
         for _ in 0..self.network.len() {
             self.take(&Step::Deliver(0))?;
