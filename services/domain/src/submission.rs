@@ -42,6 +42,12 @@ pub enum InvalidSourceUrl {
 }
 
 impl SourceUrl {
+    /// The address as it may be logged: queries and fragments hold tokens.
+    #[must_use]
+    pub fn without_query(&self) -> &str {
+        self.0.split(['?', '#']).next().unwrap_or_default()
+    }
+
     /// The address as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -149,6 +155,8 @@ mod tests {
     #[test]
     fn only_web_addresses_are_taken() {
         let parse = |text: &str| text.parse::<SourceUrl>();
+        let signed = parse("https://example.org/video.mp4?token=secret#t=1").unwrap();
+        assert_eq!(signed.without_query(), "https://example.org/video.mp4");
         assert_eq!(parse("file:///etc/passwd"), Err(InvalidSourceUrl::Scheme("file".into())));
         assert_eq!(parse("ytsearch:cats"), Err(InvalidSourceUrl::Scheme("ytsearch".into())));
         assert_eq!(parse("--exec=rm"), Err(InvalidSourceUrl::Malformed));

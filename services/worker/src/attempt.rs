@@ -33,7 +33,7 @@ pub enum Outcome {
 /// next attempt can resume from.
 pub async fn run(worker: &Worker, state: JobState) -> Outcome {
     let (id, attempt) = (state.job_id.clone(), state.attempt);
-    tracing::info!(job = %id, attempt, url = %state.submission.url, "attempt started");
+    tracing::info!(job = %id, attempt, url = state.submission.url.without_query(), "attempt started");
     let (journal, writer) = journal(worker.jobs.clone(), state.clone());
     let cancel = CancellationToken::new();
     let work = async {

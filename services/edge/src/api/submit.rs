@@ -39,7 +39,7 @@ pub async fn submit(State(app): State<Arc<App>>, headers: HeaderMap, body: Body)
         Err(ExecuteError::Refused(Refusal::Exists)) => app.known(&id).await?,
         outcome => {
             let state = outcome?;
-            tracing::info!(job = %id, url = %state.submission.url, "job submitted");
+            tracing::info!(job = %id, url = state.submission.url.without_query(), "job submitted");
             state
         }
     };

@@ -35,8 +35,8 @@ pub async fn run(worker: Arc<Worker>, interval: Duration) -> anyhow::Result<()> 
         if let Some(Err(error)) = worker.shutdown.run_until_cancelled(uploads(&worker)).await {
             tracing::warn!(
                 error = format!("{error:#}"),
-                "the store could not be looked through for unfinished uploads; it is tried again. If it cannot list \
-                 them, give the bucket a rule that aborts incomplete uploads"
+                "cannot list the store's unfinished uploads; retrying. If the store does not support that, give the \
+                 bucket a rule that aborts incomplete uploads"
             );
         }
         if let Some(Err(error)) = worker.shutdown.run_until_cancelled(stored(&worker)).await {

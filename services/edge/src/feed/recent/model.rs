@@ -79,7 +79,7 @@ struct World {
     log: Vec<usize>,
     /// Sequences.
     under_way: Vec<u64>,
-    /// Since the last disturbance, like the fields below.
+    /// Sequences that arrived since the last disturbance.
     arrived: Vec<u64>,
     /// The edge must know every event up to this sequence, even without further messages.
     known: u64,
