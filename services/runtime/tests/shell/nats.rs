@@ -92,7 +92,7 @@ async fn a_subscriber_that_does_not_keep_up_is_told_of() {
 async fn credentials_that_cannot_be_used_are_an_error_and_nothing_to_wait_for() {
     let folder = std::env::temp_dir().join(format!("millrace-credentials-{}", std::process::id()));
     let mut config = config("nats://127.0.0.1:1");
-    for (text, why) in [(None, "cannot read"), (Some("no credentials"), "no NATS credentials file")] {
+    for (text, why) in [(None, "cannot read"), (Some("no credentials"), "not a NATS credentials file")] {
         config.credentials = Some(folder.clone());
         if let Some(text) = text {
             std::fs::write(&folder, text).unwrap();
