@@ -120,6 +120,8 @@ pub const FEED_PENDING_MAX: usize = 256;
 pub const SNAPSHOT_BATCH_MAX: usize = 512;
 /// Events fetched by one batched read of a job's history.
 pub const HISTORY_BATCH_MAX: usize = 256;
+/// Messages read from the leader before a stale replica is asked again.
+pub const LEADER_BATCH_MAX: usize = 64;
 /// How long the connection to NATS may be lost before the edge refuses clients' requests instead of waiting for it.
 pub const NATS_LOST_MAX: Duration = Duration::from_secs(1);
 /// How long one request to NATS may take.

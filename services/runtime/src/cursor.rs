@@ -5,7 +5,7 @@ use async_nats::{
     jetstream::stream::{RawMessageErrorKind, Stream},
 };
 
-use millrace_domain::limits::HISTORY_BATCH_MAX;
+use millrace_domain::limits::{HISTORY_BATCH_MAX, LEADER_BATCH_MAX};
 
 use crate::direct::{self, ReadError, Stored};
 
@@ -20,6 +20,8 @@ pub struct Cursor {
     page_max: usize,
     /// The last page was marked as the last.
     is_at_end: bool,
+    /// The leader had no more after the last page.
+    is_confirmed: bool,
 }
 
 impl Cursor {
@@ -27,7 +29,7 @@ impl Cursor {
     #[must_use]
     pub fn new(client: &Client, stream: Stream<()>, name: &str, filter: impl Into<String>, after: u64) -> Self {
         let (client, name, filter) = (client.clone(), name.to_owned(), filter.into());
-        Self { client, stream, name, filter, after, page_max: HISTORY_BATCH_MAX, is_at_end: false }
+        Self { client, stream, name, filter, after, page_max: HISTORY_BATCH_MAX, is_at_end: false, is_confirmed: false }
     }
 
     /// Sets the greatest number of messages in a page.
@@ -42,6 +44,7 @@ impl Cursor {
     /// # Errors
     /// When the stream does not answer in time.
     pub async fn next_page(&mut self) -> Result<Vec<Stored>, ReadError> {
+        self.is_confirmed = false;
         if std::mem::take(&mut self.is_at_end) {
             return Ok(Vec::new());
         }
@@ -53,13 +56,27 @@ impl Cursor {
         Ok(page)
     }
 
-    /// The next messages that a replica has, or the next one that only the leader has; none if the leader has no more.
+    /// The next messages that a replica has, or else those that only the leader has; none if the leader has no more.
+    /// A stale replica is asked again only after [`LEADER_BATCH_MAX`] messages of the leader.
     ///
     /// # Errors
     /// When the stream does not answer in time.
     pub async fn next_page_or_leaders(&mut self) -> Result<Vec<Stored>, ReadError> {
-        let page = self.next_page().await?;
-        if page.is_empty() { Ok(self.next_of_leader().await?.into_iter().collect()) } else { Ok(page) }
+        if std::mem::take(&mut self.is_confirmed) {
+            return Ok(Vec::new());
+        }
+        let mut page = self.next_page().await?;
+        if page.is_empty() {
+            while page.len() < LEADER_BATCH_MAX && !self.is_confirmed {
+                match self.next_of_leader().await? {
+                    Some(stored) => page.push(stored),
+                    None => self.is_confirmed = true,
+                }
+            }
+            // An empty page says so itself.
+            self.is_confirmed &= !page.is_empty();
+        }
+        Ok(page)
     }
 
     /// The next message, from the leader.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    api::Api,
     stack::{JOB_MAX, Nats, Options, Stack, files_under},
     support::{STEPS, steps},
 };
@@ -78,9 +79,10 @@ async fn a_download_that_ends_while_nats_is_dead_waits_with_its_changes_and_lose
     let mut stack = Stack::start().await;
     let (id, watcher, statuses) = downloading(&stack, 60).await;
     stack.nats.one().kill();
-    // The download is complete then, and its state changes wait.
+    // As long as an election takes, and until the download is complete and its state changes wait.
     let files = stack.folder.path().join("files");
-    until("the upload begins without the log", JOB_MAX, async || !files_under(&files).is_empty()).await;
+    let uploading = until("the upload begins without the log", JOB_MAX, async || !files_under(&files).is_empty());
+    tokio::join!(sleep(AWAY), uploading);
     stack.nats.one().restart().await.expect("nats-server again");
     assert_went_on(&stack, &id, watcher, statuses).await;
 }
@@ -122,6 +124,34 @@ async fn a_job_whose_logs_leader_is_killed_goes_on_and_submissions_meanwhile_are
     cluster.node(leader).restart().await.expect("the node again");
     cluster.wait_for_stream(&client, STREAM).await.expect("whole again");
     assert_went_on(&stack, &id, watcher, statuses).await;
+}
+
+#[tokio::test]
+async fn a_history_asked_for_while_the_log_has_no_leader_is_whole_or_503_and_never_breaks_off() {
+    let mut stack = Stack::start_with(Options { cluster: true, without_worker: true, ..Default::default() }).await;
+    let id = stack.submit("/video.mp4").await;
+    let path = format!("/api/download/{id}/events");
+    let client = stack.nats.connect().await;
+    let Nats::Three(cluster) = &stack.nats else { unreachable!("a cluster was asked for") };
+    let leader = cluster.leader(&client, STREAM).await.expect("a leader");
+    // An edge that keeps its connection when the leader freezes.
+    let follower = cluster.nodes()[(leader + 1) % 3].url();
+    let edge = stack.edge_through(follower).await;
+    let api = Api::new(format!("http://127.0.0.1:{}", edge.port));
+    let whole = api.get(&path).await.text();
+    let Nats::Three(cluster) = &mut stack.nats else { unreachable!("a cluster was asked for") };
+    cluster.node(leader).pause();
+    // Replicas answer reads meanwhile; only a leader knows where the history ends.
+    until("another leader", JOB_MAX, async || {
+        let answer = api.get(&path).await;
+        let is_refused = answer.status == 503;
+        assert!(!is_refused || answer.json()["code"] == "log_unavailable", "{answer:?}");
+        assert!(is_refused || (answer.status == 200 && answer.text() == whole), "{answer:?}");
+        !is_refused
+    })
+    .await;
+    let Nats::Three(cluster) = &mut stack.nats else { unreachable!("a cluster was asked for") };
+    cluster.node(leader).resume();
 }
 
 /// Submits until the edge accepts it, as a client does after a `Retry-After`; returns the job's id.

@@ -46,17 +46,20 @@ fn accepts_events(headers: &HeaderMap) -> bool {
 }
 
 async fn history(app: Arc<App>, id: JobId) -> Result<Response, ApiError> {
-    // The first page decides the status; the other pages follow as the client reads.
+    // Two pages decide the status: the second comes from the leader unless the first was full. So a history of usual
+    // length is known to be whole before the status is sent. Further pages follow as the client reads.
     let mut log = app.jobs.log.read(subjects::job_filter(&id), 0);
     let first = log.next_page_or_leaders().await?;
     if first.is_empty() {
         return Err(ApiError::UnknownJob);
     }
+    let second = log.next_page_or_leaders().await?;
     let rest = stream::try_unfold(log, |mut log| async move {
         let page = log.next_page_or_leaders().await.map_err(std::io::Error::other)?;
         Ok::<_, std::io::Error>(Some((page, log)).filter(|(page, _)| !page.is_empty()))
     });
-    let pages = stream::iter([Ok(first)]).chain(rest);
+    let further = if second.is_empty() { 0 } else { usize::MAX };
+    let pages = stream::iter([Ok(first), Ok(second)]).chain(rest.take(further));
     let body = Body::from_stream(pages.map_ok(|page| page.iter().flat_map(line).collect::<Bytes>()));
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, body).into_response())
