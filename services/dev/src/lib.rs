@@ -14,7 +14,6 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
-use millrace_harness::programs::SERVICES;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,10 +65,9 @@ pub fn main() -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Test(args) => test::run(&args),
         Command::Schemas(args) => schemas_command::run(&args),
-        // Built with the services: `rebuild` runs one of them, and shared dependencies compile once.
-        Command::Verify(_) | Command::Rebuild(_) | Command::Provision(_) => {
-            elsewhere::run("millrace", &[&SERVICES[..], &["millrace-cli"]].concat(), false)
-        }
+        // No service but the one that runs: beside `cargo dev up`, a build would replace its programs.
+        Command::Verify(_) | Command::Provision(_) => elsewhere::run("millrace", &["millrace-cli"], false),
+        Command::Rebuild(_) => elsewhere::run("millrace", &["millrace-cli", "millrace-projector"], false),
         Command::Bench(_) => elsewhere::run("lab", &["millrace-lab"], true),
         Command::Chaos(_) => elsewhere::run("lab", &["millrace-lab"], !cfg!(debug_assertions)),
     };

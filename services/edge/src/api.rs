@@ -57,7 +57,7 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Fails a request as soon as connection to NATS lost, since nothing can be read or stored without it. While the
+/// Fails a request once the connection to NATS is lost, since nothing can be read or stored without it. While the
 /// connection stands, a request may wait for as long as a leader election takes.
 async fn while_connected(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
     tokio::select! {

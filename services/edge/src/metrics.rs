@@ -54,7 +54,7 @@ pub enum CloseCode {
 
 impl From<u16> for CloseCode {
     fn from(code: u16) -> Self {
-        if close::counted().contains(&code) { Self::Expected(code) } else { Self::Other }
+        if close::is_counted(code) { Self::Expected(code) } else { Self::Other }
     }
 }
 

@@ -11,7 +11,7 @@ millrace_runtime::metrics! {
         pub written: IntCounter,
         /// Writes refused because another writer had changed the state; the state is folded again.
         pub conflicts: IntCounter,
-        /// Times that the projector read entries from the log because another projector had received them.
+        /// Times that the projector read entries from the log because another projector may have received them.
         pub gaps: IntCounter,
         /// Undecodable messages that were copied to the quarantine.
         pub quarantined: IntCounter,

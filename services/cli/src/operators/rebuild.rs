@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use async_nats::jetstream;
 use millrace_domain::subjects::{self, REBUILD_BUCKET, STATE_BUCKET};
 use tokio::runtime::Runtime;
@@ -66,7 +67,8 @@ pub struct Rebuilt {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let program = args.projector.clone().unwrap_or_else(projector);
+    // Before anything is created in NATS.
+    let program = projector(args.projector.as_deref())?;
     let say = |text: &str| eprintln!("{text}");
     let rebuilt = Runtime::new()?.block_on(async {
         rebuild(&args.nats, &program, args.adopt, Duration::from_secs(args.wait_seconds), &say).await
@@ -75,10 +77,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if rebuilt.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The projector's expected path: the two programs are built and installed together.
-fn projector() -> PathBuf {
-    let beside = env::current_exe().ok().map(|this| this.with_file_name(PROJECTOR)).filter(|path| path.is_file());
-    beside.unwrap_or_else(|| PROJECTOR.into())
+/// The projector as given, or beside this program, or on the PATH.
+fn projector(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let beside = || env::current_exe().ok().map(|this| this.with_file_name(PROJECTOR)).filter(|path| path.is_file());
+    match given {
+        Some(path) => which::which(path).with_context(|| format!("cannot run {}", path.display())),
+        None => beside().map_or_else(|| which::which(PROJECTOR), Ok).with_context(|| {
+            format!(
+                "cannot find {PROJECTOR} beside this program or on the PATH; install it (in a checkout: \
+                 `cargo install --locked --path services/projector`), or give its path with --projector"
+            )
+        }),
+    }
 }
 
 /// Rebuilds with `program`, a projector, and compares; with `adopt` repairs live states that differ.

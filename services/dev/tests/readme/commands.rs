@@ -16,17 +16,18 @@ use millrace_harness::{
     checkout,
     namespace::{bring_up_loopback, is_inside, run_again},
     output::Sink,
-    processes::{Service, ServiceOptions},
+    processes::{Service, ServiceOptions, binary},
     tools::{self, Tools},
     wait::until,
 };
 
 /// Commands that are not run here, and why. Each is in README.md.
-const ELSEWHERE: [(&str, &str); 3] = [
+const ELSEWHERE: [(&str, &str); 2] = [
     ("cargo dev up", "started by this test, without the build, which would replace what other tests run"),
     ("cargo dev test", "runs this test"),
-    ("cargo install --locked --path services/cli", "takes minutes; `millrace` is built with the tests and on the PATH"),
 ];
+/// Not run here, since it takes minutes: what it installs was built with the tests, and is copied to the PATH.
+const INSTALL: &str = "cargo install --locked --path services/";
 /// The id of the job in README.md.
 const JOB: &str = "d4wq2444nihz22vrcyxeqltzwa";
 const LIMIT: Duration = Duration::from_secs(60);
@@ -37,17 +38,24 @@ fn blocks(text: &str) -> Vec<String> {
     parts.map(|part| part.split("```").next().expect("the end of a block").trim().to_owned()).collect()
 }
 
-/// A shell as a reader has it: our programs and wscat are at hand, the folder is empty.
+/// A shell as a reader has it: wscat and what README.md has installed are at hand, the folder is empty.
 struct Shell {
     folder: tempfile::TempDir,
     path: OsString,
 }
 
 impl Shell {
-    fn new(node_modules: &Path) -> Self {
+    /// With the programs of these crates on its PATH, and no other of ours.
+    fn new<'a>(node_modules: &Path, installed: impl Iterator<Item = &'a str>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::os::unix::fs::symlink(node_modules, folder.path().join("node_modules")).expect("a link");
-        let ours = Path::new(env!("CARGO_BIN_EXE_dev")).parent().expect("a folder").to_owned();
+        let ours = folder.path().join("bin");
+        fs::create_dir(&ours).expect("a folder");
+        for name in installed {
+            let program = if name == "cli" { "millrace".to_owned() } else { format!("millrace-{name}") };
+            // Not a link, which a program would follow to find others beside it.
+            fs::copy(binary(&program).expect("built"), ours.join(program)).expect("a copy");
+        }
         let others = env::var_os("PATH").unwrap_or_default();
         let path = env::join_paths([ours].into_iter().chain(env::split_paths(&others))).expect("a PATH");
         Self { folder, path }
@@ -120,7 +128,8 @@ fn every_command_of_the_readme_does_what_it_says() {
         assert!(blocks.iter().any(|block| block == command), "README.md has no `{command}` any more");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(run(&Shell::new(&node_modules), &blocks));
+    let installed = blocks.iter().filter_map(|block| block.strip_prefix(INSTALL));
+    runtime.block_on(run(&Shell::new(&node_modules, installed), &blocks));
 }
 
 async fn run(shell: &Shell, blocks: &[String]) {
@@ -135,7 +144,9 @@ async fn run(shell: &Shell, blocks: &[String]) {
         reqwest::get("http://localhost:3001").await.is_ok_and(|page| page.status().is_success())
     })
     .await;
-    for block in blocks.iter().filter(|block| !ELSEWHERE.iter().any(|(command, _)| command == block)) {
+    let is_run =
+        |block: &&String| !block.starts_with(INSTALL) && !ELSEWHERE.iter().any(|(command, _)| command == block);
+    for block in blocks.iter().filter(is_run) {
         let command = id.as_ref().map_or(block.clone(), |id: &String| block.replace(JOB, id));
         eprintln!("$ {command}");
         let what = match block.as_str() {

@@ -135,9 +135,8 @@ impl ApiError {
             Self::InvalidJobId => format!("{}.", sentence(&millrace_domain::ids::InvalidJobId.to_string())),
             Self::InvalidSince => "`since` is the `seq` of a status message, a whole number.".into(),
             Self::InvalidIdempotencyKey => format!(
-                "An Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable ASCII characters; a random UUID is \
-                a \
-                 good one."
+                "An Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable ASCII characters; a random \
+                 UUID is a good one."
             ),
             Self::IdempotencyKeyReused => {
                 "This Idempotency-Key was used for another submission. Use a new key for a new submission.".into()

@@ -31,7 +31,15 @@ impl Closing {
     }
 }
 
-/// The codes that have a count of their own.
+/// Codes that have a count of their own beside those of the edge.
+const OTHERS: [u16; 3] = [LEFT, NO_CODE, ABNORMAL];
+
+/// The codes that have a count of their own, each once.
 pub fn counted() -> BTreeSet<u16> {
-    close::ALL.iter().map(|close| close.code).chain([LEFT, NO_CODE, ABNORMAL]).collect()
+    close::ALL.iter().map(|close| close.code).chain(OTHERS).collect()
+}
+
+/// Whether a code is one of [`counted`].
+pub fn is_counted(code: u16) -> bool {
+    OTHERS.contains(&code) || close::ALL.iter().any(|close| close.code == code)
 }

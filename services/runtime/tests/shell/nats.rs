@@ -82,7 +82,7 @@ async fn a_subscriber_that_does_not_keep_up_is_told_of() {
         disturbance = next(&mut disturbances) => {
             // Or so many that the first ones are gone.
             let is_told = matches!(disturbance, Ok(Disturbance::SlowConsumer) | Err(RecvError::Lagged(_)));
-    assert!(is_told, "{disturbance:?}");
+            assert!(is_told, "{disturbance:?}");
         }
         () = flooding => {}
     }
