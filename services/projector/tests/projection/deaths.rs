@@ -19,7 +19,7 @@ async fn what_was_handed_to_a_killed_projector_and_never_applied_is_applied_by_t
     // The server continues after the messages of the first projector, and the second one acknowledges all of them.
     let more = world.lives("more", 1).await;
     world.assert_projected(&[jobs, more].concat()).await;
-    // One gap behind the first projector's messages; one more if some of them are redelivered before the server continues.
+    // One gap behind the first projector's messages, and one more if the server redelivers some of them first.
     let gaps = second.metric("millrace_projector_gaps_total").await;
     assert!((1.0..=2.0).contains(&gaps), "{gaps}");
     revisions.assert_rising(&world).await;
